@@ -1,0 +1,32 @@
+"""How a published table is declared: its name, grain, columns and their words. No I/O and no rows here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import ibis
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: an Ibis type such as 'string', 'decimal(18, 4)' or 'timestamp', and what it says, for a marketer."""
+
+    type: str
+    description: str = ""
+    pii: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A published table `schema.name`, one row per `key`, filed by the month of the date column `month_of` if given."""
+
+    name: str
+    description: str
+    columns: dict[str, Column]
+    key: tuple[str, ...]
+    month_of: str | None = None
+    kinds: frozenset[str] = field(default=frozenset())
+
+    @property
+    def schema(self) -> ibis.Schema:
+        return ibis.schema({name: column.type for name, column in self.columns.items()})

@@ -1,0 +1,90 @@
+"""The words every kind of YAML document shares: names, durations, windows, and the strict frozen model they build on.
+
+Nothing here knows about a particular kind, reads a file or computes anything.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
+SqlFragment = Annotated[str, Field(min_length=1, description="One SQL expression in DuckDB's dialect.")]
+
+
+class Part(BaseModel):
+    """A strict, frozen piece of a document: unknown fields are mistakes, not options."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Document(Part):
+    """What every YAML document has: a kind, a name unique within its kind, and words for people."""
+
+    name: Name
+    description: Annotated[str, Field(min_length=1, description="What it is, in a marketer's words.")]
+    owner: str | None = Field(default=None, description="Who answers for it: team:crm or ann@example.com.")
+
+
+_UNITS = {"minute": 60, "hour": 3600, "day": 86400, "week": 604800}
+
+
+def parse_duration(text: object) -> timedelta:
+    """Turn '30 days', '1 hour' or '15 minutes' into a timedelta; anything else raises ValueError."""
+    if isinstance(text, timedelta):
+        return text
+    found = re.fullmatch(r"\s*(\d{1,6})\s*(minute|hour|day|week)s?\s*", str(text))
+    if found is None:
+        raise ValueError("should be a duration such as '15 minutes', '2 hours', '30 days' or '4 weeks'")
+    return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+
+
+def _duration_text(span: timedelta) -> str:
+    unit = next(unit for unit in ("day", "hour", "minute") if span.total_seconds() % _UNITS[unit] == 0)
+    return f"{int(span.total_seconds() // _UNITS[unit])} {unit}s"
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    PlainSerializer(_duration_text),
+    Field(json_schema_extra={"type": "string", "examples": ["15 minutes", "30 days"]}),
+]
+
+
+class Window(Part):
+    """A span of whole days in the project's time zone that ends with the as-of day; `days=None` is a lifetime.
+
+    'last 30 days' as of day D is the half-open span [start of D-29, end of D).
+    """
+
+    days: Annotated[int, Field(gt=0, le=36_500)] | None = None
+
+    def __str__(self) -> str:
+        return "lifetime" if self.days is None else f"last {self.days} days"
+
+
+def parse_window(text: object) -> object:
+    """Turn 'lifetime', 'last 90 days' or 'last 12 weeks' into the fields of a Window."""
+    if not isinstance(text, str):
+        if isinstance(text, Window):
+            return text
+        raise ValueError("should be a window such as 'last 90 days', 'last 12 weeks' or 'lifetime'")
+    if text.strip() == "lifetime":
+        return Window()
+    found = re.fullmatch(r"\s*last\s+(\d{1,6})\s+(day|week)s?\s*", text)
+    if found is None or int(found[1]) == 0:
+        raise ValueError("should be a window such as 'last 90 days', 'last 12 weeks' or 'lifetime'")
+    return Window(days=int(found[1]) * (7 if found[2] == "week" else 1))
+
+
+WindowText = Annotated[
+    Window,
+    BeforeValidator(parse_window),
+    PlainSerializer(str),
+    Field(json_schema_extra={"type": "string", "examples": ["last 90 days", "lifetime"]}),
+]

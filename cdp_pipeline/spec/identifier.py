@@ -1,0 +1,37 @@
+"""`kind: identifier`: one type of identifier, how strongly it links rows to a person and when it must not."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cdp_pipeline.spec.base import Document, Duration, Part
+
+
+class Blocked(Part):
+    """Values that link nobody: exact ones, patterns, and the list that ships (on unless turned off)."""
+
+    values: list[str] = []
+    patterns: list[str] = Field(default=[], description="Regular expressions that match the whole value.")
+    shipped: bool = True
+
+
+class Identifier(Document):
+    """One identifier type. A higher priority wins when links contradict each other."""
+
+    kind: Literal["identifier"]
+    priority: Annotated[int, Field(ge=0, le=1000)] = 100
+    limit: Annotated[int, Field(gt=0)] | None = Field(
+        default=None, description="How many of this type one person may have."
+    )
+    unique: bool = Field(
+        default=False, description="True when one value can only ever be one person's (a customer number)."
+    )
+    known: bool = Field(default=True, description="False for cookies and devices: such people stay anonymous.")
+    shared_above: Annotated[int, Field(gt=0)] | None = Field(
+        default=None,
+        description="Seen with more values of a unique type than this, a value is shared (a tablet) and links nobody.",
+    )
+    expires: Duration | None = Field(default=None, description="How long a link lasts after it was last seen.")
+    blocked: Blocked = Blocked()

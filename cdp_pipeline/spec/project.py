@@ -1,0 +1,89 @@
+"""`kind: project` and the whole a project folder declares.
+
+Reading the folder and naming its problems belongs to load.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, model_validator
+
+from cdp_pipeline.spec.attribute import Attribute
+from cdp_pipeline.spec.audience import Audience
+from cdp_pipeline.spec.base import Document, Duration, Name, Part
+from cdp_pipeline.spec.destination import Destination
+from cdp_pipeline.spec.identifier import Identifier
+from cdp_pipeline.spec.match import Match
+from cdp_pipeline.spec.prediction import Prediction
+from cdp_pipeline.spec.source import Source
+from cdp_pipeline.spec.sync import Sync
+from cdp_pipeline.spec.trait import Trait
+from cdp_pipeline.spec.trigger import Trigger
+
+
+class LakeLocation(Part):
+    """Where tables live: a folder (embedded), or a Postgres catalog and a data folder or bucket (teams)."""
+
+    path: str | None = None
+    catalog: str | None = Field(default=None, description="postgresql://… URL of the catalog.")
+    data: str | None = Field(default=None, description="Folder or bucket URL of the files, beside a catalog.")
+
+    @model_validator(mode="after")
+    def _folder_or_catalog(self) -> LakeLocation:
+        if (self.path is None) == (self.catalog is None) or (self.catalog is None) != (self.data is None):
+            raise ValueError("needs either 'path', or 'catalog' together with 'data'")
+        return self
+
+
+class Retention(Part):
+    """How long what is no longer current is kept."""
+
+    snapshots: Duration = timedelta(days=30)
+    runs: Duration = timedelta(days=90)
+
+
+class ProjectSettings(Document):
+    """The whole: its place and clock, how often it refreshes, and who is told when something fails."""
+
+    kind: Literal["project"]
+    timezone: str = "UTC"
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "EUR"
+    first_day: date
+    lake: LakeLocation
+    engine: Annotated[str, Field(pattern=r"^(duckdb|sc://.+)$")] = "duckdb"
+    ledger: str | None = Field(
+        default=None, description="SQLAlchemy URL of the delivery ledger; default: SQLite in the lake."
+    )
+    cadences: dict[Name, str] = Field(default={"daily": "0 5 * * *"}, description="Cadence name to cron expression.")
+    alerts: list[Name] = Field(default=[], description="Destinations that are told about failed checks and runs.")
+    truth: str | None = Field(
+        default=None, description="Folder with the ground truth of generated data, if there is one."
+    )
+    retention: Retention = Retention()
+
+
+@dataclass(frozen=True)
+class Project:
+    """Everything a folder declares, by kind and name, checked as a whole."""
+
+    folder: Path
+    settings: ProjectSettings
+    sources: dict[str, Source]
+    identifiers: dict[str, Identifier]
+    matches: dict[str, Match]
+    attributes: dict[str, Attribute]
+    traits: dict[str, Trait]
+    predictions: dict[str, Prediction]
+    audiences: dict[str, Audience]
+    triggers: dict[str, Trigger]
+    destinations: dict[str, Destination]
+    syncs: dict[str, Sync]
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.settings.timezone)
