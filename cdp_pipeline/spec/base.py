@@ -6,7 +6,9 @@ Nothing here knows about a particular kind, reads a file or computes anything.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
@@ -14,6 +16,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
 SqlFragment = Annotated[str, Field(min_length=1, description="One SQL expression in DuckDB's dialect.")]
+
+
+def unknown(what: str, word: object, known: Iterable[str]) -> str:
+    """Say that a word is not known, and name its nearest neighbour, or all that are known when they are few."""
+    names = sorted(known)
+    nearest = get_close_matches(str(word), names, n=1)
+    if nearest:
+        return f"unknown {what} '{word}', did you mean '{nearest[0]}'?"
+    choice = f", there are {', '.join(names)}" if 1 < len(names) <= 12 else ""
+    return f"unknown {what} '{word}'{choice or (f', there is only {names[0]}' if len(names) == 1 else '')}"
 
 
 class Part(BaseModel):

@@ -9,6 +9,15 @@ from pydantic import BeforeValidator, Field, model_validator
 from cdp_pipeline.spec.base import Document, Duration, Name, Part, SqlFragment
 
 ColumnType = Literal["string", "integer", "number", "money", "boolean", "date", "timestamp"]
+IBIS_TYPES: dict[str, str] = {
+    "string": "string",
+    "integer": "int64",
+    "number": "float64",
+    "money": "decimal(18, 4)",
+    "boolean": "boolean",
+    "date": "date",
+    "timestamp": "timestamp(6)",
+}
 Action = Literal["allow", "coerce", "omit", "quarantine", "reject"]
 Normaliser = Literal["trim", "lower", "upper", "email", "phone", "name", "country", "currency", "postcode"]
 
