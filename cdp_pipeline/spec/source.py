@@ -144,6 +144,10 @@ class Source(Document):
     party: Literal["first", "second", "third"] = "first"
     mode: Literal["events", "snapshot"] = "events"
     grain: Annotated[list[Name], Field(min_length=1)]
+    repeatable: bool = Field(
+        default=False,
+        description="Rows have no key of their own: equal grains are numbered as they come, and each is a row.",
+    )
     occurred_at: Name | None = Field(default=None, description="The column that says when; required for events.")
     timezone: str | None = Field(default=None, description="The zone of times without one; default: the project's.")
     region: Annotated[str, Field(pattern="^[A-Z]{2}$")] | None = Field(
