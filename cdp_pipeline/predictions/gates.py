@@ -1,0 +1,49 @@
+"""What a model must prove on the newest labelled window before it scores anybody: gates, each with words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cdp_pipeline.predictions.model import Trained
+from cdp_pipeline.spec.prediction import Prediction
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One demand and whether it was met."""
+
+    name: str
+    passed: bool
+    words: str
+
+
+def judge(trained: Trained, prediction: Prediction) -> list[Gate]:
+    """Every gate of a trained model. It is promoted only when all pass; otherwise the champion goes on scoring."""
+    if trained.missing:
+        return [Gate("minimum_data", False, trained.missing)]
+    m, gates = trained.metrics, prediction.gates
+    verdicts = [
+        Gate("minimum_data", True, f"learned from {trained.card['train_people']} people"),
+        Gate("auc", m["auc"] >= gates.min_auc, f"AUC {m['auc']:.3f}, at least {gates.min_auc:g} is needed"),
+        Gate(
+            "better_than_baseline",
+            m["auc"] > m["baseline_auc"],
+            f"AUC {m['auc']:.3f}, recency, frequency and amount alone reach {m['baseline_auc']:.3f}",
+        ),
+        Gate(
+            "calibration",
+            m["ece"] <= gates.max_calibration_error,
+            f"probabilities are off by {m['ece']:.3f} on average, at most {gates.max_calibration_error:g} is allowed",
+        ),
+        Gate(
+            "lift",
+            m["lift_10"] >= gates.min_lift,
+            f"the best 10 % reach {m['lift_10']:.2f} times the average rate, at least {gates.min_lift:g} is needed",
+        ),
+    ]
+    if "champion_auc" in m:
+        not_worse = m["gain_over_champion_high"] >= 0
+        verdicts.append(
+            Gate("champion", not_worse, f"AUC {m['auc']:.3f}, the champion reaches {m['champion_auc']:.3f} here")
+        )
+    return verdicts

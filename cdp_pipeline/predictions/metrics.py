@@ -1,0 +1,93 @@
+"""How good probabilities are, in plain numpy: ranking, calibration, lift, and how sure we are of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+RESAMPLES = 200
+
+
+def ranking(label: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None) -> float:
+    """Area under the ROC curve: how often somebody for whom it happened is ranked above one for whom it did not."""
+    import numpy as np
+
+    weight = np.ones(len(label)) if weight is None else weight
+    order = np.argsort(score, kind="stable")
+    score, positive, negative = score[order], (weight * label)[order], (weight * (1 - label))[order]
+    starts = np.flatnonzero(np.r_[True, score[1:] != score[:-1]])
+    positive, negative = np.add.reduceat(positive, starts), np.add.reduceat(negative, starts)
+    below = np.cumsum(negative) - negative
+    pairs = positive.sum() * negative.sum()
+    return float((positive * (below + negative / 2)).sum() / pairs) if pairs else float("nan")
+
+
+def average_precision(label: np.ndarray, score: np.ndarray) -> float:
+    """Area under the precision-recall curve, equal scores taken together."""
+    import numpy as np
+
+    order = np.argsort(-score, kind="stable")
+    score, label = score[order], label[order]
+    ends = np.flatnonzero(np.r_[score[1:] != score[:-1], True])
+    hits = np.cumsum(label)[ends]
+    gained = np.diff(np.r_[0, hits])
+    return float((gained * hits / (ends + 1)).sum() / label.sum())
+
+
+def reliability(label: np.ndarray, score: np.ndarray, bins: int = 10) -> list[tuple[float, float, int]]:
+    """(mean score, share for whom it happened, people) per tenth of the score's range; empty ones left out."""
+    import numpy as np
+
+    which = np.minimum((score * bins).astype(int), bins - 1)
+    groups = ((which == b) for b in range(bins))
+    return [(float(score[g].mean()), float(label[g].mean()), int(g.sum())) for g in groups if g.any()]
+
+
+def calibration_error(label: np.ndarray, score: np.ndarray) -> float:
+    """Expected calibration error: how far off a promised probability is, on average over people."""
+    return sum(people * abs(said - was) for said, was, people in reliability(label, score)) / len(label)
+
+
+def lift(label: np.ndarray, score: np.ndarray, share: float = 0.1) -> float:
+    """How many times the overall rate the top `share` of people reach; ties at its edge count as a random draw."""
+    import numpy as np
+
+    size = max(1, round(len(label) * share))
+    edge = np.partition(score, len(score) - size)[len(score) - size]
+    above, at = score > edge, score == edge
+    hits = label[above].sum() + (size - above.sum()) * label[at].mean()
+    return float(hits / size / label.mean())
+
+
+def measure(label: np.ndarray, score: np.ndarray, rivals: dict[str, np.ndarray], seed: int) -> dict[str, float]:
+    """Every metric of `score` on one window, beside rivals; `*_low` and `*_high` are 95 % bootstrap bounds."""
+    import numpy as np
+
+    safe = np.clip(score, 1e-6, 1 - 1e-6)
+    measured = {
+        "people": float(len(label)),
+        "positive_rate": float(label.mean()),
+        "mean_score": float(score.mean()),
+        "auc": ranking(label, score),
+        "pr_auc": average_precision(label, score),
+        "brier": float(((score - label) ** 2).mean()),
+        "log_loss": float(-(label * np.log(safe) + (1 - label) * np.log(1 - safe)).mean()),
+        "ece": calibration_error(label, score),
+        "lift_10": lift(label, score),
+    }
+    random = np.random.default_rng(seed)
+    resampled: dict[str, list[float]] = {name: [] for name in ("auc", *(f"gain_over_{rival}" for rival in rivals))}
+    for _ in range(RESAMPLES):
+        weight = np.bincount(random.integers(0, len(label), len(label)), minlength=len(label)).astype(float)
+        auc = ranking(label, score, weight)
+        resampled["auc"].append(auc)
+        for rival, other in rivals.items():
+            resampled[f"gain_over_{rival}"].append(auc - ranking(label, other, weight))
+    for rival, other in rivals.items():
+        measured[f"{rival}_auc"] = ranking(label, other)
+        measured[f"gain_over_{rival}"] = measured["auc"] - measured[f"{rival}_auc"]
+    for name, values in resampled.items():
+        measured[f"{name}_low"], measured[f"{name}_high"] = (float(v) for v in np.nanquantile(values, (0.025, 0.975)))
+    return measured

@@ -1,0 +1,227 @@
+"""Model versions: a folder per version beside the lake, a row per version in `predictions.models`, one champion each.
+
+Which version scores is the row with status 'champion'; a file is only loaded when its hash is the row's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cdp_pipeline.lake.table import Column, Table
+from cdp_pipeline.predictions.gates import judge
+from cdp_pipeline.predictions.model import RECIPE, Scorer, matrix, train
+from cdp_pipeline.spec.prediction import Prediction
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MODELS = Table(
+    name="predictions.models",
+    description="Every version of every model: what it learned from, how it did, and which one scores (the champion).",
+    columns={
+        "name": Column("string", "The prediction."),
+        "version": Column("string", "Made from the training data and the declaration: the same for the same inputs."),
+        "status": Column("string", "champion, retired, rejected (failed a gate), insufficient (too little data)."),
+        "metrics": Column("string", "JSON: metrics on the newest fully labelled window."),
+        "trained_at": Column("timestamp(6)", "When it was trained (UTC)."),
+        "card": Column("string", "JSON: cut-offs, features, gates, seed, library versions, lake snapshot."),
+        "sha256": Column("string", "Hash of the model file; null where there is no model."),
+    },
+    key=("name", "version"),
+)
+
+
+class ModelTamperedError(RuntimeError):
+    """A model file is missing or is not the one that was registered."""
+
+
+@dataclass(frozen=True)
+class Champion:
+    """What scores a prediction: a version and its scorer (which may be a mere rate), or why there is no model."""
+
+    version: str | None
+    scorer: Scorer
+    why_prior: str | None
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """A training run's outcome: the version, and the rows of `predictions.models` that change (none on a re-run)."""
+
+    version: str
+    status: str
+    metrics: dict[str, float]
+    card: dict[str, Any]
+    changed: pa.Table
+
+
+def definition(prediction: Prediction) -> str:
+    """Fingerprint of what is foreseen, for whom; a model of another definition never scores."""
+    text = prediction.model_dump_json(include={"target", "horizon", "population"})
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def version_of(training: pa.Table, prediction: Prediction, seed: int = 0) -> str:
+    """The newest cut-off and a fingerprint of training data, declaration and recipe."""
+    import pyarrow as pa
+
+    ordered = training.select(sorted(training.column_names)).sort_by([("day", "ascending"), ("person_id", "ascending")])
+    digest = hashlib.sha256(prediction.model_dump_json(exclude={"description", "owner", "bands"}).encode())
+    digest.update(json.dumps([RECIPE, seed, installed("scikit-learn"), ordered.column_names]).encode())
+    for name in ordered.column_names:
+        if pa.types.is_floating(ordered.schema.field(name).type) or pa.types.is_integer(
+            ordered.schema.field(name).type
+        ):
+            digest.update(matrix(ordered, (name,)).tobytes())
+        else:
+            digest.update("\0".join(map(str, ordered[name].to_pylist())).encode())
+    newest = str(max(ordered["day"].to_pylist())) if ordered.num_rows else "empty"
+    return f"{newest}-{digest.hexdigest()[:12]}"
+
+
+def renew(
+    training: pa.Table,
+    prediction: Prediction,
+    models: pa.Table,
+    folder: Path,
+    now: datetime,
+    snapshot: int | None = None,
+    seed: int = 0,
+) -> Renewal:
+    """Train, judge and register; promote when every gate passes. A version already registered is left as it is.
+
+    `models` holds the rows of MODELS so far, `folder` is the lake's `models` folder. The model file is written before
+    its row is published, so that a crash between leaves at most a folder nobody points to.
+    """
+    import joblib
+
+    version = version_of(training, prediction, seed)
+    rows = [row for row in models.to_pylist() if row["name"] == prediction.name]
+    for row in rows:
+        if row["version"] == version:
+            return _renewal(row, [])
+    reigning = champion(prediction, models, folder, training.column_names)
+    trained = train(training, prediction, seed, _comparable(reigning, rows, training, prediction))
+    gates = judge(trained, prediction)
+    promoted = all(gate.passed for gate in gates)
+    card = trained.card | {
+        "name": prediction.name,
+        "version": version,
+        "definition": definition(prediction),
+        "horizon_days": prediction.horizon.days,
+        "rate": trained.scorer.rate,
+        "rate_new": trained.scorer.rate_new,
+        "missing": trained.missing,
+        "gates": [asdict(gate) for gate in gates],
+        "snapshot": snapshot,
+        "versions": {name: installed(name) for name in ("scikit-learn", "numpy", "scipy", "pyarrow")},
+    }
+    sha256 = None
+    with _new_folder(folder / prediction.name / version) as place:
+        if trained.scorer.model is not None:
+            joblib.dump(trained.scorer, place / "model.joblib")
+            sha256 = _hash(place / "model.joblib")
+        text = json.dumps(card | {"metrics": trained.metrics, "sha256": sha256}, indent=2, sort_keys=True)
+        (place / "card.json").write_text(text + "\n")
+    status = "insufficient" if trained.missing else "champion" if promoted else "rejected"
+    row = {
+        "name": prediction.name,
+        "version": version,
+        "status": status,
+        "metrics": json.dumps(trained.metrics, sort_keys=True),
+        "trained_at": now.replace(tzinfo=None),
+        "card": json.dumps(card, sort_keys=True),
+        "sha256": sha256,
+    }
+    deposed = [old | {"status": "retired"} for old in rows if promoted and old["status"] == "champion"]
+    return _renewal(row, [*deposed, row])
+
+
+def champion(prediction: Prediction, models: pa.Table, folder: Path, available: list[str]) -> Champion:
+    """The champion of a prediction, if it foresees what is declared now from features that still exist.
+
+    Without one everybody gets the rate of the newest training, or an even chance where nothing is known at all.
+    """
+    same = definition(prediction)
+    rows = [
+        (row, card)
+        for row in models.to_pylist()
+        if row["name"] == prediction.name and (card := json.loads(row["card"]))["definition"] == same
+    ]
+    for row, card in rows:
+        if row["status"] == "champion" and set(card["features"]) <= set(available):
+            return Champion(row["version"], load(folder, row["name"], row["version"], row["sha256"]), None)
+    if not rows:
+        return Champion(None, Scorer(None, 0.5, 0.5), "nothing was trained yet")
+    row, card = max(rows, key=lambda item: (item[0]["trained_at"], item[0]["version"]))
+    failed = [gate["words"] for gate in card["gates"] if not gate["passed"]]
+    why = "; ".join(failed) or "the champion needs features that are no longer there"
+    return Champion(row["version"], Scorer(None, card["rate"], card["rate"]), why)
+
+
+def load(folder: Path, name: str, version: str, sha256: str) -> Scorer:
+    """The scorer of a version, if its file is the one registered (it is a pickle: never load another)."""
+    import io
+
+    import joblib
+
+    path = folder / name / version / "model.joblib"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ModelTamperedError(f"{name} {version}: its file model.joblib is gone; train again or roll back") from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise ModelTamperedError(
+            f"{name} {version}: model.joblib has hash {found[:12]}…, registered was {str(sha256)[:12]}…; "
+            "restore the file, train again or roll back"
+        )
+    return joblib.load(io.BytesIO(content))
+
+
+def _comparable(reigning: Champion, rows: list[dict], training: pa.Table, prediction: Prediction) -> Scorer | None:
+    """The champion, if its own training had ended before this test window begins."""
+    card = next((json.loads(row["card"]) for row in rows if row["version"] == reigning.version), None)
+    if reigning.scorer.model is None or card is None or training.num_rows == 0:
+        return None
+    newest = max(datetime.fromisoformat(day).date() for day in card["train_cutoffs"])
+    ends = newest + timedelta(days=card["horizon_days"])
+    return reigning.scorer if ends <= max(training["day"].to_pylist()) else None
+
+
+def _renewal(row: dict[str, Any], changed: list[dict[str, Any]]) -> Renewal:
+    import pyarrow as pa
+
+    table = pa.Table.from_pylist(changed, schema=MODELS.schema.to_pyarrow())
+    return Renewal(row["version"], row["status"], json.loads(row["metrics"]), json.loads(row["card"]), table)
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class _new_folder:
+    """A folder filled under another name and put in place whole, or not at all."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __enter__(self) -> Path:
+        self.place.parent.mkdir(parents=True, exist_ok=True)
+        self.draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self.place.parent))
+        return self.draft
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            shutil.rmtree(self.draft)
+            return
+        shutil.rmtree(self.place, ignore_errors=True)
+        self.draft.replace(self.place)

@@ -1,0 +1,157 @@
+"""Scores of a day: a probability, rank, band and reasons for everybody in the population, in chunks at flat memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from typing import TYPE_CHECKING
+
+from cdp_pipeline.lake.table import Column, Table
+from cdp_pipeline.predictions.model import Model, matrix
+from cdp_pipeline.predictions.registry import Champion
+from cdp_pipeline.predictions.training import words
+from cdp_pipeline.spec.prediction import Prediction
+from cdp_pipeline.spec.project import Project
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+CHUNK = 100_000
+REASONS = 3
+
+
+def scores_table(prediction: Prediction) -> Table:
+    """`predictions.<name>`: one score per person and day."""
+    return Table(
+        name=f"predictions.{prediction.name}",
+        description=prediction.description,
+        columns={
+            "person_id": Column("string", "The person."),
+            "day": Column("date", "As of the end of this day."),
+            "score": Column("float64", f"Probability within the next {prediction.horizon.days} days, 0 to 1."),
+            "rank": Column("int64", "1 is the highest score of the day."),
+            "band": Column("string", "The named range the score falls into."),
+            "basis": Column("string", "model: personal; prior: a known rate, where nothing personal can be said."),
+            "reasons": Column("string", "What raises or lowers the score most, in words."),
+            "model_version": Column("string", "The version in predictions.models that said so."),
+        },
+        key=("person_id", "day"),
+        month_of="day",
+    )
+
+
+def score(
+    features: pa.Table | pa.RecordBatchReader,
+    champion: Champion,
+    prediction: Prediction,
+    project: Project,
+    day: date,
+    chunk: int = CHUNK,
+) -> pa.Table:
+    """The rows of `scores_table` for one day, best first; equal scores are ranked by person id."""
+    import numpy as np
+    import pyarrow as pa
+
+    said = words(prediction, project)
+    parts = [_scored(rows, champion, said) for rows in _chunks(features, chunk)]
+    if not parts:
+        return scores_table(prediction).schema.to_pyarrow().empty_table()
+    rows = pa.concat_tables(parts).sort_by([("score", "descending"), ("person_id", "ascending")])
+    count = rows.num_rows
+    columns = {
+        "person_id": rows["person_id"],
+        "day": pa.array(np.full(count, np.datetime64(day, "D"))),
+        "score": rows["score"],
+        "rank": pa.array(np.arange(1, count + 1)),
+        "band": _bands(rows["score"].to_numpy(), prediction),
+        "basis": rows["basis"],
+        "reasons": rows["reasons"],
+        "model_version": pa.array([champion.version], pa.string()).take(pa.array(np.zeros(count, dtype=np.int8))),
+    }
+    return pa.table(columns).cast(scores_table(prediction).schema.to_pyarrow())
+
+
+def _chunks(features: pa.Table | pa.RecordBatchReader, size: int) -> Iterator[pa.Table]:
+    import pyarrow as pa
+
+    if isinstance(features, pa.Table):
+        yield from (features.slice(start, size) for start in range(0, features.num_rows, size))
+        return
+    for batch in features:
+        table = pa.Table.from_batches([batch])
+        yield from (table.slice(start, size) for start in range(0, table.num_rows, size))
+
+
+def _scored(rows: pa.Table, champion: Champion, said: dict[str, str]) -> pa.Table:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    probability, prior = champion.scorer.probability(rows)
+    prior = pa.array(prior)
+    if champion.scorer.model is None:
+        reasons = pa.array(np.full(rows.num_rows, f"the rate of everybody: {champion.why_prior}"), pa.string())
+    else:
+        new = "too new for a personal score: the rate of newcomers"
+        reasons = pc.if_else(prior, new, _reasons(rows, champion.scorer.model, said))
+    return pa.table(
+        {
+            "person_id": rows["person_id"],
+            # Rounded, so that the last bit of a sum never reorders people.
+            "score": np.round(probability, 6),
+            "basis": pc.if_else(prior, "prior", "model"),
+            "reasons": reasons,
+        }
+    )
+
+
+def _reasons(rows: pa.Table, model: Model, said: dict[str, str]) -> pa.Array:
+    """The largest contributions of the logistic part, each with the person's value and its direction."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = matrix(rows, model.features)
+    given = model.linear.contributions(values)
+    top = np.argsort(-np.abs(given), axis=1, kind="stable")[:, :REASONS]
+    named = pa.array([said.get(name, name) for name in model.features])
+    parts = []
+    for place in range(top.shape[1]):
+        which = top[:, place : place + 1]
+        value = np.round(np.take_along_axis(values, which, axis=1)[:, 0], 2)
+        raises = np.take_along_axis(given, which, axis=1)[:, 0] > 0
+        parts.append(
+            pc.binary_join_element_wise(
+                named.take(pa.array(which[:, 0])),
+                ": ",
+                _text(value),
+                pa.array(np.where(raises, " (raises)", " (lowers)")),
+                "",
+            )
+        )
+    return pc.binary_join_element_wise(*parts, "; ")
+
+
+def _text(value: np.ndarray) -> pa.Array:
+    """Numbers as people write them: 6, 12.5, unknown."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    known = np.where(np.isnan(value), 0, value)
+    whole = known == np.trunc(known)
+    text = pc.if_else(
+        pa.array(whole), pa.array(known.astype("int64")).cast(pa.string()), pa.array(known).cast(pa.string())
+    )
+    return pc.if_else(pa.array(np.isnan(value)), "unknown", text)
+
+
+def _bands(scores: np.ndarray, prediction: Prediction) -> pa.Array:
+    """The last band whose threshold a score has reached; none below the first."""
+    import numpy as np
+    import pyarrow as pa
+
+    edges = np.array([band.above for band in prediction.bands])
+    reached = np.searchsorted(edges, scores, side="right")
+    return pa.array([None, *(band.name for band in prediction.bands)], pa.string()).take(pa.array(reached))

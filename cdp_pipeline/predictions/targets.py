@@ -1,0 +1,55 @@
+"""What a prediction foresees, read off the timeline: its target events, and who had them within the horizon.
+
+Pure functions over the timeline. Features and training windows belong to training.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+import ibis
+
+from cdp_pipeline.spec.prediction import Prediction
+
+
+def target_events(timeline: ibis.Table, prediction: Prediction) -> ibis.Table:
+    """The rows of identified people that count as the target event."""
+    target = prediction.target
+    found = timeline.filter(timeline.person_id.notnull() & timeline.event.isin(list(target.event)))
+    if target.when is None:
+        return found
+    from cdp_pipeline.profile.timeline import event_scope
+    from cdp_pipeline.spec import expressions
+
+    return found.filter(expressions.compile(target.when, event_scope(found)))
+
+
+def at_each(table: ibis.Table, days: Sequence[date]) -> ibis.Table:
+    """Every row once per day, in a column `day`."""
+    listed = ibis.array([ibis.literal(day, type="date") for day in sorted(set(days))])
+    return table.mutate(day=listed.unnest())
+
+
+def labels(timeline: ibis.Table, cutoffs: Sequence[date], prediction: Prediction) -> ibis.Table:
+    """(person_id, day, label) for everybody seen up to each cut-off: did the target happen in (cut, cut + horizon]?
+
+    Windows are whole days, open at the cut-off and closed at the end, so neighbouring windows share no event.
+    With `happens: false` the label says that it did not happen.
+    """
+    horizon = prediction.horizon.days
+    seen = timeline.filter(timeline.person_id.notnull()).group_by("person_id").agg(first_seen=lambda t: t._day.min())
+    known = at_each(seen, cutoffs).filter(lambda t: t.first_seen <= t.day)
+    events = target_events(timeline, prediction).select("person_id", "_day")
+    events = events.filter((events._day > min(cutoffs)) & (events._day.delta(max(cutoffs), unit="day") <= horizon))
+    hits = (
+        at_each(events.distinct(), cutoffs)
+        .mutate(ahead=lambda t: t._day.delta(t.day, unit="day"))
+        .filter(lambda t: t.ahead.between(1, horizon))
+        .select("person_id", "day")
+        .distinct()
+        .mutate(hit=True)
+    )
+    joined = known.left_join(hits, ["person_id", "day"])
+    happened = joined.hit.notnull()
+    return joined.select("person_id", "day", label=(happened if prediction.target.happens else ~happened).cast("int64"))
