@@ -18,7 +18,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A published table `schema.name`, one row per `key`, filed by the month of the date column `month_of` if given."""
+    """A published table `schema.name`, one row per `key`, filed by the month of the date column `month_of` if given.
+
+    The values of a `derived` table can be computed again: where the declared type of a column (not of the key)
+    changes in a way that would lose values, the column starts anew as null instead of stopping the publish.
+    """
 
     name: str
     description: str
@@ -26,6 +30,7 @@ class Table:
     key: tuple[str, ...]
     month_of: str | None = None
     kinds: frozenset[str] = field(default=frozenset())
+    derived: bool = False
 
     @property
     def schema(self) -> ibis.Schema:

@@ -1,0 +1,205 @@
+"""Where a lake's catalog and files are, and who may write when: SQLite in a folder, or Postgres. No tables here."""
+
+from __future__ import annotations
+
+import fcntl
+import random
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import duckdb
+
+from cdp_pipeline.lake import extensions
+from cdp_pipeline.lake.errors import CatalogUnreachableError, LakeBusyError, LakeMissingError
+from cdp_pipeline.spec.project import LakeLocation
+
+# Measured: with them four writers never see "database is locked" under the lock below, and readers never at all.
+_OPTIONS = "DATA_INLINING_ROW_LIMIT 1000, OVERRIDE_DATA_PATH true"
+_SETTINGS = {"ducklake_max_retry_count": 100, "ducklake_retry_wait_ms": 20}
+PATIENCE = 600.0
+
+
+class Catalog(Protocol):
+    """Attaches the lake as `lake`, and lets one writer at a time touch a table."""
+
+    @property
+    def data(self) -> str: ...
+
+    @property
+    def spill(self) -> Path: ...
+
+    def attach(self, connection: duckdb.DuckDBPyConnection, read_only: bool) -> None: ...
+
+    def writing(self, tables: Iterable[str]) -> ExitStack:
+        """Held around a whole write transaction on these tables."""
+        ...
+
+    def alone(self) -> ExitStack:
+        """Held while nobody else may write anything."""
+        ...
+
+
+@dataclass(frozen=True)
+class FolderCatalog:
+    """A folder with `catalog.sqlite` in WAL mode, `data/`, `tmp/` and `write.lock`."""
+
+    folder: Path
+    patience: float = PATIENCE
+    data: str = field(init=False)
+    spill: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", str(self.folder / "data") + "/")
+        object.__setattr__(self, "spill", self.folder / "tmp")
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "catalog.sqlite"
+
+    def attach(self, connection: duckdb.DuckDBPyConnection, read_only: bool) -> None:
+        if read_only and not self.file.exists():
+            raise LakeMissingError(f"{self.folder}: there is no lake here yet; `cdp run` makes one.")
+        extensions.load(connection, "sqlite_scanner")
+        extensions.load(connection, "ducklake")
+        if read_only:
+            self._attach(connection, "READ_ONLY")
+            return
+        (self.folder / "data").mkdir(parents=True, exist_ok=True)
+        # The first attach writes the catalog's tables, so it waits its turn like any other write.
+        with ExitStack() if self.file.exists() else self.writing(()):
+            self._attach(connection, "META_JOURNAL_MODE 'WAL'")
+
+    def _attach(self, connection: duckdb.DuckDBPyConnection, mode: str) -> None:
+        options = f"DATA_PATH {literal(self.data)}, {_OPTIONS}, META_BUSY_TIMEOUT 20000, {mode}"
+        try:
+            _attach(connection, f"ducklake:sqlite:{self.file}", options)
+        except duckdb.Error as error:
+            raise CatalogUnreachableError(f"{self.file}: the catalog cannot be opened: {_first_line(error)}") from error
+
+    def writing(self, tables: Iterable[str]) -> ExitStack:
+        # SQLite has one writer for all tables, and refuses (without waiting) one that read before another committed.
+        stack = ExitStack()
+        stack.enter_context(locked(self.folder / "write.lock", self.patience))
+        return stack
+
+    def alone(self) -> ExitStack:
+        return self.writing(())
+
+
+@dataclass(frozen=True)
+class PostgresCatalog:
+    """A Postgres database for the catalog; files in a shared folder or bucket."""
+
+    url: str
+    data: str
+    spill: Path
+    patience: float = PATIENCE
+
+    def attach(self, connection: duckdb.DuckDBPyConnection, read_only: bool) -> None:
+        from psycopg.conninfo import conninfo_to_dict
+
+        extensions.load(connection, "postgres_scanner")
+        extensions.load(connection, "ducklake")
+        names = {"host": "HOST", "port": "PORT", "dbname": "DATABASE", "user": "USER", "password": "PASSWORD"}
+        given = {names[key]: str(value) for key, value in conninfo_to_dict(self.url).items() if key in names}
+        # A secret, because an attached path is readable in duckdb_databases().
+        parts = ", ".join(f"{key} {literal(value)}" for key, value in given.items())
+        connection.execute(f"CREATE OR REPLACE SECRET cdp_lake_catalog (TYPE postgres, {parts})")
+        options = f"DATA_PATH {literal(self.data)}, {_OPTIONS}, META_SECRET 'cdp_lake_catalog'"
+        try:
+            # Two first opens at once would both write the catalog's tables.
+            with ExitStack() if read_only else self.alone():
+                _attach(connection, "ducklake:postgres:", options + (", READ_ONLY" if read_only else ""))
+        except duckdb.Error as error:
+            raise self._unreachable(_first_line(error)) from error
+
+    def writing(self, tables: Iterable[str]) -> ExitStack:
+        return self._locks([("shared", ""), *(("exclusive", table) for table in sorted(tables))])
+
+    def alone(self) -> ExitStack:
+        return self._locks([("exclusive", "")])
+
+    def _locks(self, wanted: list[tuple[str, str]]) -> ExitStack:
+        import psycopg
+
+        stack = ExitStack()
+        try:
+            session = stack.enter_context(psycopg.connect(self.url, autocommit=True, connect_timeout=10))
+            session.execute("SELECT set_config('lock_timeout', %s, false)", (f"{int(self.patience * 1000)}ms",))
+            for how, table in wanted:
+                function = "pg_advisory_lock_shared" if how == "shared" else "pg_advisory_lock"
+                session.execute(f"SELECT {function}(hashtextextended(%s, 0))", (f"cdp lake {table}",))
+        except psycopg.errors.LockNotAvailable as error:
+            stack.close()
+            raise LakeBusyError(
+                f"Another process kept writing for {self.patience:.0f} s; nothing was written."
+            ) from error
+        except psycopg.OperationalError as error:
+            stack.close()
+            raise self._unreachable("connection failed") from error
+        return stack
+
+    def _unreachable(self, why: str) -> CatalogUnreachableError:
+        from psycopg.conninfo import conninfo_to_dict
+
+        given = conninfo_to_dict(self.url)
+        return CatalogUnreachableError(
+            f"The lake's catalog on Postgres {given.get('host', 'localhost')}:{given.get('port', 5432)}, database "
+            f"{given.get('dbname')!r}, does not answer ({why}). Is the server up, and is CATALOG's URL right?"
+        )
+
+
+def locate(location: LakeLocation, base: Path) -> FolderCatalog | PostgresCatalog:
+    """Resolve what a project says about its lake; relative folders are relative to `base`."""
+    import re
+    import tempfile
+
+    if location.path is not None:
+        return FolderCatalog((base / location.path).resolve())
+    assert location.catalog is not None and location.data is not None
+    data = location.data if "://" in location.data else str((base / location.data).resolve())
+    url = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", location.catalog)
+    return PostgresCatalog(url, data.rstrip("/") + "/", Path(tempfile.gettempdir()) / "cdp_lake")
+
+
+@contextmanager
+def locked(file: Path, patience: float) -> Iterator[None]:
+    """An advisory lock that the operating system drops when its holder dies, however it dies."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + patience
+    with file.open("a") as handle:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise LakeBusyError(
+                        f"{file.parent}: another process kept writing for {patience:.0f} s; nothing was written."
+                    ) from error
+                time.sleep(random.uniform(0.002, 0.02))
+        yield
+
+
+def literal(value: str) -> str:
+    """A DuckDB string literal."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def identifier(*parts: str) -> str:
+    """A quoted, dotted DuckDB name."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, path: str, options: str) -> None:
+    for name, value in _SETTINGS.items():
+        connection.execute(f"SET {name} = {value}")
+    connection.execute(f"ATTACH {literal(path)} AS lake ({options})")
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).splitlines()[0]
