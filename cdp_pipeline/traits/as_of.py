@@ -1,0 +1,89 @@
+"""What every trait of every person was at the end of each requested day, as one query.
+
+How events are aggregated is staged.py; here traits meet people and days, and traits over other traits are added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from graphlib import TopologicalSorter
+from typing import Any
+
+import ibis
+
+from cdp_pipeline.spec import expressions
+from cdp_pipeline.spec.project import Project
+from cdp_pipeline.spec.trait import OVER_TRAITS, Trait
+from cdp_pipeline.traits.evaluations import published_type
+from cdp_pipeline.traits.staged import Plan, days_table
+
+
+def as_of(
+    timeline: ibis.Table,
+    people: ibis.Table,
+    days: Sequence[date],
+    project: Project,
+    names: Sequence[str] | None = None,
+) -> ibis.Table:
+    """The traits `names` (default: all) of `people` at the end of each of `days`: person_id, day, one column each.
+
+    A row exists for every person from their `first_day` on (a column of `people`; without it, on every day).
+    """
+    names = [name for name in project.traits if names is None or name in names]
+    wanted = {name: project.traits[name] for batch in in_order(project.traits, names) for name in batch}
+    table = observed(timeline, people, days, {n: t for n, t in wanted.items() if t.evaluation not in OVER_TRAITS})
+    for batch in in_order(project.traits, names):
+        derived = {name: _derived(wanted[name], table) for name in batch if wanted[name].evaluation in OVER_TRAITS}
+        table = table.mutate(**derived) if derived else table
+    return table.select("person_id", "day", *names)
+
+
+def observed(timeline: ibis.Table, people: ibis.Table, days: Sequence[date], traits: Mapping[str, Trait]) -> ibis.Table:
+    """Traits that look at events, under the given names, for every person and day."""
+    days = sorted(set(days))
+    if not days:
+        raise ValueError("traits need at least one day")
+    plan = Plan.of(timeline, days, traits)
+    stages = list(plan.stages())
+    table = people
+    for core, _ in stages:
+        table = table.left_join(core, "person_id").drop("person_id_right")
+    table = table.cross_join(days_table("day", days))
+    if "first_day" in people.columns:
+        table = table.filter(table.first_day <= table.day)
+    for _, edge in stages:
+        if edge is not None:
+            table = table.left_join(edge, ["person_id", "day"]).drop("person_id_right", "day_right")
+    return table.select("person_id", "day", **{trait.name: trait.result(table) for trait in plan.traits})
+
+
+def in_order(traits: Mapping[str, Trait], names: Sequence[str]) -> list[tuple[str, ...]]:
+    """The traits and all they are made from, in batches: each needs only those of earlier batches."""
+    needed: dict[str, set[str]] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed[name] = _inputs(traits[name])
+            waiting.extend(needed[name])
+    sorter = TopologicalSorter(needed)
+    sorter.prepare()
+    batches = []
+    while sorter.is_active():
+        batches.append(tuple(sorted(sorter.get_ready())))
+        sorter.done(*batches[-1])
+    return batches
+
+
+def _inputs(trait: Trait) -> set[str]:
+    if trait.evaluation == "ratio":
+        return {str(trait.numerator), str(trait.denominator)}
+    return expressions.names(trait.expression) if trait.expression else set()
+
+
+def _derived(trait: Trait, table: ibis.Table) -> Any:
+    if trait.evaluation == "ratio":
+        return table[trait.numerator].cast("float64") / table[trait.denominator].cast("float64").nullif(0)
+    value = expressions.compile(str(trait.expression), {n: table[n] for n in _inputs(trait)})
+    return value.cast(published_type(value.type()))

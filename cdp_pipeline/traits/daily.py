@@ -1,0 +1,66 @@
+"""traits.daily: every trait of every person at the end of each day, and which of its days late rows have made stale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+
+import ibis
+import ibis.expr.datatypes as dt
+
+from cdp_pipeline.lake.table import Column, Table
+from cdp_pipeline.profile.timeline import event_columns
+from cdp_pipeline.spec import expressions
+from cdp_pipeline.spec.project import Project
+from cdp_pipeline.traits.as_of import as_of, in_order
+from cdp_pipeline.traits.evaluations import EVALUATIONS, published_type
+
+NOTHING_LOADED = datetime(1970, 1, 1)
+
+
+def trait_types(project: Project) -> dict[str, str]:
+    """The Ibis type of each trait's column, in declared order."""
+    columns, types = event_columns(project), dict[str, dt.DataType]()
+    for name in (name for batch in in_order(project.traits, list(project.traits)) for name in batch):
+        trait = project.traits[name]
+        if trait.evaluation == "ratio":
+            types[name] = dt.float64
+        elif trait.expression is not None:
+            known = {other: str(type_) for other, type_ in types.items()}
+            types[name] = published_type(ibis.dtype(expressions.check(trait.expression, known)))
+        else:
+            value = None if trait.value is None else ibis.dtype(expressions.check(trait.value, columns))
+            types[name] = EVALUATIONS[trait.evaluation].type(value)
+    return {name: str(types[name]) for name in project.traits}
+
+
+def daily_table(project: Project) -> Table:
+    """traits.daily as this project's traits make it."""
+    return Table(
+        name="traits.daily",
+        description="Every indicator of every person at the end of each day.",
+        columns={
+            "person_id": Column("string", "The person."),
+            "day": Column("date", "As of the end of this day, in the project's time zone."),
+            **{name: Column(type_, project.traits[name].description) for name, type_ in trait_types(project).items()},
+            "_computed_at": Column("timestamp(6)", "Rows loaded up to this moment (UTC) have been counted."),
+        },
+        key=("person_id", "day"),
+        month_of="day",
+        derived=True,
+    )
+
+
+def daily(timeline: ibis.Table, people: ibis.Table, days: Sequence[date], project: Project) -> ibis.Table:
+    """The rows of traits.daily for these days. Equal data gives equal rows: `_computed_at` is the newest load seen."""
+    loaded = timeline.filter(timeline._day <= ibis.date(max(days))).aggregate(_computed_at=timeline._loaded_at.max())
+    loaded = loaded.mutate(_computed_at=loaded._computed_at.fill_null(ibis.timestamp(NOTHING_LOADED)))
+    return as_of(timeline, people, days, project).cross_join(loaded)
+
+
+def stale_days(timeline: ibis.Table, daily: ibis.Table) -> ibis.Table:
+    """The days of traits.daily that must be computed again, because rows that belong to them were loaded since."""
+    computed = daily.group_by("day").aggregate(computed_at=daily._computed_at.min())
+    loads = timeline.group_by("_day").aggregate(loaded_at=timeline._loaded_at.max())
+    late = computed.join(loads, (loads._day <= computed.day) & (loads.loaded_at > computed.computed_at))
+    return late.select("day").distinct().order_by("day")
