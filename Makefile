@@ -1,0 +1,47 @@
+# The two commands that need nothing but Python and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CUSTOMERS ?= 2000
+DAYS ?= 365
+SEED ?= 7
+UI ?= 1
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+
+export CDP_DATA ?= data/demo
+export CDP_LAKE ?= data/lake
+
+.PHONY: demo test lint dev bench clean
+
+$(VENV)/.installed: pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint requirements.lock --editable .
+	touch $@
+
+$(VENV)/.test-installed: $(VENV)/.installed
+	$(PIP) install --constraint requirements.lock --editable ".[test]"
+	touch $@
+
+demo: $(VENV)/.installed  ## Generate the demo company, materialize everything, start the UI (UI=0: without it).
+	$(BIN)/cdp demo-data $(CDP_DATA) --customers $(CUSTOMERS) --days $(DAYS) --seed $(SEED)
+	$(BIN)/cdp run
+	@if [ "$(UI)" != "0" ]; then $(BIN)/cdp dev; fi
+
+test: $(VENV)/.test-installed  ## Run every test.
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
+
+lint: $(VENV)/.test-installed  ## Format check, lint, types, and whether Dagster loads the code location.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/dagster definitions validate -w workspace.yaml
+
+dev: $(VENV)/.installed  ## Dagster's UI and daemon on the project; Ctrl-C ends both.
+	$(BIN)/cdp dev
+
+bench: $(VENV)/.test-installed  ## The benchmarks, side by side with their rivals (minutes).
+	$(BIN)/python benchmarks/load.py
+	$(BIN)/python benchmarks/traits.py
+
+clean:  ## Remove the virtual environment, the generated data and the embedded lake.
+	rm -rf $(VENV) data/demo data/lake .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,183 @@
+"""The checks of every asset, generated from what the project declares: a spec for Dagster and its evaluation.
+
+Blocking with ERROR only where going on would do harm: identity collapse, and in front of activation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from statistics import median
+from typing import Any
+
+import dagster as dg
+import ibis
+
+from cdp_pipeline.lake import LakeView
+from cdp_pipeline.sources.tables import LOADS, source_table
+from cdp_pipeline.spec.audience import Audience
+from cdp_pipeline.spec.source import Source
+
+LARGEST_PERSON = 200
+LARGEST_SHARE = 0.05
+ID_CHURN_BUDGET = 0.02
+QUARANTINE_BUDGET = 0.05
+VOLUME_HISTORY_DAYS = 28
+
+
+def spec(key: list[str], name: str, description: str, *, blocking: bool = False) -> dg.AssetCheckSpec:
+    """A check that comes with its asset."""
+    return dg.AssetCheckSpec(name, asset=key, description=description, blocking=blocking)
+
+
+def result(
+    name: str, passed: bool, key: list[str] | None = None, *, severe: bool = False, **metadata: Any
+) -> dg.AssetCheckResult:
+    """The outcome of a check; metadata holds counts and limits, never values of rows."""
+    return dg.AssetCheckResult(
+        passed=bool(passed),
+        check_name=name,
+        asset_key=key,
+        severity=dg.AssetCheckSeverity.ERROR if severe else dg.AssetCheckSeverity.WARN,
+        metadata={name.replace("_", " "): value for name, value in metadata.items()},
+    )
+
+
+def source_specs(source: Source) -> list[dg.AssetCheckSpec]:
+    """The checks each source gets from its declaration."""
+    key = ["sources", source.name]
+    specs = [
+        spec(key, "grain_unique", f"One row per {', '.join(source.grain)}."),
+        spec(key, "rows_accounted_for", "Every row read was accepted, known already, set aside or refused; none is lost."),
+        spec(key, "few_set_aside", f"At most {QUARANTINE_BUDGET:.0%} of the rows read broke the contract."),
+    ]
+    if any(column.required for column in source.columns.values()):
+        specs.append(spec(key, "required_columns", "Required columns always have a value."))
+    if any(check.accepted for column in source.columns.values() for check in column.checks):
+        specs.append(spec(key, "accepted_values", "Columns with a list of accepted values hold no others."))
+    if source.mode == "events":
+        specs.append(spec(key, "usual_volume", f"The newest day is no outlier among the {VOLUME_HISTORY_DAYS} before it."))
+    return specs
+
+
+def source_results(lake: LakeView, source: Source) -> Iterator[dg.AssetCheckResult]:
+    """Evaluate source_specs in one pass over the table and one over its loads."""
+    table = lake.read(source_table(source))
+    required = [name for name, column in source.columns.items() if column.required]
+    accepted = {
+        name: check.accepted for name, column in source.columns.items() for check in column.checks if check.accepted
+    }
+    version = table._record_id if source.mode == "events" else table._record_id + table._valid_from.cast("string")
+    counts = table.aggregate(
+        rows=table.count(),
+        keys=version.nunique(),
+        **{f"null_{name}": table[name].isnull().sum() for name in required},
+        **{f"odd_{name}": (~table[name].cast("string").isin([str(v) for v in values])).sum() for name, values in accepted.items()},
+    ).to_pyarrow().to_pylist()[0]  # fmt: skip
+    yield result("grain_unique", counts["rows"] == counts["keys"], rows=counts["rows"], keys=counts["keys"])
+    yield from _load_results(lake, source)
+    if required:
+        missing = {name: int(counts[f"null_{name}"] or 0) for name in required}
+        yield result("required_columns", not any(missing.values()), rows_without=dg.MetadataValue.json(missing))
+    if accepted:
+        odd = {name: int(counts[f"odd_{name}"] or 0) for name in accepted}
+        yield result("accepted_values", not any(odd.values()), rows_with_others=dg.MetadataValue.json(odd))
+    if source.mode == "events":
+        yield _usual_volume(table)
+
+
+def _load_results(lake: LakeView, source: Source) -> Iterator[dg.AssetCheckResult]:
+    loads = lake.read(LOADS)
+    mine = loads.filter(loads.source == source.name)
+    names = ("read", "accepted", "duplicates", "quarantined", "rejected")
+    totals = mine.aggregate(**{name: mine[name].sum().fill_null(0) for name in names}).to_pyarrow().to_pylist()[0]
+    read, *parts = (int(totals[name]) for name in names)
+    yield result("rows_accounted_for", read == sum(parts), severe=True, **{name: int(totals[name]) for name in names})
+    share = totals["quarantined"] / read if read else 0.0
+    yield result("few_set_aside", share <= QUARANTINE_BUDGET, share=float(share), limit=QUARANTINE_BUDGET)
+
+
+def _usual_volume(table: ibis.Table) -> dg.AssetCheckResult:
+    days = table.group_by("_day").agg(rows=table.count()).order_by(ibis.desc("_day")).limit(VOLUME_HISTORY_DAYS + 1)
+    rows = [day["rows"] for day in days.to_pyarrow().to_pylist()]
+    if len(rows) < 8:
+        return result("usual_volume", True, days_of_history=len(rows))
+    newest, usual = rows[0], float(median(rows[1:]))
+    # Small counts vary by chance: five standard deviations of a Poisson count are always allowed.
+    slack = max(usual, 5 * usual**0.5)
+    return result("usual_volume", abs(newest - usual) <= slack, rows=newest, usual_rows=usual, allowed_difference=slack)
+
+
+def freshness_check(source: Source, clock_key: str = "clock") -> dg.AssetChecksDefinition:
+    """Whether the source was loaded recently enough; evaluated with every refresh, also when nothing arrived."""
+    assert source.freshness is not None
+    limit, warn = source.freshness.fail, source.freshness.warn
+
+    @dg.asset_check(
+        asset=["sources", source.name],
+        name="fresh",
+        description=f"The newest load is at most {limit} old.",
+        required_resource_keys={"lake", clock_key},
+    )
+    def fresh(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        now: datetime = getattr(context.resources, clock_key)()
+        loads = context.resources.lake.read(LOADS)
+        newest = loads.filter(loads.source == source.name).loaded_at.max().to_pyarrow().as_py()
+        if newest is None:
+            return result("fresh", False, severe=True, newest_load="never")
+        age = now - newest.replace(tzinfo=UTC)
+        return result(
+            "fresh", age <= (warn or limit), severe=age > limit, newest_load=str(newest), age_hours=age.total_seconds() / 3600
+        )
+
+    return fresh
+
+
+PEOPLE_KEY = ["identity", "people"]
+
+
+def identity_specs() -> list[dg.AssetCheckSpec]:
+    """What must hold before anything is computed about people."""
+    return [
+        spec(PEOPLE_KEY, "no_collapse", f"No person has more than {LARGEST_PERSON} identifiers, and the ten largest hold "
+             f"at most {LARGEST_SHARE:.0%} of all: otherwise strangers have been merged.", blocking=True),
+        spec(PEOPLE_KEY, "ids_stable", f"At most {ID_CHURN_BUDGET:.0%} of the people were merged or split in this run."),
+    ]  # fmt: skip
+
+
+def identity_results(quality: Mapping[str, Any], moved: int, known_before: int) -> Iterator[dg.AssetCheckResult]:
+    """Evaluate identity_specs on the run's quality figures and its number of merges and splits."""
+    largest, share = int(quality["largest_person"]), float(quality["ten_largest_share"])
+    small = int(quality["identifiers"]) < 1000
+    yield result(
+        "no_collapse", largest <= LARGEST_PERSON and (small or share <= LARGEST_SHARE), PEOPLE_KEY, severe=True,
+        largest_person=largest, ten_largest_share=share,
+    )  # fmt: skip
+    churn = moved / known_before if known_before else 0.0
+    yield result("ids_stable", churn <= ID_CHURN_BUDGET, PEOPLE_KEY, moved=moved, share=churn, limit=ID_CHURN_BUDGET)
+
+
+def audience_specs(audience: Audience) -> list[dg.AssetCheckSpec]:
+    """An audience's own tests; they stand in front of activation, so they block."""
+    tests = audience.tests
+    if tests.min_size is None and tests.max_size is None and tests.max_change is None:
+        return []
+    words = [
+        f"at least {tests.min_size} people" if tests.min_size is not None else "",
+        f"at most {tests.max_size} people" if tests.max_size is not None else "",
+        f"changed by at most {tests.max_change:.0%} in a day" if tests.max_change is not None else "",
+    ]
+    key = ["audiences", audience.name]
+    return [spec(key, "size_as_expected", "The audience has " + ", ".join(filter(None, words)) + ".", blocking=True)]
+
+
+def audience_result(audience: Audience, people: int, before: int | None) -> dg.AssetCheckResult:
+    """Evaluate audience_specs for a size and the size of the last day before it, if there is one."""
+    tests = audience.tests
+    change = abs(people - before) / before if before else 0.0
+    passed = (
+        people >= (tests.min_size or 0)
+        and (tests.max_size is None or people <= tests.max_size)
+        and (tests.max_change is None or change <= tests.max_change)
+    )
+    return result("size_as_expected", passed, ["audiences", audience.name], severe=True, people=people, change=change)

@@ -1,0 +1,45 @@
+"""What the Dagster UI says of a table: its columns in words, its size, where it is. Never a row, never a value of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from cdp_pipeline.lake.lake import Counts
+from cdp_pipeline.lake.table import Table
+
+
+def column_schema(table: Table) -> dg.TableSchema:
+    """Each column with its type and a marketer's description; personal data is marked as such."""
+    return dg.TableSchema(
+        [
+            dg.TableColumn(name, column.type, column.description, tags={"pii": ""} if column.pii else None)
+            for name, column in table.columns.items()
+        ]
+    )
+
+
+def asset_arguments(table: Table, owner: str | None, kinds: set[str]) -> dict[str, Any]:
+    """The arguments every asset of a table shares: key, group, words, owners, kinds, columns."""
+    schema, name = table.name.split(".")
+    return {
+        "key": [schema, name],
+        "group_name": schema,
+        "description": table.description,
+        "owners": [owner] if owner else [],
+        "kinds": kinds,
+        "metadata": {"dagster/column_schema": column_schema(table), "dagster/table_name": table.name},
+    }
+
+
+def published(counts: Counts, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Run-time metadata of one published table: rows now, and how many were added, changed and removed."""
+    return {
+        "dagster/row_count": counts.rows,
+        "rows added": counts.inserted,
+        "rows changed": counts.updated,
+        "rows removed": counts.deleted,
+        **(more or {}),
+    }
