@@ -1,0 +1,618 @@
+"""The ledger: every operation ever decided, what became of it, and what each destination is known to hold.
+
+The only truth about who was sent what. Deciding what to send (triggers.py, plan.py) and sending it (deliver.py)
+happen elsewhere; here are short transactions, safe for several processes on SQLite (embedded) and Postgres (teams).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from cdp_pipeline.activation.protocol import Delivery, Outcome, canonical_json
+from cdp_pipeline.spec.project import Project
+
+DecidedState = Literal["pending", "suppressed", "failed"]
+LIVE = ("pending", "retry", "inflight")
+CLOSED = ("delivered", "failed", "unknown", "dry_run", "suppressed")
+FIRST_WAIT = timedelta(seconds=30)
+LONGEST_WAIT = timedelta(hours=6)
+
+_metadata = sa.MetaData()
+_sequence = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+outbox = sa.Table(
+    "outbox",
+    _metadata,
+    sa.Column("sequence", _sequence, primary_key=True, autoincrement=True),
+    sa.Column("op_id", sa.String(64), nullable=False, unique=True),
+    sa.Column("origin", sa.Text, nullable=False),
+    sa.Column("destination", sa.Text, nullable=False),
+    sa.Column("person_id", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("occasion", sa.Text, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("payload_hash", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    # Attempts that do not count towards the limit: given back untried, or made before somebody asked to retry.
+    sa.Column("forgiven", sa.Integer, nullable=False),
+    sa.Column("next_at", sa.DateTime, nullable=False),
+    sa.Column("lease_until", sa.DateTime),
+    sa.Column("worker", sa.Text),
+    sa.Column("created_at", sa.DateTime, nullable=False),
+    sa.Column("updated_at", sa.DateTime, nullable=False),
+    sa.Index("outbox_due", "destination", "state", "next_at"),
+    sa.Index("outbox_order", "origin", "person_id", "sequence"),
+)
+attempts = sa.Table(
+    "attempts",
+    _metadata,
+    sa.Column("op_id", sa.String(64), primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True),
+    sa.Column("at", sa.DateTime, nullable=False),
+    sa.Column("ended_at", sa.DateTime),
+    sa.Column("outcome", sa.String(16), nullable=False),
+    sa.Column("code", sa.Integer),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+acknowledged = sa.Table(
+    "acknowledged",
+    _metadata,
+    sa.Column("sync", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("person_id", sa.Text, nullable=False),
+    sa.Column("op_id", sa.String(64), nullable=False),
+    sa.Column("payload_hash", sa.String(64)),
+    sa.Column("certain", sa.Boolean, nullable=False),
+    sa.Column("present", sa.Boolean, nullable=False),
+    sa.Column("at", sa.DateTime, nullable=False),
+)
+plans = sa.Table(
+    "plans",
+    _metadata,
+    sa.Column("plan_id", sa.String(64), primary_key=True),
+    sa.Column("sync", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.DateTime, nullable=False),
+    sa.Column("approved_at", sa.DateTime),
+    sa.Column("approved_by", sa.Text),
+)
+evaluations = sa.Table(
+    "evaluations",
+    _metadata,
+    sa.Column("trigger", sa.Text, primary_key=True),
+    sa.Column("day", sa.Date, nullable=False),
+)
+pace = sa.Table(
+    "pace",
+    _metadata,
+    sa.Column("destination", sa.Text, primary_key=True),
+    sa.Column("free_at", sa.DateTime, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+
+
+class LedgerError(Exception):
+    """The ledger cannot be opened or asked for this."""
+
+
+def operation_id(*parts: object) -> str:
+    """The same parts give the same id, in every process and for ever."""
+    return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation decided: whom to send what, to which destination, on what occasion."""
+
+    op_id: str
+    origin: str
+    destination: str
+    person_id: str
+    kind: str
+    payload: Mapping[str, object]
+    occasion: str = ""
+    key: str = ""
+    state: DecidedState = "pending"
+    reason: str = ""
+
+    @cached_property
+    def payload_text(self) -> str:
+        return canonical_json(self.payload)
+
+    @cached_property
+    def payload_hash(self) -> str:
+        return hashlib.sha256(self.payload_text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """An operation this worker alone may carry out until its lease ends."""
+
+    delivery: Delivery
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What may be delivered at once; `wait` is how long the destination's rate or pause asks for before the next."""
+
+    ops: list[Claimed] = field(default_factory=list)
+    wait: timedelta = timedelta(0)
+
+
+def _utc(now: datetime) -> datetime:
+    """Aware to naive UTC, as the ledger keeps it."""
+    if now.tzinfo is None:
+        raise ValueError("'now' needs a time zone")
+    return now.astimezone(UTC).replace(tzinfo=None)
+
+
+def backoff(op_id: str, failures: int) -> timedelta:
+    """30 seconds, 2 minutes, 8 minutes, … with a jitter of ±25 % that is the operation's own, so that many spread."""
+    wait = min(FIRST_WAIT * 4 ** min(failures - 1, 10), LONGEST_WAIT)
+    jitter = int(hashlib.sha256(f"{op_id}:{failures}".encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
+    return wait * (0.75 + jitter / 2)
+
+
+def ledger_url(project: Project, base: Path) -> str:
+    """The declared ledger, or a SQLite file in the embedded lake's folder."""
+    settings = project.settings
+    if settings.ledger is not None:
+        return settings.ledger
+    if settings.lake.path is None:
+        raise LedgerError("a lake with a catalog needs 'ledger: postgresql+psycopg://…' in the project's settings")
+    folder = base / settings.lake.path
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / 'ledger.sqlite'}"
+
+
+def open_ledger(url: str) -> Ledger:
+    """Connect, and create what is missing; several processes may do so at once."""
+    address = sa.make_url(url)
+    if address.drivername in ("postgres", "postgresql"):
+        address = address.set(drivername="postgresql+psycopg")
+    if address.get_backend_name() == "sqlite":
+        engine = sa.create_engine(address, connect_args={"timeout": 60})
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+    elif address.get_backend_name() == "postgresql":
+        engine = sa.create_engine(address, pool_pre_ping=True)
+    else:
+        raise LedgerError(f"the ledger cannot live in '{address.get_backend_name()}': use sqlite or postgresql")
+    ledger = Ledger(engine)
+    with ledger.writing("schema") as connection:
+        _metadata.create_all(connection)
+    return ledger
+
+
+def _prepare_sqlite(raw: Any, _: object) -> None:
+    raw.isolation_level = None  # The driver must not begin transactions of its own.
+    for pragma in ("busy_timeout=60000", "journal_mode=WAL", "synchronous=FULL"):
+        raw.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads first and writes later would fail where another wrote in between: lock at once.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+class Ledger:
+    """All that may be done with the ledger; every method is one transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def _postgres(self) -> bool:
+        return self._engine.dialect.name == "postgresql"
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        with self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self, lock: str | None = None) -> Iterator[Connection]:
+        """One write transaction; with `lock`, alone among all that name the same (SQLite: alone altogether)."""
+        with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+            if lock is not None and self._postgres:
+                number = int(hashlib.sha256(f"cdp:{lock}".encode()).hexdigest()[:15], 16)
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+            yield connection
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Deciding
+
+    def fire(
+        self,
+        trigger: str,
+        ops: Sequence[Op],
+        *,
+        day: date,
+        now: datetime,
+        cool_down: timedelta = timedelta(0),
+        once: bool = False,
+        aliases: Mapping[str, str] | None = None,
+        counts_dry_run: bool = True,
+    ) -> dict[str, int]:
+        """Record a trigger's operations and the day up to which it was evaluated; count them by state.
+
+        An operation already known, under the person's id or one merged into it, changes nothing: an occasion counts
+        once. One that comes within `cool_down` of another, or after any other with `once`, is kept as suppressed.
+        """
+        origin, at = f"trigger:{trigger}", _utc(now)
+        elder = dict(aliases or {})
+        counts: dict[str, int] = {}
+        with self.writing(origin) as connection:
+            past = _Past(
+                connection, origin, {elder.get(op.person_id, op.person_id) for op in ops}, elder, counts_dry_run
+            )
+            for op in ops:
+                if past.knows(op):
+                    counts["known"] = counts.get("known", 0) + 1
+                    continue
+                last = past.last_other(op)
+                state, reason = op.state, op.reason
+                if state != "suppressed" and last is not None:
+                    if once:
+                        state, reason = "suppressed", "once: it has acted for this person before"
+                    elif at - last < cool_down:
+                        state, reason = "suppressed", "cool-down"
+                connection.execute(outbox.insert(), _row(op, at, state, reason))
+                past.add(op, state, at)
+                counts[state] = counts.get(state, 0) + 1
+            self._note_evaluated(connection, trigger, day)
+        return counts
+
+    def _note_evaluated(self, connection: Connection, trigger: str, day: date) -> None:
+        found = connection.execute(sa.select(evaluations.c.day).where(evaluations.c.trigger == trigger)).scalar()
+        if found is None:
+            connection.execute(evaluations.insert(), {"trigger": trigger, "day": day})
+        elif found < day:
+            connection.execute(evaluations.update().where(evaluations.c.trigger == trigger).values(day=day))
+
+    def evaluated_until(self, trigger: str) -> date | None:
+        """The newest day this trigger was evaluated for."""
+        with self.reading() as connection:
+            return connection.execute(sa.select(evaluations.c.day).where(evaluations.c.trigger == trigger)).scalar()
+
+    def send_once(self, ops: Sequence[Op], now: datetime) -> list[str]:
+        """Record operations that carry their own occasion (alerts); returns the ids that are new."""
+        at = _utc(now)
+        with self.writing("send_once") as connection:
+            known = _known(connection, [op.op_id for op in ops])
+            fresh = [op for op in ops if op.op_id not in known]
+            if fresh:
+                connection.execute(outbox.insert(), [_row(op, at, op.state, op.reason) for op in fresh])
+        return [op.op_id for op in fresh]
+
+    # Delivering
+
+    def destinations_due(self, now: datetime) -> list[str]:
+        """Destinations with something to deliver, or with a lease that ran out."""
+        at = _utc(now)
+        due = sa.or_(
+            sa.and_(outbox.c.state.in_(("pending", "retry")), outbox.c.next_at <= at),
+            sa.and_(outbox.c.state == "inflight", outbox.c.lease_until <= at),
+        )
+        with self.reading() as connection:
+            return list(
+                connection.execute(
+                    sa.select(outbox.c.destination).where(due).distinct().order_by("destination")
+                ).scalars()
+            )
+
+    def show_dry_run(self, destination: str, now: datetime) -> int:
+        """Settle everything waiting for a destination in dry run: the exact payload stays, nothing is sent."""
+        waiting = sa.and_(outbox.c.destination == destination, outbox.c.state.in_(("pending", "retry")))
+        with self.writing() as connection:
+            return connection.execute(
+                outbox.update().where(waiting).values(state="dry_run", reason="dry run", updated_at=_utc(now))
+            ).rowcount
+
+    def claim(
+        self,
+        destination: str,
+        *,
+        limit: int,
+        now: datetime,
+        lease: timedelta,
+        worker: str,
+        repeatable: bool,
+        max_attempts: int,
+        rate: float,
+    ) -> Claim:
+        """Take the oldest due operations, at most a second's worth of `rate`, one per person and origin at a time."""
+        at = _utc(now)
+        with self.writing() as connection:
+            free_at = self._free_at(connection, destination, at)
+            if free_at > at:
+                return Claim(wait=free_at - at)
+            self._expire(connection, destination, at, repeatable, max_attempts)
+            earlier = outbox.alias("earlier")
+            due = (
+                sa.select(outbox)
+                .where(outbox.c.destination == destination, outbox.c.state.in_(("pending", "retry")))
+                .where(outbox.c.next_at <= at)
+                .where(
+                    ~sa.exists().where(
+                        earlier.c.origin == outbox.c.origin,
+                        earlier.c.person_id == outbox.c.person_id,
+                        earlier.c.destination == outbox.c.destination,
+                        earlier.c.sequence < outbox.c.sequence,
+                        earlier.c.state.in_(LIVE),
+                    )
+                )
+                .order_by(outbox.c.sequence)
+                .limit(min(limit, max(1, int(rate))))
+                .with_for_update(skip_locked=True)
+            )
+            rows = connection.execute(due).all()
+            if not rows:
+                return Claim()
+            connection.execute(
+                outbox.update()
+                .where(outbox.c.op_id.in_([row.op_id for row in rows]))
+                .values(
+                    state="inflight", attempt=outbox.c.attempt + 1, worker=worker, lease_until=at + lease, updated_at=at
+                )
+            )
+            started = [
+                {"op_id": row.op_id, "attempt": row.attempt + 1, "at": at, "outcome": "started", "reason": ""}
+                for row in rows
+            ]
+            connection.execute(attempts.insert(), started)
+            connection.execute(
+                pace.update()
+                .where(pace.c.destination == destination)
+                .values(free_at=at + timedelta(seconds=len(rows) / rate), reason="rate")
+            )
+        return Claim([Claimed(Delivery(row.op_id, row.kind, json.loads(row.payload)), row.attempt + 1) for row in rows])
+
+    def _free_at(self, connection: Connection, destination: str, at: datetime) -> datetime:
+        """When the destination takes the next one; its row is locked, so that workers share one rate."""
+        query = sa.select(pace.c.free_at).where(pace.c.destination == destination).with_for_update()
+        found = connection.execute(query).scalar()
+        if found is not None:
+            return found
+        connection.execute(sa.text(
+            "INSERT INTO pace (destination, free_at, reason) VALUES (:destination, :at, '') ON CONFLICT DO NOTHING"
+        ).bindparams(sa.bindparam("at", type_=sa.DateTime)), {"destination": destination, "at": at})  # fmt: skip
+        return connection.execute(query).scalar_one()
+
+    def _expire(
+        self, connection: Connection, destination: str, at: datetime, repeatable: bool, max_attempts: int
+    ) -> None:
+        """Settle what a lost worker held: try again where that is safe, else hold it as unknown."""
+        lost = connection.execute(
+            sa.select(outbox)
+            .where(outbox.c.destination == destination, outbox.c.state == "inflight", outbox.c.lease_until <= at)
+            .with_for_update(skip_locked=True)
+        ).all()
+        for row in lost:
+            state: Literal["retry", "unknown"] = "retry" if repeatable else "unknown"
+            outcome = Outcome(row.op_id, state, "its worker was lost", timedelta(0))
+            self._settle(connection, row, outcome, at, max_attempts)
+
+    def settle(
+        self, outcomes: Iterable[tuple[Claimed, Outcome]], *, worker: str, now: datetime, max_attempts: int
+    ) -> dict[str, int]:
+        """Write outcomes and what the destination now holds, in one commit; count the states they led to.
+
+        An outcome that comes after its lease ran out and somebody else took the operation is not written.
+        """
+        at = _utc(now)
+        counts: dict[str, int] = {}
+        with self.writing() as connection:
+            for claimed, outcome in outcomes:
+                row = connection.execute(
+                    sa.select(outbox)
+                    .where(outbox.c.op_id == outcome.op_id, outbox.c.worker == worker)
+                    .where(outbox.c.attempt == claimed.attempt, outbox.c.state == "inflight")
+                    .with_for_update()
+                ).one_or_none()
+                state = "late" if row is None else self._settle(connection, row, outcome, at, max_attempts)
+                counts[state] = counts.get(state, 0) + 1
+        return counts
+
+    def _settle(self, connection: Connection, row: Any, outcome: Outcome, at: datetime, max_attempts: int) -> str:
+        state, reason, next_at, forgiven = str(outcome.state), outcome.reason, row.next_at, row.forgiven
+        if state == "untried":
+            # Not an attempt: back in line as before.
+            state, forgiven, next_at = "retry" if row.attempt - forgiven > 1 else "pending", forgiven + 1, at
+        elif state == "retry":
+            tried = row.attempt - forgiven
+            if tried >= max_attempts:
+                state, reason = "failed", f"{reason}; given up after {tried} attempts"
+            else:
+                next_at = at + (backoff(row.op_id, tried) if outcome.after is None else outcome.after)
+        connection.execute(
+            outbox.update()
+            .where(outbox.c.op_id == row.op_id)
+            .values(
+                state=state,
+                reason=reason,
+                next_at=next_at,
+                forgiven=forgiven,
+                lease_until=None,
+                worker=None,
+                updated_at=at,
+            )
+        )
+        connection.execute(
+            attempts.update()
+            .where(attempts.c.op_id == row.op_id, attempts.c.attempt == row.attempt)
+            .values(ended_at=at, outcome=outcome.state, code=outcome.code, reason=outcome.reason)
+        )
+        if row.origin.startswith("sync:") and outcome.state != "untried":
+            self._acknowledge(connection, row, outcome, at)
+        return state
+
+    def _acknowledge(self, connection: Connection, row: Any, outcome: Outcome, at: datetime) -> None:
+        """Keep what the destination holds: certainly after an answer, perhaps after silence.
+
+        The last operation tried is kept even when it failed: the next one for this key is derived from it, so that
+        somebody who left and came back is a new operation, not the old one again.
+        """
+        sync = row.origin.removeprefix("sync:")
+        here = sa.and_(acknowledged.c.sync == sync, acknowledged.c.key == row.key)
+        was_present = bool(connection.execute(sa.select(acknowledged.c.present).where(here)).scalar())
+        leaves = row.kind in ("remove", "left")
+        if outcome.state == "delivered":
+            present = not leaves
+        elif outcome.state == "failed":
+            present = was_present
+        else:
+            present = was_present or not leaves
+        values = {
+            "person_id": row.person_id, "op_id": row.op_id, "payload_hash": None if leaves else row.payload_hash,
+            "certain": outcome.state == "delivered", "present": present, "at": at,
+        }  # fmt: skip
+        if connection.execute(acknowledged.update().where(here).values(values)).rowcount == 0:
+            connection.execute(acknowledged.insert(), {"sync": sync, "key": row.key, **values})
+
+    def pause(self, destination: str, until: datetime, reason: str) -> None:
+        """Let a destination rest: it asked for it, or it does not answer."""
+        with self.writing() as connection:
+            connection.execute(
+                pace.update()
+                .where(pace.c.destination == destination, pace.c.free_at < _utc(until))
+                .values(free_at=_utc(until), reason=reason)
+            )
+
+    # Looking after what is left
+
+    def retry(self, now: datetime, *, op_ids: Collection[str] | None = None, destination: str | None = None) -> int:
+        """Try failed and unknown operations again, all or those named, with a fresh allowance of attempts."""
+        return self._close_case(
+            now, op_ids, destination, state="pending", reason="", next_at=_utc(now), forgiven=outbox.c.attempt
+        )
+
+    def dismiss(
+        self, now: datetime, reason: str, *, op_ids: Collection[str] | None = None, destination: str | None = None
+    ) -> int:
+        """Stop asking about failed and unknown operations: they stay, as suppressed, with the reason given."""
+        return self._close_case(now, op_ids, destination, state="suppressed", reason=f"dismissed: {reason}")
+
+    def _close_case(
+        self, now: datetime, op_ids: Collection[str] | None, destination: str | None, **values: object
+    ) -> int:
+        open_case: list[sa.ColumnElement[bool]] = [outbox.c.state.in_(("failed", "unknown"))]
+        if op_ids is not None:
+            open_case.append(outbox.c.op_id.in_(list(op_ids)))
+        if destination is not None:
+            open_case.append(outbox.c.destination == destination)
+        with self.writing() as connection:
+            return connection.execute(outbox.update().where(*open_case).values(updated_at=_utc(now), **values)).rowcount
+
+    def counts(self) -> dict[tuple[str, str, str], int]:
+        """Operations by origin, destination and state."""
+        columns = (outbox.c.origin, outbox.c.destination, outbox.c.state)
+        with self.reading() as connection:
+            rows = connection.execute(sa.select(*columns, sa.func.count()).group_by(*columns)).all()
+        return {(row[0], row[1], row[2]): row[3] for row in rows}
+
+    def about(self, person_ids: Collection[str]) -> list[dict[str, object]]:
+        """Every operation concerning a person (all their ids), oldest first, with its payload."""
+        query = sa.select(outbox).where(outbox.c.person_id.in_(list(person_ids))).order_by(outbox.c.sequence)
+        with self.reading() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def forget(self, person_ids: Collection[str], now: datetime) -> int:
+        """Erase what the ledger knows of people: payloads and keys go, the bare facts of sending stay."""
+        people = list(person_ids)
+        with self.writing() as connection:
+            waiting = sa.and_(outbox.c.person_id.in_(people), outbox.c.state.in_(("pending", "retry")))
+            connection.execute(
+                outbox.update().where(waiting).values(state="suppressed", reason="erased", updated_at=_utc(now))
+            )
+            connection.execute(acknowledged.delete().where(acknowledged.c.person_id.in_(people)))
+            return connection.execute(
+                outbox.update().where(outbox.c.person_id.in_(people)).values(payload="{}", payload_hash="", key="")
+            ).rowcount
+
+
+def _row(op: Op, at: datetime, state: str, reason: str) -> dict[str, object]:
+    return {
+        "op_id": op.op_id, "origin": op.origin, "destination": op.destination, "person_id": op.person_id,
+        "key": op.key, "kind": op.kind, "occasion": op.occasion, "payload": op.payload_text,
+        "payload_hash": op.payload_hash, "state": state, "reason": reason, "attempt": 0, "forgiven": 0,
+        "next_at": at, "created_at": at, "updated_at": at,
+    }  # fmt: skip
+
+
+def _some(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The ids in portions that every database takes as parameters."""
+    for start in range(0, len(ids), 500):
+        yield ids[start : start + 500]
+
+
+def _known(connection: Connection, op_ids: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    for some in _some(op_ids):
+        found.update(connection.execute(sa.select(outbox.c.op_id).where(outbox.c.op_id.in_(some))).scalars())
+    return found
+
+
+class _Past:
+    """What a trigger has done for some people before, under any of their ids."""
+
+    def __init__(
+        self, connection: Connection, origin: str, people: set[str], elder: Mapping[str, str], counts_dry_run: bool
+    ) -> None:
+        self._elder = elder
+        self._ops: set[tuple[str, str, str]] = set()
+        self._acted: dict[str, dict[str, datetime]] = {}
+        self._not_acts = {"suppressed"} if counts_dry_run else {"suppressed", "dry_run"}
+        ids = people | {alias for alias, survivor in elder.items() if survivor in people}
+        for some in _some(sorted(ids)):
+            query = sa.select(outbox).where(outbox.c.origin == origin, outbox.c.person_id.in_(some))
+            for row in connection.execute(query):
+                self.add(row, row.state, row.created_at)
+
+    def _person(self, person_id: str) -> str:
+        return self._elder.get(person_id, person_id)
+
+    def add(self, op: Any, state: str, at: datetime) -> None:
+        person = self._person(op.person_id)
+        self._ops.add((person, op.occasion, op.key))
+        if state not in self._not_acts:
+            acted = self._acted.setdefault(person, {})
+            acted[op.occasion] = max(at, acted.get(op.occasion, at))
+
+    def knows(self, op: Op) -> bool:
+        return (self._person(op.person_id), op.occasion, op.key) in self._ops
+
+    def last_other(self, op: Op) -> datetime | None:
+        """When it last acted for this person on another occasion."""
+        others = [
+            at for occasion, at in self._acted.get(self._person(op.person_id), {}).items() if occasion != op.occasion
+        ]
+        return max(others, default=None)

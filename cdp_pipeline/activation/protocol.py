@@ -1,0 +1,85 @@
+"""What activation hands to a destination and what it hears back: the port every connector in destinations/ implements.
+
+It stands here, not beside the connectors, because a row walks from activation to destinations and imports do not
+walk back. No connector and no ledger here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+from cdp_pipeline.spec.destination import Smtp, Webhook
+
+OutcomeState = Literal["delivered", "retry", "failed", "unknown", "untried"]
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One operation to carry out. `op_id` is the idempotency key: the same operation always has the same one."""
+
+    op_id: str
+    kind: str
+    payload: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one delivery.
+
+    delivered: the other side confirmed it. retry: not (surely) done, worth another try, not before `after`.
+    failed: refused for good. unknown: may have arrived and must not be repeated. untried: not attempted at all.
+    `reason` holds codes and our own words, never what the other side echoed: that may name people.
+    """
+
+    op_id: str
+    state: OutcomeState
+    reason: str = ""
+    after: timedelta | None = None
+    code: int | None = None
+
+
+class DestinationConnection(Protocol):
+    """An open line to one destination."""
+
+    batch_size: int
+    repeatable: bool
+    """True: sending the same op_id twice has one effect, so a doubtful delivery may be repeated."""
+
+    def deliver(self, batch: Sequence[Delivery], *, now: datetime, within: timedelta) -> list[Outcome]:
+        """One outcome per delivery, in order, in about `within`; what there was no time for is 'untried'."""
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+Connect = Callable[[Webhook | Smtp], DestinationConnection]
+
+
+class DestinationError(Exception):
+    """A destination cannot be used as it is declared."""
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be sent as JSON")
+
+
+def canonical_json(payload: Mapping[str, object]) -> str:
+    """The one JSON text of a payload: what is hashed, kept, shown in a dry run and sent. Money stays exact, as text."""
+    return json.dumps(
+        payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain, allow_nan=False
+    )

@@ -1,0 +1,99 @@
+"""The ledger as tables of the lake: what was decided, tried and delivered. Payloads are hashed, not copied."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from cdp_pipeline.activation.ledger import Ledger, attempts, outbox
+from cdp_pipeline.lake.table import Column, Table
+from cdp_pipeline.spec.project import Project
+
+OUTBOX = Table(
+    "activation.outbox",
+    "Every message or update that was decided, and what became of it.",
+    {
+        "op_id": Column("string", "The operation: the same decision always has the same id."),
+        "origin": Column("string", "What called for it: trigger:<name>, sync:<name> or alert:<key>."),
+        "destination": Column("string", "Where it goes."),
+        "person_id": Column("string", "Whom it concerns."),
+        "kind": Column("string", "act, add, update, remove, entered, left or alert."),
+        "occasion": Column("string", "What happened, for a trigger: the move or crossing and its day."),
+        "payload_hash": Column("string", "Fingerprint of what was sent; the content stays in the ledger."),
+        "state": Column(
+            "string", "pending, inflight, retry, delivered, failed, unknown, suppressed, or dry_run (shown, not sent)."
+        ),
+        "reason": Column("string", "Why it is in this state."),
+        "attempt": Column("int64", "How many times it was tried."),
+        "next_at": Column("timestamp(6)", "When it is due."),
+        "created_at": Column("timestamp(6)", "When it was decided."),
+        "updated_at": Column("timestamp(6)", "When its state last changed."),
+    },
+    key=("op_id",),
+)
+DELIVERIES = Table(
+    "activation.deliveries",
+    "Every attempt to deliver, with what the other side answered.",
+    {
+        "op_id": Column("string", "The operation that was tried."),
+        "attempt": Column("int64", "First, second, third try."),
+        "at": Column("timestamp(6)", "When it began."),
+        "ended_at": Column("timestamp(6)", "When its outcome was known."),
+        "origin": Column("string", "What called for it."),
+        "destination": Column("string", "Where it went."),
+        "person_id": Column("string", "Whom it concerns."),
+        "outcome": Column("string", "delivered, retry, failed, unknown, untried, or started (still under way)."),
+        "code": Column("int64", "HTTP or SMTP code of the answer."),
+        "reason": Column("string", "The answer, without personal data."),
+    },
+    key=("op_id", "attempt"),
+    month_of=None,
+)
+CONTACTS = Table(
+    "activation.contacts",
+    "Who was reached, when and through which channel.",
+    {
+        "op_id": Column("string", "The operation that reached the person."),
+        "person_id": Column("string", "Who was reached."),
+        "channel": Column("string", "email or webhook."),
+        "destination": Column("string", "Through which destination."),
+        "origin": Column("string", "What called for it."),
+        "at": Column("timestamp(6)", "When it was delivered."),
+    },
+    key=("op_id",),
+)
+_CHANNELS = {"smtp": "email", "webhook": "webhook"}
+
+
+def _rows(ledger: Ledger, query: sa.Select, table: Table) -> pa.Table:
+    with ledger.reading() as connection:
+        rows = [dict(row) for row in connection.execute(query).mappings()]
+    return pa.Table.from_pylist(rows, schema=table.schema.to_pyarrow())
+
+
+def outbox_rows(ledger: Ledger) -> pa.Table:
+    """OUTBOX as it is now."""
+    return _rows(ledger, sa.select(*(outbox.c[name] for name in OUTBOX.columns)), OUTBOX)
+
+
+def delivery_rows(ledger: Ledger) -> pa.Table:
+    """DELIVERIES as they are now."""
+    whose = {"origin", "destination", "person_id"}
+    columns = [(outbox if name in whose else attempts).c[name] for name in DELIVERIES.columns]
+    return _rows(
+        ledger, sa.select(*columns).join_from(attempts, outbox, attempts.c.op_id == outbox.c.op_id), DELIVERIES
+    )
+
+
+def contact_rows(ledger: Ledger, project: Project) -> pa.Table:
+    """CONTACTS so far: acts and additions that were delivered to somebody."""
+    names = ("op_id", "person_id", "destination", "origin")
+    query = sa.select(*(outbox.c[name] for name in names), outbox.c.updated_at.label("at")).where(
+        outbox.c.state == "delivered", outbox.c.person_id != "", outbox.c.kind == "act"
+    )
+    with ledger.reading() as connection:
+        rows = [dict(row) for row in connection.execute(query).mappings()]
+    for row in rows:
+        spec = project.destinations.get(row["destination"])
+        row["channel"] = _CHANNELS[spec.type] if spec is not None else None
+    return pa.Table.from_pylist(rows, schema=CONTACTS.schema.to_pyarrow())

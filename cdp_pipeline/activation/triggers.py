@@ -1,0 +1,134 @@
+"""From a change to the operations it calls for: edge-triggered, once per occasion, whatever is run again.
+
+Pure functions over rows. What was done before is the ledger's to know; reading the lake is fire.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from cdp_pipeline.activation.ledger import DecidedState, Op, operation_id
+from cdp_pipeline.activation.templates import TemplateError, render
+from cdp_pipeline.spec.destination import Smtp, Webhook
+from cdp_pipeline.spec.trigger import Act, Trigger
+
+Row = Mapping[str, object]
+CATCH_UP = timedelta(days=2)
+NOT_AN_ACT = ("baseline", "merged", "split", "backfill")
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """One thing that happened to one person; its text is the same however often it is computed."""
+
+    person_id: str
+    text: str
+    at: date | datetime
+
+
+def horizon(day: date, evaluated: date | None) -> date:
+    """The oldest day whose changes may still cause an act when evaluating `day`.
+
+    A trigger looks back to the day it was last evaluated for, two days at most; a new one sees only the day itself.
+    So neither a backfill of past days nor a long outage sends what nobody expects any more.
+    """
+    return day if evaluated is None else max(evaluated, day - CATCH_UP)
+
+
+def occasions(
+    trigger: Trigger, changes: Iterable[Row], crossings: Iterable[Row], *, not_before: date, until: date
+) -> list[Occasion]:
+    """What sets the trigger off, from rows of audiences.changes and traits.bands within the days given.
+
+    People who were there when an audience or a trait was first computed, and moves caused by merging or splitting
+    people, are no occasions: nothing happened to anybody.
+    """
+    on = trigger.on
+    found: list[Occasion] = []
+    if on.crossed is not None:
+        for row in crossings:
+            at = row["at"]
+            day = at.date() if isinstance(at, datetime) else at
+            if (
+                row["trait"] == on.crossed.trait
+                and row["to_band"] == on.crossed.to
+                and row["from_band"] is not None
+                and on.crossed.from_ in (None, row["from_band"])
+                and isinstance(day, date)
+                and not_before <= day <= until
+            ):
+                text = f"crossed:{on.crossed.trait}:{on.crossed.to}:{day.isoformat()}"
+                found.append(Occasion(str(row["person_id"]), text, day))
+    else:
+        audience, change = (on.entered, "entered") if on.entered is not None else (on.left, "left")
+        for row in changes:
+            day = row["day"]
+            if (
+                row["audience"] == audience
+                and row["change"] == change
+                and row["cause"] not in NOT_AN_ACT
+                and isinstance(day, date)
+                and not_before <= day <= until
+            ):
+                found.append(Occasion(str(row["person_id"]), f"{change}:{audience}:{day.isoformat()}", day))
+    return sorted(found, key=lambda occasion: (occasion.at, occasion.person_id))
+
+
+def fired(
+    trigger: Trigger,
+    happened: Iterable[Occasion],
+    *,
+    people: Mapping[str, Row],
+    destinations: Mapping[str, Webhook | Smtp],
+    guarded: Collection[str] = frozenset(),
+) -> list[Op]:
+    """The operations of occasions, one per act; those that must not be sent say why.
+
+    `people` holds what is known of each person: attributes and traits by name. `guarded` are those for whom an
+    `unless` rule holds.
+    """
+    ops = []
+    for occasion in happened:
+        person = {**people.get(occasion.person_id, {}), "person_id": occasion.person_id}
+        for index, act in enumerate(trigger.do):
+            payload, reason, state = _payload(trigger.name, act, destinations[act.destination], person, occasion)
+            if occasion.person_id in guarded:
+                state, reason = "suppressed", "guard: an 'unless' rule holds"
+            ops.append(
+                Op(
+                    op_id=operation_id("trigger", trigger.name, index, occasion.person_id, occasion.text),
+                    origin=f"trigger:{trigger.name}",
+                    destination=act.destination,
+                    person_id=occasion.person_id,
+                    kind="act",
+                    key=str(index),
+                    payload=payload,
+                    occasion=occasion.text,
+                    state=state,
+                    reason=reason,
+                )
+            )
+    return ops
+
+
+def _payload(
+    trigger: str, act: Act, destination: Webhook | Smtp, person: Row, occasion: Occasion
+) -> tuple[dict[str, object], str, DecidedState]:
+    mapped = {sent: person.get(name) for sent, name in act.mapping.items()}
+    if isinstance(destination, Webhook):
+        return {
+            "type": f"trigger.{trigger}",
+            "timestamp": occasion.at.isoformat(),
+            "occasion": occasion.text,
+            "data": mapped or {"person_id": occasion.person_id},
+        }, "", "pending"  # fmt: skip
+    to = person.get(act.to or "email")
+    if not to:
+        return {}, f"no '{act.to or 'email'}' to write to", "suppressed"
+    try:
+        subject, body = render(act.subject or "", mapped, person), render(act.body or "", mapped, person)
+    except TemplateError as error:
+        return {}, str(error), "failed"
+    return {"to": to, "subject": subject, "body": body}, "", "pending"

@@ -1,0 +1,183 @@
+"""A mail server: one plain-text message per operation, its Message-ID made of the operation's id.
+
+Mail cannot be taken back or recognised as sent before, so a message whose fate is unknown is never repeated.
+"""
+
+from __future__ import annotations
+
+import re
+import smtplib
+import ssl
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from email.errors import HeaderParseError
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP as SMTP_POLICY
+from email.policy import SMTPUTF8
+from email.utils import format_datetime, parseaddr
+from types import TracebackType
+from typing import Self
+
+from cdp_pipeline.activation.protocol import Delivery, Outcome
+from cdp_pipeline.spec.destination import Smtp
+
+WAIT_AFTER_REFUSED_LOGIN = timedelta(minutes=15)
+SHORTEST_TRY = timedelta(seconds=1)
+
+
+class MessageRefusedError(ValueError):
+    """A message that must not be sent as it is."""
+
+
+def message(spec: Smtp, delivery: Delivery, now: datetime) -> EmailMessage:
+    """The mail of one operation; MessageRefusedError if the address is not exactly one plain address."""
+    to = str(delivery.payload.get("to") or "")
+    if any(ord(letter) < 32 or letter in ",;<>()\x7f" for letter in to) or to.count("@") != 1:
+        raise MessageRefusedError("the address is not one plain address")
+    try:
+        recipient = Address(addr_spec=to.strip())
+    except (ValueError, IndexError, HeaderParseError):
+        raise MessageRefusedError("the address is not one plain address") from None
+    # Seven bits travel through every server; only an address that needs more asks for more.
+    mail = EmailMessage(policy=(SMTP_POLICY if to.isascii() else SMTPUTF8).clone(cte_type="7bit"))
+    mail["Message-ID"] = f"<{delivery.op_id}@{parseaddr(spec.sender)[1].rpartition('@')[2] or 'localhost'}>"
+    mail["Date"] = format_datetime(now)
+    mail["From"] = spec.sender
+    mail["To"] = recipient
+    # A line break in a subject would start a new header.
+    mail["Subject"] = " ".join(
+        re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]", " ", str(delivery.payload["subject"])).split()
+    )
+    mail.set_content(str(delivery.payload["body"]))
+    return mail
+
+
+class SmtpConnection:
+    """Keeps one session open over several deliveries and reopens it when the server has closed it."""
+
+    # One at a time: a worker that dies leaves at most one message in doubt.
+    batch_size = 1
+    repeatable = False
+
+    def __init__(self, spec: Smtp, *, tls: ssl.SSLContext | None = None) -> None:
+        self._spec = spec
+        self._tls = tls
+        self._session: smtplib.SMTP | None = None
+
+    def deliver(self, batch: Sequence[Delivery], *, now: datetime, within: timedelta) -> list[Outcome]:
+        started = time.monotonic()
+        outcomes: list[Outcome] = []
+        for position, delivery in enumerate(batch):
+            passed = timedelta(seconds=time.monotonic() - started)
+            wait: timedelta | None = None
+            if within - passed >= SHORTEST_TRY:
+                outcome, goes_on = self._send(delivery, now + passed, min(self._spec.timeout, within - passed))
+                outcomes.append(outcome)
+                if goes_on:
+                    continue
+                wait, position = outcome.after, position + 1
+            rest = batch[position:]
+            return outcomes + [Outcome(left.op_id, "untried", "the mail server takes no more", wait) for left in rest]
+        return outcomes
+
+    def _send(self, delivery: Delivery, now: datetime, timeout: timedelta) -> tuple[Outcome, bool]:
+        """The outcome, and whether the next message is worth trying."""
+        try:
+            mail = message(self._spec, delivery, now)
+        except MessageRefusedError as refused:
+            return Outcome(delivery.op_id, "failed", str(refused)), True
+        try:
+            session = self._open(timeout)
+        except smtplib.SMTPAuthenticationError as refused:
+            reason = f"SMTP {refused.smtp_code}: the login is refused"
+            outcome = Outcome(delivery.op_id, "retry", reason, WAIT_AFTER_REFUSED_LOGIN, refused.smtp_code)
+            return outcome, False
+        except (OSError, smtplib.SMTPException) as error:
+            self.close()
+            return Outcome(
+                delivery.op_id, "retry", f"the mail server cannot be reached ({type(error).__name__})"
+            ), False
+        return self._transfer(session, delivery.op_id, mail)
+
+    def _transfer(self, session: smtplib.SMTP, op_id: str, mail: EmailMessage) -> tuple[Outcome, bool]:
+        recipient = mail["To"].addresses[0].addr_spec
+        utf8 = not recipient.isascii()
+        if utf8 and not session.has_extn("smtputf8"):
+            return Outcome(op_id, "failed", "the mail server knows no international addresses"), True
+        options = ["SMTPUTF8", "BODY=8BITMIME"] if utf8 else []
+        try:
+            for step in (
+                lambda: session.mail(parseaddr(self._spec.sender)[1], options),
+                lambda: session.rcpt(recipient),
+                lambda: session.docmd("DATA"),
+            ):
+                code, words = step()
+                if code not in (250, 251, 354):
+                    return self._refused(op_id, code, words)
+        except (OSError, smtplib.SMTPException) as error:
+            self.close()
+            return Outcome(op_id, "retry", f"the mail server hung up ({type(error).__name__})"), False
+        try:
+            # From here on the server may have taken the message, whatever we hear.
+            session.send(re.sub(rb"(?m)^\.", b"..", mail.as_bytes()).rstrip(b"\r\n") + b"\r\n.\r\n")
+            code, words = session.getreply()
+        except (OSError, smtplib.SMTPException) as error:
+            self.close()
+            return Outcome(op_id, "unknown", f"no answer after the message was sent ({type(error).__name__})"), False
+        if code != 250:
+            return self._refused(op_id, code, words)
+        return Outcome(op_id, "delivered", f"SMTP {code}", code=code), True
+
+    def _refused(self, op_id: str, code: int, words: bytes) -> tuple[Outcome, bool]:
+        # Only the enhanced code is kept: the words may repeat the address.
+        enhanced = re.match(rb"\d\.\d{1,3}\.\d{1,3}", words)
+        reason = f"SMTP {code}" + (f" {enhanced[0].decode()}" if enhanced else "")
+        outcome = Outcome(op_id, "failed" if 500 <= code < 600 else "retry", reason, code=code)
+        if code == 421 or not self._reset():
+            self.close()
+        return outcome, code != 421
+
+    def _open(self, timeout: timedelta) -> smtplib.SMTP:
+        seconds = timeout.total_seconds()
+        if self._session is not None and self._session.sock is not None:
+            self._session.sock.settimeout(seconds)
+            if self._reset():
+                return self._session
+        self.close()
+        spec, tls = self._spec, self._tls or ssl.create_default_context()
+        if spec.security == "tls":
+            session: smtplib.SMTP = smtplib.SMTP_SSL(spec.host, spec.port, timeout=seconds, context=tls)
+        else:
+            session = smtplib.SMTP(spec.host, spec.port, timeout=seconds)
+        self._session = session
+        if spec.security == "starttls":
+            session.starttls(context=tls)
+        session.ehlo_or_helo_if_needed()
+        if spec.username is not None:
+            session.login(spec.username, spec.password or "")
+        return session
+
+    def _reset(self) -> bool:
+        """Whether the open session still answers, ready for a new message."""
+        try:
+            return self._session is not None and self._session.rset()[0] == 250
+        except (OSError, smtplib.SMTPException):
+            return False
+
+    def close(self) -> None:
+        if self._session is not None:
+            try:
+                self._session.quit()
+            except (OSError, smtplib.SMTPException):
+                self._session.close()
+            self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,168 @@
+"""Real servers on loopback that a destination delivers to: an HTTP receiver and a mailbox, both able to misbehave."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+from aiosmtpd.controller import Controller
+
+SECRET = "whsec_" + base64.b64encode(b"a key that only tests know").decode()
+
+
+@dataclass
+class Received:
+    """One request as it came in."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def is_signed_with(self, key: bytes) -> bool:
+        """Verified as the Standard Webhooks text says, without the project's code."""
+        content = b".".join(
+            [self.headers["webhook-id"].encode(), self.headers["webhook-timestamp"].encode(), self.body]
+        )
+        wanted = base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode()
+        return any(
+            hmac.compare_digest(given.partition(",")[2], wanted)
+            for given in self.headers["webhook-signature"].split(" ")
+            if given.startswith("v1,")
+        )
+
+
+@dataclass
+class Answer:
+    """How the receiver answers: a code with headers, or a hang-up, before or after the request took effect."""
+
+    code: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    applied: bool = True
+    hang_up: bool = False
+
+
+class Receiver:
+    """An HTTP endpoint that keeps every request, and every effect by its idempotency key."""
+
+    def __init__(self, answer: Callable[[Received], Answer] | None = None) -> None:
+        self.requests: list[Received] = []
+        self.effects: dict[str, Any] = {}
+        self.order: list[str] = []
+        self.arrivals: Counter[str] = Counter()
+        self.answer = answer or (lambda _: Answer())
+        receiver, self._lock = self, threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                received = Received(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
+                with receiver._lock:
+                    answer = receiver.answer(received)
+                    receiver.note(received, answer)
+                if answer.hang_up:
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    return
+                self.send_response(answer.code)
+                for name, value in answer.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Silent."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self.port = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}/hook"
+
+    def note(self, received: Received, answer: Answer) -> None:
+        self.requests.append(received)
+        key = received.headers.get("webhook-id", "")
+        self.arrivals[key] += 1
+        if answer.applied and (200 <= answer.code < 300 or answer.hang_up) and key not in self.effects:
+            self.effects[key] = received.json
+            self.order.append(key)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Mailbox:
+    """A mail server that keeps every message; `script` may refuse, or hang up, by recipient."""
+
+    def __init__(self, script: Callable[[str, str], str | None] | None = None, **controller: Any) -> None:
+        self.messages: list[EmailMessage] = []
+        self.sessions = 0
+        mailbox, script = self, script or (lambda step, recipient: None)
+
+        class Handler:
+            async def handle_EHLO(
+                self, server: Any, session: Any, envelope: Any, name: str, responses: list[str]
+            ) -> Any:
+                session.host_name = name
+                mailbox.sessions += 1
+                return responses
+
+            async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
+                refusal = script("RCPT", address)
+                if refusal:
+                    return refusal
+                envelope.rcpt_tos.append(address)
+                return "250 OK"
+
+            async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+                verdict = script("DATA", envelope.rcpt_tos[0])
+                if verdict is not None and verdict != "HANG UP AFTER TAKING IT":
+                    return verdict
+                parsed = message_from_bytes(envelope.content, policy=policy.default)
+                parsed["X-Envelope-To"] = envelope.rcpt_tos[0]
+                mailbox.messages.append(parsed)  # type: ignore[arg-type]
+                if verdict is not None:
+                    server.transport.abort()
+                return "250 OK"
+
+        self._controller = Controller(Handler(), hostname="127.0.0.1", port=free_port(), **controller)
+        self.port = self._controller.port
+
+    def __enter__(self) -> Self:
+        self._controller.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._controller.stop()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
