@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import duckdb
 
-from cdp_pipeline.lake import extensions
 from cdp_pipeline.lake.errors import CatalogUnreachableError, LakeBusyError, LakeMissingError
 from cdp_pipeline.spec.project import LakeLocation
 
@@ -31,6 +30,9 @@ class Catalog(Protocol):
 
     @property
     def spill(self) -> Path: ...
+
+    @property
+    def extensions(self) -> tuple[str, ...]: ...
 
     def attach(self, connection: duckdb.DuckDBPyConnection, read_only: bool) -> None: ...
 
@@ -51,6 +53,7 @@ class FolderCatalog:
     patience: float = PATIENCE
     data: str = field(init=False)
     spill: Path = field(init=False)
+    extensions: ClassVar[tuple[str, ...]] = ("sqlite_scanner", "ducklake")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", str(self.folder / "data") + "/")
@@ -63,8 +66,6 @@ class FolderCatalog:
     def attach(self, connection: duckdb.DuckDBPyConnection, read_only: bool) -> None:
         if read_only and not self.file.exists():
             raise LakeMissingError(f"{self.folder}: there is no lake here yet; `cdp run` makes one.")
-        extensions.load(connection, "sqlite_scanner")
-        extensions.load(connection, "ducklake")
         if read_only:
             self._attach(connection, "READ_ONLY")
             return
@@ -98,12 +99,11 @@ class PostgresCatalog:
     data: str
     spill: Path
     patience: float = PATIENCE
+    extensions: ClassVar[tuple[str, ...]] = ("postgres_scanner", "ducklake")
 
     def attach(self, connection: duckdb.DuckDBPyConnection, read_only: bool) -> None:
         from psycopg.conninfo import conninfo_to_dict
 
-        extensions.load(connection, "postgres_scanner")
-        extensions.load(connection, "ducklake")
         names = {"host": "HOST", "port": "PORT", "dbname": "DATABASE", "user": "USER", "password": "PASSWORD"}
         given = {names[key]: str(value) for key, value in conninfo_to_dict(self.url).items() if key in names}
         # A secret, because an attached path is readable in duckdb_databases().

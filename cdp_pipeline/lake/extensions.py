@@ -18,6 +18,8 @@ def load(connection: duckdb.DuckDBPyConnection, name: str) -> None:
     wheel = _wheel(name)
     attempts = [f"LOAD {name}", *([f"LOAD '{wheel}'"] if wheel else []), f"INSTALL {name}; LOAD {name}"]
     tried = []
+    # Loading by name would otherwise ask the network first: half a second for each, and more where there is none.
+    connection.execute("SET autoinstall_known_extensions = false")
     for attempt in attempts:
         try:
             connection.execute(attempt)

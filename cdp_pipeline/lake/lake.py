@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -19,6 +16,7 @@ from cdp_pipeline.lake.catalog import Catalog, identifier, locate
 from cdp_pipeline.lake.columns import fitted
 from cdp_pipeline.lake.engines import DuckDBEngine, Engine
 from cdp_pipeline.lake.errors import LakeReadOnlyError, LakeVersionError, TableMissingError
+from cdp_pipeline.lake.instances import borrowed
 from cdp_pipeline.lake.publish import Mirror, Note, Published, Upsert, publish
 from cdp_pipeline.lake.schema import steps
 from cdp_pipeline.lake.table import Table
@@ -175,13 +173,6 @@ def open_lake(
 ) -> Iterator[Lake]:
     """Open the lake a project names, making it if it is not there (never when read-only)."""
     catalog = locate(location, base or Path.cwd())
-    # Two processes must not spill into one folder: DuckDB gives its files the same names everywhere.
-    spill = catalog.spill / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    connection = duckdb.connect(config={"temp_directory": str(spill)})
-    try:
-        connection.execute("SET TimeZone = 'UTC'")
+    with borrowed(catalog.extensions, catalog.spill) as connection:
         catalog.attach(connection, read_only)
         yield Lake(connection, catalog, DuckDBEngine(connection), read_only)
-    finally:
-        connection.close()
-        shutil.rmtree(spill, ignore_errors=True)
