@@ -275,7 +275,7 @@ def _people(graph: Graph, persons: _Persons) -> pa.Table:
             "merged_into": _words(persons.ids, _resolved(persons.absorbed_by)),
             "absorbed_by": _words(persons.ids, persons.absorbed_by),
         }
-    )
+    ).sort_by("person_id")
 
 
 def _resolved(absorbed_by: np.ndarray) -> np.ndarray:
