@@ -3,17 +3,7 @@
 from __future__ import annotations
 
 from cdp_pipeline.lake.table import Column, Table
-from cdp_pipeline.spec.source import Source
-
-TYPES = {
-    "string": "string",
-    "integer": "int64",
-    "number": "float64",
-    "money": "decimal(18, 4)",
-    "boolean": "boolean",
-    "date": "date",
-    "timestamp": "timestamp(6)",
-}
+from cdp_pipeline.spec.source import IBIS_TYPES, Source
 
 _EVERY_ROW = {
     "_record_id": Column("string", "The row's stable id, made from the source and its grain."),
@@ -31,7 +21,8 @@ _EVERY_VERSION = {
 def source_table(source: Source) -> Table:
     """`sources.<source>`: the declared columns, then what the load adds to every row."""
     columns = {
-        name: Column(TYPES[column.type], column.description, pii=column.pii) for name, column in source.columns.items()
+        name: Column(IBIS_TYPES[column.type], column.description, pii=column.pii)
+        for name, column in source.columns.items()
     }
     if source.mode == "snapshot":
         columns |= _EVERY_ROW | _EVERY_VERSION
