@@ -67,7 +67,12 @@ def in_order(traits: Mapping[str, Trait], names: Sequence[str]) -> list[tuple[st
         if name not in needed:
             needed[name] = _inputs(traits[name])
             waiting.extend(needed[name])
-    sorter = TopologicalSorter(needed)
+    return in_batches(needed)
+
+
+def in_batches(needs: Mapping[str, set[str]]) -> list[tuple[str, ...]]:
+    """Names in batches, given what each needs: those of a batch need only those of earlier batches."""
+    sorter = TopologicalSorter(needs)
     sorter.prepare()
     batches = []
     while sorter.is_active():

@@ -131,6 +131,6 @@ def _thresholds(band: Band, value: Any) -> tuple[Any, Any]:
 
 def _ends(day: Any, days: list[date], project: Project) -> Any:
     """When each day ended, in UTC: days have 23 or 25 hours when the clocks change."""
-    ends = [datetime.combine(day + timedelta(days=1), time(), project.zone).timestamp() for day in days]
-    moments = [datetime.fromtimestamp(end, UTC).replace(tzinfo=None) for end in ends]
-    return ibis.cases(*[(day == ibis.date(d), ibis.timestamp(m)) for d, m in zip(days, moments, strict=True)])
+    midnights = [datetime.combine(day + timedelta(days=1), time(), project.zone) for day in days]
+    ends = [midnight.astimezone(UTC).replace(tzinfo=None) for midnight in midnights]
+    return ibis.cases(*[(day == ibis.date(d), ibis.timestamp(end)) for d, end in zip(days, ends, strict=True)])
