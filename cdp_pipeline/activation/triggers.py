@@ -49,8 +49,7 @@ def occasions(
     found: list[Occasion] = []
     if on.crossed is not None:
         for row in crossings:
-            at = row["at"]
-            day = at.date() if isinstance(at, datetime) else at
+            day = row["day"]
             if (
                 row["trait"] == on.crossed.trait
                 and row["to_band"] == on.crossed.to

@@ -64,7 +64,7 @@ def project(*documents: Any, **settings: Any) -> Project:
 
 
 def crossing(person: str, day: date = DAY, to: str = "alarm", before: str | None = "watch") -> dict[str, object]:
-    return {"person_id": person, "trait": "recency", "at": day, "from_band": before, "to_band": to}
+    return {"person_id": person, "trait": "recency", "day": day, "from_band": before, "to_band": to}
 
 
 def move(
