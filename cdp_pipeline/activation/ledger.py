@@ -25,7 +25,6 @@ from cdp_pipeline.spec.project import Project
 
 DecidedState = Literal["pending", "suppressed", "failed"]
 LIVE = ("pending", "retry", "inflight")
-CLOSED = ("delivered", "failed", "unknown", "dry_run", "suppressed")
 FIRST_WAIT = timedelta(seconds=30)
 LONGEST_WAIT = timedelta(hours=6)
 
@@ -130,6 +129,8 @@ class Op:
     key: str = ""
     state: DecidedState = "pending"
     reason: str = ""
+    after: str | None = None
+    """For a sync: the operation last tried for this key when this one was planned."""
 
     @cached_property
     def payload_text(self) -> str:
@@ -156,7 +157,7 @@ class Claim:
     wait: timedelta = timedelta(0)
 
 
-def _utc(now: datetime) -> datetime:
+def utc(now: datetime) -> datetime:
     """Aware to naive UTC, as the ledger keeps it."""
     if now.tzinfo is None:
         raise ValueError("'now' needs a time zone")
@@ -267,7 +268,7 @@ class Ledger:
         An operation already known, under the person's id or one merged into it, changes nothing: an occasion counts
         once. One that comes within `cool_down` of another, or after any other with `once`, is kept as suppressed.
         """
-        origin, at = f"trigger:{trigger}", _utc(now)
+        origin, at = f"trigger:{trigger}", utc(now)
         elder = dict(aliases or {})
         counts: dict[str, int] = {}
         with self.writing(origin) as connection:
@@ -285,7 +286,7 @@ class Ledger:
                         state, reason = "suppressed", "once: it has acted for this person before"
                     elif at - last < cool_down:
                         state, reason = "suppressed", "cool-down"
-                connection.execute(outbox.insert(), _row(op, at, state, reason))
+                connection.execute(outbox.insert(), new_row(op, at, state, reason))
                 past.add(op, state, at)
                 counts[state] = counts.get(state, 0) + 1
             self._note_evaluated(connection, trigger, day)
@@ -305,19 +306,19 @@ class Ledger:
 
     def send_once(self, ops: Sequence[Op], now: datetime) -> list[str]:
         """Record operations that carry their own occasion (alerts); returns the ids that are new."""
-        at = _utc(now)
+        at = utc(now)
         with self.writing("send_once") as connection:
-            known = _known(connection, [op.op_id for op in ops])
+            known = known_ids(connection, [op.op_id for op in ops])
             fresh = [op for op in ops if op.op_id not in known]
             if fresh:
-                connection.execute(outbox.insert(), [_row(op, at, op.state, op.reason) for op in fresh])
+                connection.execute(outbox.insert(), [new_row(op, at, op.state, op.reason) for op in fresh])
         return [op.op_id for op in fresh]
 
     # Delivering
 
     def destinations_due(self, now: datetime) -> list[str]:
         """Destinations with something to deliver, or with a lease that ran out."""
-        at = _utc(now)
+        at = utc(now)
         due = sa.or_(
             sa.and_(outbox.c.state.in_(("pending", "retry")), outbox.c.next_at <= at),
             sa.and_(outbox.c.state == "inflight", outbox.c.lease_until <= at),
@@ -334,7 +335,7 @@ class Ledger:
         waiting = sa.and_(outbox.c.destination == destination, outbox.c.state.in_(("pending", "retry")))
         with self.writing() as connection:
             return connection.execute(
-                outbox.update().where(waiting).values(state="dry_run", reason="dry run", updated_at=_utc(now))
+                outbox.update().where(waiting).values(state="dry_run", reason="dry run", updated_at=utc(now))
             ).rowcount
 
     def claim(
@@ -350,7 +351,7 @@ class Ledger:
         rate: float,
     ) -> Claim:
         """Take the oldest due operations, at most a second's worth of `rate`, one per person and origin at a time."""
-        at = _utc(now)
+        at = utc(now)
         with self.writing() as connection:
             free_at = self._free_at(connection, destination, at)
             if free_at > at:
@@ -428,7 +429,7 @@ class Ledger:
 
         An outcome that comes after its lease ran out and somebody else took the operation is not written.
         """
-        at = _utc(now)
+        at = utc(now)
         counts: dict[str, int] = {}
         with self.writing() as connection:
             for claimed, outcome in outcomes:
@@ -503,8 +504,8 @@ class Ledger:
         with self.writing() as connection:
             connection.execute(
                 pace.update()
-                .where(pace.c.destination == destination, pace.c.free_at < _utc(until))
-                .values(free_at=_utc(until), reason=reason)
+                .where(pace.c.destination == destination, pace.c.free_at < utc(until))
+                .values(free_at=utc(until), reason=reason)
             )
 
     # Looking after what is left
@@ -512,7 +513,7 @@ class Ledger:
     def retry(self, now: datetime, *, op_ids: Collection[str] | None = None, destination: str | None = None) -> int:
         """Try failed and unknown operations again, all or those named, with a fresh allowance of attempts."""
         return self._close_case(
-            now, op_ids, destination, state="pending", reason="", next_at=_utc(now), forgiven=outbox.c.attempt
+            now, op_ids, destination, state="pending", reason="", next_at=utc(now), forgiven=outbox.c.attempt
         )
 
     def dismiss(
@@ -530,7 +531,7 @@ class Ledger:
         if destination is not None:
             open_case.append(outbox.c.destination == destination)
         with self.writing() as connection:
-            return connection.execute(outbox.update().where(*open_case).values(updated_at=_utc(now), **values)).rowcount
+            return connection.execute(outbox.update().where(*open_case).values(updated_at=utc(now), **values)).rowcount
 
     def counts(self) -> dict[tuple[str, str, str], int]:
         """Operations by origin, destination and state."""
@@ -545,21 +546,8 @@ class Ledger:
         with self.reading() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
-    def forget(self, person_ids: Collection[str], now: datetime) -> int:
-        """Erase what the ledger knows of people: payloads and keys go, the bare facts of sending stay."""
-        people = list(person_ids)
-        with self.writing() as connection:
-            waiting = sa.and_(outbox.c.person_id.in_(people), outbox.c.state.in_(("pending", "retry")))
-            connection.execute(
-                outbox.update().where(waiting).values(state="suppressed", reason="erased", updated_at=_utc(now))
-            )
-            connection.execute(acknowledged.delete().where(acknowledged.c.person_id.in_(people)))
-            return connection.execute(
-                outbox.update().where(outbox.c.person_id.in_(people)).values(payload="{}", payload_hash="", key="")
-            ).rowcount
 
-
-def _row(op: Op, at: datetime, state: str, reason: str) -> dict[str, object]:
+def new_row(op: Op, at: datetime, state: str, reason: str) -> dict[str, object]:
     return {
         "op_id": op.op_id, "origin": op.origin, "destination": op.destination, "person_id": op.person_id,
         "key": op.key, "kind": op.kind, "occasion": op.occasion, "payload": op.payload_text,
@@ -568,15 +556,15 @@ def _row(op: Op, at: datetime, state: str, reason: str) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _some(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+def portions(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     """The ids in portions that every database takes as parameters."""
     for start in range(0, len(ids), 500):
         yield ids[start : start + 500]
 
 
-def _known(connection: Connection, op_ids: Sequence[str]) -> set[str]:
+def known_ids(connection: Connection, op_ids: Sequence[str]) -> set[str]:
     found: set[str] = set()
-    for some in _some(op_ids):
+    for some in portions(op_ids):
         found.update(connection.execute(sa.select(outbox.c.op_id).where(outbox.c.op_id.in_(some))).scalars())
     return found
 
@@ -592,7 +580,7 @@ class _Past:
         self._acted: dict[str, dict[str, datetime]] = {}
         self._not_acts = {"suppressed"} if counts_dry_run else {"suppressed", "dry_run"}
         ids = people | {alias for alias, survivor in elder.items() if survivor in people}
-        for some in _some(sorted(ids)):
+        for some in portions(sorted(ids)):
             query = sa.select(outbox).where(outbox.c.origin == origin, outbox.c.person_id.in_(some))
             for row in connection.execute(query):
                 self.add(row, row.state, row.created_at)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 
 from cdp_pipeline.activation.ledger import DecidedState, Op, operation_id
 from cdp_pipeline.activation.templates import TemplateError, render
@@ -16,7 +16,7 @@ from cdp_pipeline.spec.trigger import Act, Trigger
 
 Row = Mapping[str, object]
 CATCH_UP = timedelta(days=2)
-NOT_AN_ACT = ("baseline", "merged", "split", "backfill")
+NOT_AN_ACT = ("baseline", "merged")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Occasion:
 
     person_id: str
     text: str
-    at: date | datetime
+    day: date
 
 
 def horizon(day: date, evaluated: date | None) -> date:
@@ -72,7 +72,7 @@ def occasions(
                 and not_before <= day <= until
             ):
                 found.append(Occasion(str(row["person_id"]), f"{change}:{audience}:{day.isoformat()}", day))
-    return sorted(found, key=lambda occasion: (occasion.at, occasion.person_id))
+    return sorted(found, key=lambda occasion: (occasion.day, occasion.person_id))
 
 
 def fired(
@@ -119,7 +119,7 @@ def _payload(
     if isinstance(destination, Webhook):
         return {
             "type": f"trigger.{trigger}",
-            "timestamp": occasion.at.isoformat(),
+            "timestamp": occasion.day.isoformat(),
             "occasion": occasion.text,
             "data": mapped or {"person_id": occasion.person_id},
         }, "", "pending"  # fmt: skip

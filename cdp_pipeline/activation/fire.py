@@ -1,0 +1,112 @@
+"""Evaluate every trigger for a day: read the lake, ask triggers.py, record in the ledger. Nothing is sent here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import date, datetime
+
+import ibis
+
+from cdp_pipeline.activation.ledger import Ledger
+from cdp_pipeline.activation.triggers import fired, horizon, occasions
+from cdp_pipeline.audiences.rules import Scope, matching
+from cdp_pipeline.lake.lake import LakeView
+from cdp_pipeline.spec.project import Project
+from cdp_pipeline.spec.trigger import Trigger
+
+Rows = list[dict[str, object]]
+
+
+def fire(ledger: Ledger, lake: LakeView, project: Project, *, day: date, now: datetime) -> dict[str, dict[str, int]]:
+    """Record what `day` calls for, by trigger and state; 'known' are operations that were recorded before."""
+    aliases = merged_people(lake)
+    counts = {}
+    for trigger in project.triggers.values():
+        not_before = horizon(day, ledger.evaluated_until(trigger.name))
+        changes, crossings = _moves(lake, trigger, not_before, day)
+        happened = occasions(trigger, changes, crossings, not_before=not_before, until=day)
+        ids = sorted({occasion.person_id for occasion in happened})
+        ops = fired(
+            trigger,
+            happened,
+            people=known_people(lake, ids, day),
+            destinations=project.destinations,
+            guarded=_guarded(lake, project, trigger, ids, day),
+        )
+        counts[trigger.name] = ledger.fire(
+            trigger.name,
+            ops,
+            day=day,
+            now=now,
+            cool_down=trigger.cool_down,
+            once=trigger.once,
+            aliases=aliases,
+            counts_dry_run=all(project.destinations[act.destination].dry_run for act in trigger.do),
+        )
+    return counts
+
+
+def known_people(lake: LakeView, person_ids: Collection[str], day: date) -> dict[str, dict[str, object]]:
+    """Attributes, and traits as of the day, of some people by id."""
+    people: dict[str, dict[str, object]] = {person_id: {} for person_id in person_ids}
+    if not people:
+        return people
+    for name in ("profile.customers", "traits.daily"):
+        if lake.exists(name):
+            table = lake.table(name)
+            some = table.filter(table.person_id.isin(list(people)))
+            if "day" in table.columns:
+                some = some.filter(some.day == ibis.date(day))
+            for row in _rows(some):
+                people[str(row["person_id"])].update(row)
+    return people
+
+
+def merged_people(lake: LakeView) -> dict[str, str]:
+    """Ids that were merged into another, and the living one they resolve to."""
+    if not lake.exists("identity.people"):
+        return {}
+    people = lake.table("identity.people")
+    merged = people.filter(people.merged_into.notnull()).select("person_id", "merged_into")
+    return {str(row["person_id"]): str(row["merged_into"]) for row in _rows(merged)}
+
+
+def _moves(lake: LakeView, trigger: Trigger, not_before: date, until: date) -> tuple[Rows, Rows]:
+    crossed = trigger.on.crossed
+    name = "audiences.changes" if crossed is None else "traits.bands"
+    if not lake.exists(name):
+        return [], []
+    table = lake.table(name)
+    table = table.filter(table.day.between(ibis.date(not_before), ibis.date(until)))
+    if crossed is not None:
+        return [], _rows(table.filter(table.trait == crossed.trait, table.to_band == crossed.to))
+    return _rows(table.filter(table.audience == (trigger.on.entered or trigger.on.left))), []
+
+
+def _guarded(lake: LakeView, project: Project, trigger: Trigger, person_ids: list[str], day: date) -> set[str]:
+    """Those for whom any of the trigger's `unless` rules holds."""
+    if not trigger.unless or not person_ids:
+        return set()
+    traits = lake.table("traits.daily")
+    scope = Scope(
+        traits=traits.filter(traits.person_id.isin(person_ids)),
+        customers=_table(lake, "profile.customers"),
+        predictions={
+            name: table for name in project.predictions if (table := _table(lake, f"predictions.{name}")) is not None
+        },
+        bands=_table(lake, "traits.bands"),
+        timeline=_table(lake, "profile.timeline"),
+        identifiers=_table(lake, "identity.identifiers"),
+    )
+    guarded: set[str] = set()
+    for rule in trigger.unless:
+        guarded.update(str(row["person_id"]) for row in _rows(matching(project, [rule], scope, [day])))
+    return guarded
+
+
+def _table(lake: LakeView, name: str) -> ibis.Table | None:
+    return lake.table(name) if lake.exists(name) else None
+
+
+def _rows(table: ibis.Table) -> Rows:
+    return table.to_pyarrow().to_pylist()

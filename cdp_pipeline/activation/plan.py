@@ -1,0 +1,189 @@
+"""What would have to be sent so that a destination holds an audience, and whether somebody should look at it first.
+
+Pure: members, people and what the destination is known to hold go in, a plan comes out. The ledger takes it from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import median
+
+import pyarrow as pa
+
+from cdp_pipeline.activation.ledger import Op, operation_id
+from cdp_pipeline.lake.table import Column, Table
+from cdp_pipeline.spec.sync import Sync
+
+REMOVALS_SHARE, REMOVALS_AT_LEAST, SIZE_CHANGE = 0.05, 100, 0.30
+
+PLAN = Table(
+    "activation.plan",
+    "What the next synchronisation of each audience would add, update and remove, and why it waits if it does.",
+    {
+        "sync": Column("string", "The synchronisation."),
+        "key_hash": Column("string", "Fingerprint of the key the destination knows the person by."),
+        "person_id": Column("string", "Whom it concerns."),
+        "destination": Column("string", "Where it would go."),
+        "action": Column("string", "add, update, remove, entered, left, or suppressed."),
+        "reason": Column("string", "Why it is suppressed."),
+        "plan_id": Column("string", "The plan: what `cdp sync approve` is given."),
+        "plan_state": Column("string", "applied, or held: it waits for approval."),
+        "held_because": Column("string", "The guard-rails that ask somebody to look first."),
+    },
+    key=("sync", "key_hash"),
+    derived=True,
+)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a destination holds under one key, as far as we know.
+
+    `op_id` is the last operation tried and `payload_hash` what it was to lead to (None: absence); `certain`: it was
+    confirmed. `present`: something of ours is there, or may be.
+    """
+
+    person_id: str
+    op_id: str
+    payload_hash: str | None
+    certain: bool
+    present: bool
+
+
+@dataclass(frozen=True)
+class SyncPlan:
+    """The operations that lead from what a destination holds to what it should, for one sync."""
+
+    sync: Sync
+    ops: list[Op]
+    size: int
+    unchanged: int
+    present: int
+    forgotten: list[str] = field(default_factory=list)
+
+    @cached_property
+    def plan_id(self) -> str:
+        """The same plan has the same id: an approval is for exactly what was looked at."""
+        return operation_id("plan", self.sync.name, *sorted(op.op_id for op in self.ops), "-", *sorted(self.forgotten))
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """Operations by action; suppressed ones apart."""
+        return Counter(op.kind if op.state == "pending" else op.state for op in self.ops)
+
+
+def plan(
+    sync: Sync,
+    members: Iterable[str],
+    people: Mapping[str, Mapping[str, object]],
+    holds: Mapping[str, Held],
+) -> SyncPlan:
+    """Compare an audience with what the destination holds, by the key the destination knows people by.
+
+    Only what this sync has put there is ever removed. Of two members with one key the first by id stands for both; a
+    member without a key is suppressed. `append` and `event` send moves: what a member's fields say later is not sent.
+    """
+    ops: list[Op] = []
+    seen: dict[str, str] = {}
+    unchanged, size, moves = 0, 0, sync.mode in ("append", "event")
+    for person_id in sorted(members):
+        size += 1
+        person = {**people.get(person_id, {}), "person_id": person_id}
+        data = {sent: person.get(name) for sent, name in sync.mapping.items()}
+        key = data.get(sync.key)
+        if key is None or key == "" or str(key) in seen:
+            reason = f"no '{sync.key}'" if key in (None, "") else f"the same '{sync.key}' as another member"
+            ops.append(_op(sync, "add", f"person:{person_id}", person_id, {}, None, reason))
+            continue
+        key = str(key)
+        seen[key] = person_id
+        payload = {"type": f"sync.{sync.name}", "key": key, "member": True, "data": data}
+        held = holds.get(key)
+        wanted = _op(sync, _name(sync, held), key, person_id, payload, held)
+        if held is not None and held.certain and held.present and (moves or held.payload_hash == wanted.payload_hash):
+            unchanged += 1
+        else:
+            ops.append(wanted)
+    gone = [(key, held) for key, held in sorted(holds.items()) if key not in seen and held.present]
+    if sync.mode in ("mirror", "event"):
+        for key, held in gone:
+            payload = {"type": f"sync.{sync.name}", "key": key, "member": False}
+            ops.append(_op(sync, "remove" if sync.mode == "mirror" else "left", key, held.person_id, payload, held))
+    return SyncPlan(
+        sync=sync,
+        ops=ops,
+        size=size,
+        unchanged=unchanged,
+        present=sum(held.present for held in holds.values()),
+        forgotten=[key for key, _ in gone] if sync.mode == "append" else [],
+    )
+
+
+def _name(sync: Sync, held: Held | None) -> str:
+    if sync.mode == "event":
+        return "entered"
+    return "update" if held is not None and held.present else "add"
+
+
+def _op(
+    sync: Sync,
+    kind: str,
+    key: str,
+    person_id: str,
+    payload: dict[str, object],
+    held: Held | None,
+    suppressed: str | None = None,
+) -> Op:
+    op = Op("", f"sync:{sync.name}", sync.destination, person_id, kind, payload, key=key)
+    target = None if kind in ("remove", "left") else op.payload_hash
+    # The id of the operation before is part of the id: who left and came back is a new operation. One that was tried
+    # without success stays itself as long as it is still what is wanted.
+    if held is not None and not held.certain and held.payload_hash == target:
+        op_id = held.op_id
+    else:
+        op_id = operation_id("sync", sync.name, key, target, held.op_id if held else None)
+    return Op(
+        op_id, op.origin, op.destination, person_id, kind, payload, key=key,
+        state="pending" if suppressed is None else "suppressed", reason=suppressed or "",
+        after=held.op_id if held else None,
+    )  # fmt: skip
+
+
+def guards(plan: SyncPlan, *, first: bool, recent_sizes: Sequence[int]) -> list[str]:
+    """Why somebody should look at this plan before it is carried out; empty: nothing speaks against it."""
+    reasons = []
+    removals = plan.counts["remove"] + plan.counts["left"]
+    if first:
+        reasons.append(f"the first synchronisation to '{plan.sync.destination}'")
+    if plan.size == 0:
+        reasons.append("the audience is empty")
+    if removals > max(REMOVALS_SHARE * plan.present, REMOVALS_AT_LEAST):
+        reasons.append(f"it would remove {removals} of {plan.present}")
+    if recent_sizes:
+        usual = median(recent_sizes)
+        if abs(plan.size - usual) > SIZE_CHANGE * usual:
+            reasons.append(f"the audience has {plan.size} people, usually {usual:g}")
+    return reasons
+
+
+def plan_rows(plan: SyncPlan, state: str, reasons: Sequence[str]) -> pa.Table:
+    """PLAN for one sync: what it would do, without payloads."""
+    rows = [
+        {
+            "sync": plan.sync.name,
+            "key_hash": hashlib.sha256(op.key.encode()).hexdigest()[:32],
+            "person_id": op.person_id,
+            "destination": op.destination,
+            "action": op.kind if op.state == "pending" else op.state,
+            "reason": op.reason,
+            "plan_id": plan.plan_id,
+            "plan_state": state,
+            "held_because": "; ".join(reasons),
+        }
+        for op in plan.ops
+    ]
+    return pa.Table.from_pylist(rows, schema=PLAN.schema.to_pyarrow())
