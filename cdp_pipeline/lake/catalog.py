@@ -105,15 +105,16 @@ class PostgresCatalog:
         from psycopg.conninfo import conninfo_to_dict
 
         names = {"host": "HOST", "port": "PORT", "dbname": "DATABASE", "user": "USER", "password": "PASSWORD"}
-        given = {names[key]: str(value) for key, value in conninfo_to_dict(self.url).items() if key in names}
+        given = {key: str(value) for key, value in conninfo_to_dict(self.url).items()}
         # A secret, because an attached path is readable in duckdb_databases().
-        parts = ", ".join(f"{key} {literal(value)}" for key, value in given.items())
+        parts = ", ".join(f"{names[key]} {literal(value)}" for key, value in given.items() if key in names)
+        rest = " ".join(f"{key}={value}" for key, value in given.items() if key not in names)
         connection.execute(f"CREATE OR REPLACE SECRET cdp_lake_catalog (TYPE postgres, {parts})")
         options = f"DATA_PATH {literal(self.data)}, {_OPTIONS}, META_SECRET 'cdp_lake_catalog'"
         try:
             # Two first opens at once would both write the catalog's tables.
             with ExitStack() if read_only else self.alone():
-                _attach(connection, "ducklake:postgres:", options + (", READ_ONLY" if read_only else ""))
+                _attach(connection, f"ducklake:postgres:{rest}", options + (", READ_ONLY" if read_only else ""))
         except duckdb.Error as error:
             raise self._unreachable(_first_line(error)) from error
 
