@@ -6,8 +6,8 @@ expression, so that what is checked is what is compiled. Nothing here knows what
 Types are the words of a source's columns: string, integer, number, money, boolean, date, timestamp. An integer or
 money is taken wherever a number is wanted, a date wherever a timestamp is. A literal with a point (0.5) is a number,
 so `amount * 0.5` is a number (say `cast(amount * 0.5 as money)` to stay exact) while `amount * 2` stays money, and
-`amount > 0.5` compares as numbers. An expression never fails on a value: what has no answer is null (a division by
-zero, the logarithm of nothing, a text cast that does not fit). Times are UTC.
+`amount > 0.5` compares as numbers. What has no answer is null and fails no run: a division by zero, the logarithm of
+nothing, a cast that does not fit; only arithmetic that leaves 64 bits stops the engine. Times are UTC.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
+from math import isinf
 from typing import Any, ClassVar, TypeAlias
 
 import ibis
@@ -24,6 +25,7 @@ from sqlglot import exp
 from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.errors import SqlglotError
 from sqlglot.parsers.duckdb import DuckDBParser
+from sqlglot.tokens import TokenType
 
 from cdp_pipeline.spec.base import unknown
 from cdp_pipeline.spec.source import IBIS_TYPES
@@ -122,6 +124,11 @@ def _whole(value: Any, step: Callable[[Any], Any]) -> Any:
     return ibis.ifelse(value.abs() < 2**53, step(value), value) if value.type().is_floating() else step(value)
 
 
+def _power(base: Any, exponent: Any) -> Any:
+    defined = (base > 0) | ((exponent % 1 == 0) & ((base != 0) | (exponent >= 0)))
+    return ibis.ifelse(defined, base, ibis.null("float64")) ** exponent
+
+
 def _number(compute: Callable[..., Any], sound: Callable[[Any], Any]) -> list[Rule]:
     return [Rule(("number",), "number", lambda x: compute(ibis.ifelse(sound(x), x, ibis.null("float64"))))]
 
@@ -139,8 +146,8 @@ RULES: dict[str, list[Rule]] = {
     ],
     "*": [
         Rule(("integer", "integer"), "integer", lambda a, b: a * b),
-        Rule(("money", "integer"), "money", lambda a, b: a * b),
-        Rule(("integer", "money"), "money", lambda a, b: a * b),
+        Rule(("money", "integer"), "money", lambda a, b: a * b.cast("decimal(18, 0)")),
+        Rule(("integer", "money"), "money", lambda a, b: a.cast("decimal(18, 0)") * b),
         Rule(("number", "number"), "number", lambda a, b: a * b),
     ],
     "/": [Rule(("number", "number"), "number", lambda a, b: a / b.nullif(0))],
@@ -187,7 +194,7 @@ RULES: dict[str, list[Rule]] = {
     "ceil": [Rule((NUMERIC,), NUMERIC, lambda a: _whole(a, lambda x: x.ceil()))],
     "ln": _number(lambda a: a.ln(), sound=lambda a: a > 0),
     "sqrt": _number(lambda a: a.sqrt(), sound=lambda a: a >= 0),
-    "power": [Rule(("number", "number"), "number", lambda a, b: a**b)],
+    "power": [Rule(("number", "number"), "number", _power)],
     "year": _part(lambda a: a.year()),
     "month": _part(lambda a: a.month()),
     "day": _part(lambda a: a.day()),
@@ -196,7 +203,6 @@ RULES: dict[str, list[Rule]] = {
     "isodow": _part(lambda a: a.day_of_week.index() + 1),  # Monday is 1
     "date_diff": [Rule((DAY, MOMENT, MOMENT), "integer", lambda unit, start, end: _days(start, end))],
 }
-RULES["iff"] = RULES["if"]
 
 OPERATORS: dict[type[exp.Expr], str] = {
     exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/", exp.Mod: "%", exp.Neg: "-", exp.DPipe: "||",
@@ -225,6 +231,7 @@ CAST_NAMES = {
 TIMES: dict[str, Callable[[str], Any]] = {"date": date.fromisoformat, "timestamp": datetime.fromisoformat}
 EXAMPLES = {"date": "date '2026-01-31'", "timestamp": "timestamp '2026-01-31 18:30:00'"}
 COMPARISONS = ("=", "<>", "<", "<=", ">", ">=", "in", "between")
+UNORDERED = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.In, exp.Between, exp.Like, exp.ILike, exp.Is)
 CANNOT = {
     exp.Query: "one expression has no subquery",
     exp.Window: "one expression sees one row, not a window",
@@ -268,10 +275,15 @@ def _typed(fragment: str, dtypes: Mapping[str, Any]) -> _Typed:
 
 
 class _Parser(DuckDBParser):
-    """DuckDB's grammar with every function left as it is spelled: which ones there are, RULES says."""
+    """DuckDB's grammar, in which every function stays as it is spelled: which ones there are, RULES says.
+
+    SQLGlot 30 lets % bind like +; in DuckDB it binds like *.
+    """
 
     FUNCTIONS: ClassVar = {}
     FUNCTION_PARSERS = {name: DuckDBParser.FUNCTION_PARSERS[name] for name in ("CAST", "TRY_CAST")}
+    FACTOR: ClassVar = {**DuckDBParser.FACTOR, TokenType.MOD: exp.Mod}
+    TERM: ClassVar = {token: kind for token, kind in DuckDBParser.TERM.items() if token != TokenType.MOD}
     NO_PAREN_FUNCTIONS: ClassVar = {}
     NO_PAREN_FUNCTION_PARSERS = {"CASE": DuckDBParser.NO_PAREN_FUNCTION_PARSERS["CASE"]}
 
@@ -305,6 +317,8 @@ def _depth(tree: exp.Expr) -> int:
 
 def _read(node: exp.Expr, columns: Mapping[str, str]) -> _Typed:
     """Check a syntax tree from its leaves up, over columns given as name to type."""
+    if isinstance(node, UNORDERED) and any(isinstance(part, (*UNORDERED, exp.Not)) for part in node.iter_expressions()):
+        raise ExpressionError(f"'{node.sql('duckdb')}' can be read in two ways: put one of its comparisons in ( )")
     match node:
         case exp.Paren():
             return _read(node.this, columns)
@@ -350,15 +364,14 @@ def _literal(node: exp.Expr) -> _Typed:
         return _constant("boolean", bool(node.this))
     if node.args["is_string"]:
         return _constant("string", str(node.this))
-    if not str(node.this).isdecimal():
-        return _constant("number", float(node.this))
-    if int(node.this) >= 2**63:
-        raise ExpressionError(f"{node.this} is too large for an integer")
-    return _constant("integer", int(node.this))
+    number = int(node.this) if str(node.this).isdecimal() else float(node.this)
+    if number >= 2**63 if isinstance(number, int) else isinf(number):
+        raise ExpressionError(f"{node.this} is too large")
+    return _constant("integer" if isinstance(number, int) else "number", number)
 
 
 def _constant(word: str, value: Any) -> _Typed:
-    if word == "number":  # written as text, because engines read a bare 0.5 as a decimal
+    if word in ("integer", "number"):  # cast from text, because engines read 5 as 32 bits and 0.5 as a decimal
         return _Typed(word, lambda scope: ibis.literal(repr(value)).cast(IBIS_TYPES[word]), value)
     return _Typed(word, lambda scope: ibis.literal(value, type=IBIS_TYPES[word]), value)
 
