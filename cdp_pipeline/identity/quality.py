@@ -1,73 +1,99 @@
 """How good the people are: sizes, what was blocked or refused, and, where truth is known, precision and recall.
 
-Figures only; which of them fails a run is said by the checks in orchestration/.
+Figures of one moment: history.py files them by day, the checks in orchestration/ say which of them fails a run.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ibis
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 
 def quality(
-    identifiers: ibis.Table, people: ibis.Table, edges: ibis.Table, truth: ibis.Table | None = None
+    identifiers: ibis.Table | pa.Table,
+    people: ibis.Table | pa.Table,
+    edges: ibis.Table | pa.Table,
+    truth: ibis.Table | pa.Table | None = None,
 ) -> dict[str, Any]:
-    """Counts of people, identifiers and links, the ten largest people; accuracy against truth (type, value, person).
+    """Counts of people, identifiers and links, the ten largest people, and accuracy where truth is known.
 
-    Holds no identifier and no person: it is safe to show anywhere.
+    They hold no identifier and no person, so they may be shown anywhere.
     """
+    identifiers, people, edges = _table(identifiers), _table(people), _table(edges)
     living = people.filter(people["merged_into"].isnull() & (people["identifiers"] > 0))
-    size = living["identifiers"]
-    known = living["kind"] == "known"
-    counts = living.agg(
-        people=living.count(),
-        people_known=known.sum(),
-        people_anonymous=(~known).sum(),
-        singletons=(size == 1).sum(),
-        identifiers_per_person=size.mean(),
-        largest_person=size.max(),
-    )
-    figures: dict[str, Any] = counts.to_pyarrow().to_pylist()[0]
+    size, known = living["identifiers"], living["kind"] == "known"
     largest = living.order_by(ibis.desc("identifiers")).limit(10).select("identifiers")
-    figures["largest_people"] = largest.to_pyarrow()["identifiers"].to_pylist()
-    figures["identifiers"] = _by(identifiers, "status")
-    figures["links"] = _by(edges, "status")
-    total = sum(figures["identifiers"].values())
-    figures["share_of_ten_largest"] = sum(figures["largest_people"]) / total if total else 0.0
-    for name in ("people_known", "people_anonymous", "singletons", "largest_person"):
-        figures[name] = figures[name] or 0
-    return figures | ({} if truth is None else accuracy(identifiers, truth))
+    figures = (
+        _row(
+            living.agg(
+                people=living.count(),
+                people_known=known.sum().coalesce(0),
+                people_anonymous=(~known).sum().coalesce(0),
+                singletons=(size == 1).sum().coalesce(0),
+                identifiers_per_person=size.mean().coalesce(0.0),
+                largest_person=size.max().coalesce(0),
+            )
+        )
+        | {"largest_people": largest.to_pyarrow()["identifiers"].to_pylist()}
+        | _row(
+            identifiers.agg(
+                identifiers=identifiers.count(),
+                identifiers_blocked=(identifiers["status"] == "blocked").sum().coalesce(0),
+                identifiers_shared=(identifiers["status"] == "shared").sum().coalesce(0),
+            )
+        )
+        | _row(
+            edges.agg(
+                links=edges.count(),
+                links_refused=edges["status"].isin(["refused_limit", "refused_unique"]).sum().coalesce(0),
+                links_inactive=(edges["status"] == "inactive").sum().coalesce(0),
+            )
+        )
+    )
+    figures["ten_largest_share"] = sum(figures["largest_people"]) / max(figures["identifiers"], 1)
+    return figures | ({} if truth is None else accuracy(identifiers, _table(truth)))
 
 
-def accuracy(identifiers: ibis.Table, truth: ibis.Table) -> dict[str, float | int]:
+def accuracy(identifiers: ibis.Table, truth: ibis.Table) -> dict[str, Any]:
     """Of all pairs of identifiers: how many found together belong together (precision), and the reverse (recall).
 
-    From the sizes of the groups and of their overlaps, so no pair is ever listed. Truth speaks of identifiers that were
-    seen and that are one person's only; one without a person (blocked) counts as found alone.
+    From the sizes of groups and of their overlaps, so no pair is ever listed. Judged is what was seen and has one true
+    person; an identifier without a person (blocked) counts as found alone. Where truth says which identifiers are
+    `reachable` (some row ties them to their person), recall among those is given too.
     """
-    truth = truth.select("type", "value", "person").mutate(value=truth["value"].cast("string")).distinct()
-    single = truth.group_by("type", "value").agg(owners=truth["person"].nunique(), person=truth["person"].min())
-    single = single.filter(single["owners"] == 1).drop("owners")
-    both = single.join(identifiers.select("type", "value", "person_id"), ["type", "value"])
-    both = both.mutate(
-        found=ibis.coalesce(both["person_id"], ibis.literal("nobody ") + both["type"] + ":" + both["value"])
+    marks = {"reachable": truth["reachable"].cast("boolean").max()} if "reachable" in truth.columns else {}
+    owned = truth.filter(truth["person"].notnull())
+    single = owned.group_by("type", "value").agg(
+        owners=owned["person"].nunique(), person=owned["person"].min(), **marks
     )
-    together = _pairs(both, "found", "person")
-    found, true = _pairs(both, "found"), _pairs(both, "person")
-    return {
-        "judged_identifiers": int(both.count().execute()),
-        "precision": together / found if found else 1.0,
-        "recall": together / true if true else 1.0,
-    }
+    judged = single.filter(single["owners"] == 1).join(
+        identifiers.select("type", "value", "person_id"), ["type", "value"]
+    )
+    judged = judged.mutate(found=ibis.coalesce(judged["person_id"], judged["type"] + ":" + judged["value"]))
+    precision, recall = _precision_and_recall(judged)
+    figures = {"judged_identifiers": int(judged.count().to_pyarrow().as_py()), "precision": precision, "recall": recall}
+    if marks:
+        figures["recall_reachable"] = _precision_and_recall(judged.filter(judged["reachable"]))[1]
+    return figures
+
+
+def _precision_and_recall(judged: ibis.Table) -> tuple[float, float]:
+    right, found, true = (_pairs(judged, *by) for by in (("found", "person"), ("found",), ("person",)))
+    return right / found if found else 1.0, right / true if true else 1.0
 
 
 def _pairs(table: ibis.Table, *keys: str) -> float:
     sizes = table.group_by(*keys).agg(size=table.count().cast("float64"))
-    total = (sizes["size"] * (sizes["size"] - 1) / 2).sum()
-    return float(total.execute() or 0.0)
+    return _row(sizes.agg(pairs=(sizes["size"] * (sizes["size"] - 1) / 2).sum().coalesce(0.0)))["pairs"]
 
 
-def _by(table: ibis.Table, column: str) -> dict[str, int]:
-    rows = table.group_by(column).agg(rows=table.count()).order_by(column).to_pyarrow().to_pylist()
-    return {row[column]: row["rows"] for row in rows}
+def _row(one: ibis.Table) -> dict[str, Any]:
+    return one.to_pyarrow().to_pylist()[0]
+
+
+def _table(rows: ibis.Table | pa.Table) -> ibis.Table:
+    return rows if isinstance(rows, ibis.Table) else ibis.memtable(rows)
