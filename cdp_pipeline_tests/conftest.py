@@ -51,7 +51,7 @@ def postgres_server() -> Iterator[str]:
 
 @pytest.fixture
 def postgres_url(postgres_server: str) -> Iterator[str]:
-    """The URL of an empty database of this test's own (postgresql://…; make it postgresql+psycopg:// for SQLAlchemy)."""
+    """The URL of an empty database of this test's own; SQLAlchemy wants postgresql+psycopg://."""
     import psycopg
 
     name = f"test_{uuid.uuid4().hex[:12]}"

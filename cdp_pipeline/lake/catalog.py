@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import fcntl
 import random
+import re
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import duckdb
 
 from cdp_pipeline.lake.errors import CatalogUnreachableError, LakeBusyError, LakeMissingError
 from cdp_pipeline.spec.project import LakeLocation
+
+if TYPE_CHECKING:
+    import psycopg
 
 # Measured: with them four writers never see "database is locked" under the lock below, and readers never at all.
 _OPTIONS = "DATA_INLINING_ROW_LIMIT 1000, OVERRIDE_DATA_PATH true"
@@ -42,6 +49,14 @@ class Catalog(Protocol):
 
     def alone(self) -> ExitStack:
         """Held while nobody else may write anything."""
+        ...
+
+    def vacuum(self) -> None:
+        """Leave no bytes of deleted catalog rows behind. Nobody may be in a transaction."""
+        ...
+
+    def traces(self, text: str) -> list[str]:
+        """Where in the catalog's own storage a text is still found."""
         ...
 
 
@@ -90,6 +105,23 @@ class FolderCatalog:
     def alone(self) -> ExitStack:
         return self.writing(())
 
+    def vacuum(self) -> None:
+        # In a process of its own: closing this process's second handle on the file would drop DuckDB's locks on it.
+        program = (
+            "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None); "
+            "c.execute('VACUUM'); sys.exit(c.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()[0])"
+        )
+        done = subprocess.run([sys.executable, "-c", program, str(self.file)], capture_output=True, text=True)
+        if done.returncode:
+            raise LakeBusyError(
+                f"{self.file}: readers kept the catalog's log from being cleared: run this again when they are done. "
+                + (done.stderr.strip().splitlines() or [""])[-1]
+            )
+
+    def traces(self, text: str) -> list[str]:
+        files = [self.file, *(self.file.with_name(self.file.name + end) for end in ("-wal", "-shm", "-journal"))]
+        return [str(file) for file in files if file.exists() and text.encode() in file.read_bytes()]
+
 
 @dataclass(frozen=True)
 class PostgresCatalog:
@@ -124,6 +156,32 @@ class PostgresCatalog:
     def alone(self) -> ExitStack:
         return self._locks([("exclusive", "")])
 
+    def vacuum(self) -> None:
+        import psycopg
+        from psycopg import sql
+
+        with psycopg.connect(self.url, autocommit=True) as session:
+            for table in self._tables(session):
+                session.execute(sql.SQL("VACUUM FULL {}").format(sql.Identifier(table)))
+
+    def traces(self, text: str) -> list[str]:
+        import psycopg
+        from psycopg import sql
+
+        query = "SELECT count(*) FROM {} t WHERE position(%s IN t::text) > 0"
+        with psycopg.connect(self.url, autocommit=True) as session:
+            counts = {
+                table: session.execute(sql.SQL(query).format(sql.Identifier(table)), (text,)).fetchone()
+                for table in self._tables(session)
+            }
+        return [table for table, row in counts.items() if row is not None and row[0]]
+
+    def _tables(self, session: psycopg.Connection) -> list[str]:
+        found = session.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename LIKE 'ducklake%'"
+        )
+        return [row[0] for row in found.fetchall()]
+
     def _locks(self, wanted: list[tuple[str, str]]) -> ExitStack:
         import psycopg
 
@@ -156,9 +214,6 @@ class PostgresCatalog:
 
 def locate(location: LakeLocation, base: Path) -> FolderCatalog | PostgresCatalog:
     """Resolve what a project says about its lake; relative folders are relative to `base`."""
-    import re
-    import tempfile
-
     if location.path is not None:
         return FolderCatalog((base / location.path).resolve())
     assert location.catalog is not None and location.data is not None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from ibis.backends.sql.datatypes import DuckDBType
 from cdp_pipeline.lake.catalog import Catalog, identifier, locate
 from cdp_pipeline.lake.columns import fitted
 from cdp_pipeline.lake.engines import DuckDBEngine, Engine
+from cdp_pipeline.lake.erase import Predicate, erase, traces
 from cdp_pipeline.lake.errors import LakeReadOnlyError, LakeVersionError, TableMissingError
 from cdp_pipeline.lake.instances import borrowed
+from cdp_pipeline.lake.maintenance import Maintained, maintain
 from cdp_pipeline.lake.publish import Mirror, Note, Published, Upsert, publish
 from cdp_pipeline.lake.schema import steps
 from cdp_pipeline.lake.table import Table
@@ -127,11 +129,34 @@ class Lake(LakeView):
 
     def publish(self, *writes: Mirror | Upsert, note: Note | None = None) -> Published:
         """Commit all writes in one transaction, or none; equal rows are not touched, equal tables make no snapshot."""
-        if self.read_only:
-            raise LakeReadOnlyError("This lake was opened read-only.")
+        self._writable()
         published = publish(self, writes, note or Note())
         self._own.update(dict.fromkeys(published.counts, published.snapshot))
         return published
+
+    def maintain(self, now: datetime, keep: timedelta) -> Maintained:
+        """Tidy the files, forget snapshots older than `keep`, remove what nothing refers to."""
+        self._writable()
+        try:
+            return maintain(self, now, keep)
+        finally:
+            self.refresh()
+
+    def erase(self, what: Mapping[str, Predicate]) -> dict[str, int]:
+        """Delete these rows physically and forget every snapshot before; returns the rows deleted per table."""
+        self._writable()
+        try:
+            return erase(self, what)
+        finally:
+            self.refresh()
+
+    def traces(self, text: str) -> list[str]:
+        """Files and catalog tables in which a text is still found: the proof of an erasure is an empty list."""
+        return traces(self, text)
+
+    def _writable(self) -> None:
+        if self.read_only:
+            raise LakeReadOnlyError("This lake was opened read-only.")
 
     def grows(self, table: Table) -> bool:
         """Whether the declaration asks for more than is stored."""

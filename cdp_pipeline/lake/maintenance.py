@@ -1,0 +1,74 @@
+"""Keeps a lake small and quick: tidies files, forgets old snapshots, removes leftovers. Erasing is erase.py's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from cdp_pipeline.lake.catalog import literal
+
+if TYPE_CHECKING:
+    from cdp_pipeline.lake.lake import Lake
+
+# A file that was replaced stays this long, for queries that had already listed it.
+GRACE = timedelta(hours=1)
+# A file is rewritten once this share of its rows is deleted.
+DELETED = 0.2
+
+
+@dataclass(frozen=True)
+class Maintained:
+    """What a maintenance run did."""
+
+    snapshots_forgotten: int
+    files_rewritten: int
+    files_removed: int
+    orphans_removed: int
+
+
+def maintain(lake: Lake, now: datetime, keep: timedelta) -> Maintained:
+    """Every step leaves a sound lake, so that being killed half way costs only the rest."""
+    with lake.catalog.alone():
+        flush(lake)
+        rewritten = call(lake, f"ducklake_rewrite_data_files('lake', delete_threshold => {DELETED})")
+        merged = call(lake, "ducklake_merge_adjacent_files('lake')")
+        forgotten = call(lake, f"ducklake_expire_snapshots('lake', older_than => {_moment(now - keep)})")
+        removed = call(lake, f"ducklake_cleanup_old_files('lake', older_than => {_moment(now - GRACE)})")
+        # Nobody else is writing, so that a file the catalog does not know is the leftover of a writer that died.
+        orphans = call(lake, "ducklake_delete_orphaned_files('lake', cleanup_all => true)")
+        lake.catalog.vacuum()
+    _remove_spill_of_the_dead(lake)
+    return Maintained(forgotten, rewritten + merged, removed, orphans)
+
+
+def flush(lake: Lake) -> None:
+    """Write rows that small commits left in the catalog to files."""
+    call(lake, "ducklake_flush_inlined_data('lake')")
+
+
+def call(lake: Lake, function: str) -> int:
+    return len(lake.connection.execute(f"CALL {function}").fetchall())
+
+
+def _moment(when: datetime) -> str:
+    return f"{literal(when.isoformat())}::TIMESTAMPTZ"
+
+
+def _remove_spill_of_the_dead(lake: Lake) -> None:
+    for folder in lake.catalog.spill.glob("*-*"):
+        process = folder.name.split("-")[0]
+        if process.isdigit() and not _alive(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
