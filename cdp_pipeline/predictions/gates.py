@@ -41,9 +41,9 @@ def judge(trained: Trained, prediction: Prediction) -> list[Gate]:
             f"the best 10 % reach {m['lift_10']:.2f} times the average rate, at least {gates.min_lift:g} is needed",
         ),
     ]
-    if "champion_auc" in m:
-        not_worse = m["gain_over_champion_high"] >= 0
-        verdicts.append(
-            Gate("champion", not_worse, f"AUC {m['auc']:.3f}, the champion reaches {m['champion_auc']:.3f} here")
-        )
+    for rival, said in {"rhythm": "the own rhythm alone (BG/NBD)", "champion": "the champion"}.items():
+        if f"{rival}_auc" in m:
+            not_worse = m[f"gain_over_{rival}_high"] >= 0
+            words = f"AUC {m['auc']:.3f}, {said} reaches {m[f'{rival}_auc']:.3f}"
+            verdicts.append(Gate(f"not_worse_than_{rival}", not_worse, words))
     return verdicts

@@ -10,18 +10,32 @@ if TYPE_CHECKING:
 RESAMPLES = 200
 
 
-def ranking(label: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None) -> float:
+def ranking(label: np.ndarray, score: np.ndarray) -> float:
     """Area under the ROC curve: how often somebody for whom it happened is ranked above one for whom it did not."""
     import numpy as np
 
-    weight = np.ones(len(label)) if weight is None else weight
-    order = np.argsort(score, kind="stable")
-    score, positive, negative = score[order], (weight * label)[order], (weight * (1 - label))[order]
-    starts = np.flatnonzero(np.r_[True, score[1:] != score[:-1]])
-    positive, negative = np.add.reduceat(positive, starts), np.add.reduceat(negative, starts)
-    below = np.cumsum(negative) - negative
-    pairs = positive.sum() * negative.sum()
-    return float((positive * (below + negative / 2)).sum() / pairs) if pairs else float("nan")
+    return _Ranking(label, score).area(np.ones(len(label)))
+
+
+class _Ranking:
+    """A ranking sorted once, so that its area can be had for many weightings of the same people."""
+
+    def __init__(self, label: np.ndarray, score: np.ndarray) -> None:
+        import numpy as np
+
+        self.order = np.argsort(score, kind="stable")
+        self.label, score = label[self.order], score[self.order]
+        self.starts = np.flatnonzero(np.r_[True, score[1:] != score[:-1]])
+
+    def area(self, weight: np.ndarray) -> float:
+        import numpy as np
+
+        weight = weight[self.order]
+        positive = np.add.reduceat(weight * self.label, self.starts)
+        negative = np.add.reduceat(weight * (1 - self.label), self.starts)
+        pairs = positive.sum() * negative.sum()
+        below = np.cumsum(negative) - negative
+        return float((positive * (below + negative / 2)).sum() / pairs) if pairs else float("nan")
 
 
 def average_precision(label: np.ndarray, score: np.ndarray) -> float:
@@ -61,6 +75,11 @@ def lift(label: np.ndarray, score: np.ndarray, share: float = 0.1) -> float:
     return float(hits / size / label.mean())
 
 
+def gains(label: np.ndarray, score: np.ndarray) -> list[float]:
+    """The share of all positives found in the best 5 %, 10 %, … 100 % of people."""
+    return [lift(label, score, step / 20) * max(1, round(len(label) * step / 20)) / len(label) for step in range(1, 21)]
+
+
 def measure(label: np.ndarray, score: np.ndarray, rivals: dict[str, np.ndarray], seed: int) -> dict[str, float]:
     """Every metric of `score` on one window, beside rivals; `*_low` and `*_high` are 95 % bootstrap bounds."""
     import numpy as np
@@ -78,15 +97,15 @@ def measure(label: np.ndarray, score: np.ndarray, rivals: dict[str, np.ndarray],
         "lift_10": lift(label, score),
     }
     random = np.random.default_rng(seed)
+    own, others = _Ranking(label, score), {rival: _Ranking(label, other) for rival, other in rivals.items()}
     resampled: dict[str, list[float]] = {name: [] for name in ("auc", *(f"gain_over_{rival}" for rival in rivals))}
     for _ in range(RESAMPLES):
         weight = np.bincount(random.integers(0, len(label), len(label)), minlength=len(label)).astype(float)
-        auc = ranking(label, score, weight)
-        resampled["auc"].append(auc)
-        for rival, other in rivals.items():
-            resampled[f"gain_over_{rival}"].append(auc - ranking(label, other, weight))
-    for rival, other in rivals.items():
-        measured[f"{rival}_auc"] = ranking(label, other)
+        resampled["auc"].append(own.area(weight))
+        for rival, other in others.items():
+            resampled[f"gain_over_{rival}"].append(resampled["auc"][-1] - other.area(weight))
+    for rival in rivals:
+        measured[f"{rival}_auc"] = ranking(label, rivals[rival])
         measured[f"gain_over_{rival}"] = measured["auc"] - measured[f"{rival}_auc"]
     for name, values in resampled.items():
         measured[f"{name}_low"], measured[f"{name}_high"] = (float(v) for v in np.nanquantile(values, (0.025, 0.975)))

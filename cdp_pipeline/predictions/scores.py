@@ -7,7 +7,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from cdp_pipeline.lake.table import Column, Table
-from cdp_pipeline.predictions.model import Model, matrix
+from cdp_pipeline.predictions.model import Model
 from cdp_pipeline.predictions.registry import Champion
 from cdp_pipeline.predictions.training import words
 from cdp_pipeline.spec.prediction import Prediction
@@ -112,10 +112,10 @@ def _reasons(rows: pa.Table, model: Model, said: dict[str, str]) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    values = matrix(rows, model.features)
+    values = model.inputs(rows)
     given = model.linear.contributions(values)
     top = np.argsort(-np.abs(given), axis=1, kind="stable")[:, :REASONS]
-    named = pa.array([said.get(name, name) for name in model.features])
+    named = pa.array([said.get(name, name) for name in model.linear.features])
     parts = []
     for place in range(top.shape[1]):
         which = top[:, place : place + 1]

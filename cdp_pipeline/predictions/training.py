@@ -167,7 +167,8 @@ def training_set(
 def words(prediction: Prediction, project: Project) -> dict[str, str]:
     """Every possible feature in a marketer's words."""
     event = " or ".join(prediction.target.event)
-    own = {name: text.format(event=event) for name, text in HISTORY.items()}
+    own = {"_rhythm": f"chance of {event} within {prediction.horizon.days} days by their own rhythm"}
+    own |= {name: text.format(event=event) for name, text in HISTORY.items()}
     return {name: trait.description.rstrip(".") for name, trait in project.traits.items()} | own
 
 
