@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import date, datetime
 
 import ibis
@@ -17,33 +17,64 @@ from cdp_pipeline.spec.trigger import Trigger
 Rows = list[dict[str, object]]
 
 
-def fire(ledger: Ledger, lake: LakeView, project: Project, *, day: date, now: datetime) -> dict[str, dict[str, int]]:
-    """Record what `day` calls for, by trigger and state; 'known' are operations that were recorded before."""
+def fire(
+    ledger: Ledger, lake: LakeView, project: Project, *, now: datetime, day: date | None = None
+) -> dict[str, dict[str, int]]:
+    """Record what each trigger calls for, by trigger and state; 'known' are operations that were recorded before.
+
+    Each is evaluated for the newest day that what it watches was computed for (not after `day`, if given).
+    """
     aliases = merged_people(lake)
     counts = {}
     for trigger in project.triggers.values():
-        not_before = horizon(day, ledger.evaluated_until(trigger.name))
-        changes, crossings = _moves(lake, trigger, not_before, day)
-        happened = occasions(trigger, changes, crossings, not_before=not_before, until=day)
-        ids = sorted({occasion.person_id for occasion in happened})
-        ops = fired(
-            trigger,
-            happened,
-            people=known_people(lake, ids, day),
-            destinations=project.destinations,
-            guarded=_guarded(lake, project, trigger, ids, day),
-        )
-        counts[trigger.name] = ledger.fire(
-            trigger.name,
-            ops,
-            day=day,
-            now=now,
-            cool_down=trigger.cool_down,
-            once=trigger.once,
-            aliases=aliases,
-            counts_dry_run=all(project.destinations[act.destination].dry_run for act in trigger.do),
-        )
+        newest = _newest_day(lake, trigger, day)
+        if newest is not None:
+            counts[trigger.name] = _fire(ledger, lake, project, trigger, newest, now, aliases)
     return counts
+
+
+def _fire(
+    ledger: Ledger,
+    lake: LakeView,
+    project: Project,
+    trigger: Trigger,
+    day: date,
+    now: datetime,
+    aliases: Mapping[str, str],
+) -> dict[str, int]:
+    not_before = horizon(day, ledger.evaluated_until(trigger.name))
+    changes, crossings = _moves(lake, trigger, not_before, day)
+    happened = occasions(trigger, changes, crossings, not_before=not_before, until=day)
+    ids = sorted({occasion.person_id for occasion in happened})
+    ops = fired(
+        trigger,
+        happened,
+        people=known_people(lake, ids, day),
+        destinations=project.destinations,
+        guarded=_guarded(lake, project, trigger, ids, day),
+    )
+    return ledger.fire(
+        trigger.name,
+        ops,
+        day=day,
+        now=now,
+        cool_down=trigger.cool_down,
+        once=trigger.once,
+        aliases=aliases,
+        counts_dry_run=all(project.destinations[act.destination].dry_run for act in trigger.do),
+    )
+
+
+def _newest_day(lake: LakeView, trigger: Trigger, until: date | None) -> date | None:
+    crossed, audience = trigger.on.crossed, trigger.on.entered or trigger.on.left
+    days = _table(lake, "traits.daily" if crossed is not None else "audiences.sizes")
+    if days is None:
+        return None
+    if crossed is None:
+        days = days.filter(days.audience == audience)
+    if until is not None:
+        days = days.filter(days.day <= ibis.date(until))
+    return _rows(days.aggregate(day=days.day.max()))[0]["day"]  # type: ignore[return-value]
 
 
 def known_people(lake: LakeView, person_ids: Collection[str], day: date) -> dict[str, dict[str, object]]:

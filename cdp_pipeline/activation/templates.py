@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from functools import lru_cache
 
 from liquid import BoundTemplate, Environment
@@ -39,9 +40,14 @@ def check(text: str) -> str | None:
     return None
 
 
+def _liquid(values: Mapping[str, object]) -> dict[str, object]:
+    """Liquid's number filters take a Decimal for no number at all and answer 0."""
+    return {name: float(value) if isinstance(value, Decimal) else value for name, value in values.items()}
+
+
 def render(text: str, mapped: Mapping[str, object], person: Mapping[str, object]) -> str:
     """The text with `{{ <mapped field> }}` and `{{ person.<attribute or trait> }}` filled in; unknowns stay empty."""
     try:
-        return _parsed(text).render({**mapped, "person": person})
+        return _parsed(text).render({**_liquid(mapped), "person": _liquid(person)})
     except (LiquidError, RecursionError, ValueError, TypeError, ArithmeticError) as error:
         raise TemplateError(f"template: {type(error).__name__}") from error

@@ -33,13 +33,18 @@ class MessageRefusedError(ValueError):
 
 def message(spec: Smtp, delivery: Delivery, now: datetime) -> EmailMessage:
     """The mail of one operation; MessageRefusedError if the address is not exactly one plain address."""
-    to = str(delivery.payload.get("to") or "")
-    if any(ord(letter) < 32 or letter in ",;<>()\x7f" for letter in to) or to.count("@") != 1:
-        raise MessageRefusedError("the address is not one plain address")
+    if missing := [name for name in ("to", "subject", "body") if name not in delivery.payload]:
+        raise MessageRefusedError(f"a mail needs {' and '.join(missing)}")
+    to = str(delivery.payload["to"]).strip()
+    local, _, domain = to.rpartition("@")
     try:
-        recipient = Address(addr_spec=to.strip())
+        # What is not ASCII is nothing this parser knows; it has no syntax of its own to hide in.
+        Address(addr_spec=to.encode("ascii", "replace").decode().replace("?", "x"))
     except (ValueError, IndexError, HeaderParseError):
         raise MessageRefusedError("the address is not one plain address") from None
+    if any(ord(letter) <= 32 or letter in '",;:<>()[]\\\x7f\x85\xa0\u2028\u2029' for letter in to) or "@" in local:
+        raise MessageRefusedError("the address is not one plain address")
+    recipient = Address(username=local, domain=domain)
     # Seven bits travel through every server; only an address that needs more asks for more.
     mail = EmailMessage(policy=(SMTP_POLICY if to.isascii() else SMTPUTF8).clone(cte_type="7bit"))
     mail["Message-ID"] = f"<{delivery.op_id}@{parseaddr(spec.sender)[1].rpartition('@')[2] or 'localhost'}>"

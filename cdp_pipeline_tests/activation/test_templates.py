@@ -1,0 +1,65 @@
+"""A template says what it should, and cannot use up the machine."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdp_pipeline.activation.templates import TemplateError, check, render
+
+
+def test_mapped_fields_and_the_person_are_filled_in_and_unknown_ones_stay_empty() -> None:
+    text = "Hello {{ name }}, {{ person.tier | upcase }}, {{ value | round: 2 }}{{ person.nothing }}!"
+    assert render(text, {"name": "Ann", "value": Decimal("12.3456")}, {"tier": "gold"}) == "Hello Ann, GOLD, 12.35!"
+
+
+def test_a_missing_name_can_be_provided_for() -> None:
+    assert render("Hello{% if name %} {{ name }}{% endif %},", {"name": None}, {}) == "Hello,"
+
+
+def test_values_are_values_and_never_templates() -> None:
+    assert render("{{ name }}", {"name": "{{ person.email }}"}, {"email": "ann@example.com"}) == "{{ person.email }}"
+
+
+@pytest.mark.parametrize(
+    "text", ["{{ name", "{% if %}", "{% for x in y %}", "{{ x | nosuchfilter }}", "{% include 'a' %}"]
+)
+def test_a_broken_template_is_an_error_of_its_own(text: str) -> None:
+    with pytest.raises(TemplateError):
+        render(text, {}, {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% for i in (1..100000000) %}x{% endfor %}",
+        "{% for i in (1..900) %}{% for j in (1..900) %}xxxxxxxxxx{% endfor %}{% endfor %}",
+        "{% assign a = 'xxxxxxxxxx' %}{% for i in (1..900) %}{% assign a = a | append: a %}{% endfor %}",
+        "{% capture a %}xxxxxxxxxx{% endcapture %}"
+        "{% for i in (1..60) %}{% capture a %}{{ a }}{{ a }}{% endcapture %}{% endfor %}{{ a }}",
+        "{% for i in (1..999) %}" + "x" * 1000 + "{% endfor %}",
+    ],
+)
+def test_a_greedy_template_is_stopped(text: str) -> None:
+    with pytest.raises(TemplateError):
+        render(text, {}, {})
+
+
+def test_a_template_reaches_nothing_but_the_words_it_is_given() -> None:
+    for text in ("{{ person.__class__ }}", "{{ person.keys }}", "{{ name.__class__.__mro__ }}", "{{ name.format }}"):
+        assert render(text, {"name": "Ann"}, {"x": 1}) == ""
+
+
+def test_checking_names_the_mistake_and_is_silent_about_a_sound_one() -> None:
+    assert check("{{ name }}") is None
+    assert "nosuchtag" in (check("{% nosuchtag %}") or "")
+
+
+@given(st.text(alphabet="{}%|.x '\"1", max_size=40))
+def test_no_text_whatsoever_raises_anything_else(text: str) -> None:
+    with suppress(TemplateError):
+        render(text, {"x": "1"}, {})
