@@ -13,6 +13,17 @@ if TYPE_CHECKING:
 MOST_IMPORTANT = 12
 
 
+def charts(card: dict[str, Any], words: dict[str, str] | None = None) -> dict[str, str]:
+    """Every picture of a model by title; none where there is no model. `words` says features as people do."""
+    if "reliability" not in card:
+        return {}
+    return {
+        "calibration": calibration_chart(card),
+        "gains": gains_chart(card),
+        "importance": importance_chart(card, words or {}),
+    }
+
+
 def calibration_chart(card: dict[str, Any]) -> str:
     """What was promised against what happened, per tenth of the scores; on the line is honest."""
 
