@@ -48,7 +48,9 @@ def source_specs(source: Source) -> list[dg.AssetCheckSpec]:
     key = ["sources", source.name]
     specs = [
         spec(key, "grain_unique", f"One row per {', '.join(source.grain)}."),
-        spec(key, "rows_accounted_for", "Every row read was accepted, known already, set aside or refused; none is lost."),
+        spec(
+            key, "rows_accounted_for", "Every row read was accepted, known already, set aside or refused; none is lost."
+        ),
         spec(key, "few_set_aside", f"At most {QUARANTINE_BUDGET:.0%} of the rows read broke the contract."),
     ]
     if any(column.required for column in source.columns.values()):
@@ -56,7 +58,9 @@ def source_specs(source: Source) -> list[dg.AssetCheckSpec]:
     if any(check.accepted for column in source.columns.values() for check in column.checks):
         specs.append(spec(key, "accepted_values", "Columns with a list of accepted values hold no others."))
     if source.mode == "events":
-        specs.append(spec(key, "usual_volume", f"The newest day is no outlier among the {VOLUME_HISTORY_DAYS} before it."))
+        specs.append(
+            spec(key, "usual_volume", f"The newest day is no outlier among the {VOLUME_HISTORY_DAYS} before it.")
+        )
     return specs
 
 
@@ -127,7 +131,11 @@ def freshness_check(source: Source, clock_key: str = "clock") -> dg.AssetChecksD
             return result("fresh", False, severe=True, newest_load="never")
         age = now - newest.replace(tzinfo=UTC)
         return result(
-            "fresh", age <= (warn or limit), severe=age > limit, newest_load=str(newest), age_hours=age.total_seconds() / 3600
+            "fresh",
+            age <= (warn or limit),
+            severe=age > limit,
+            newest_load=str(newest),
+            age_hours=age.total_seconds() / 3600,
         )
 
     return fresh

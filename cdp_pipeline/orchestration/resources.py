@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 
+from cdp_pipeline.activation.ledger import Ledger, ledger_url, open_ledger
 from cdp_pipeline.lake import Lake, open_lake
 from cdp_pipeline.spec.project import Project
 
@@ -19,11 +23,35 @@ def system_clock() -> datetime:
     return datetime.now(UTC)
 
 
-def lake_of(project: Project, *, read_only: bool = False) -> Lake:
-    """The project's lake, to be closed by the caller. Relative paths are relative to the current directory."""
-    return open_lake(
-        project.settings.lake, base=Path.cwd(), engine=project.settings.engine, read_only=read_only
-    )
+def lake_of(project: Project, *, read_only: bool = False) -> AbstractContextManager[Lake]:
+    """The project's lake. Relative paths are relative to the current directory."""
+    return open_lake(project.settings.lake, base=Path.cwd(), engine=project.settings.engine, read_only=read_only)
+
+
+@contextmanager
+def ledger_of(project: Project) -> Iterator[Ledger]:
+    """The project's delivery ledger, for the length of a tick or an asset."""
+    with open_ledger(ledger_url(project, Path.cwd())) as ledger:
+        yield ledger
+
+
+def local_folder(project: Project) -> Path:
+    """Where what belongs to the lake but is no table lies: model files and, unless set otherwise, Dagster's history."""
+    place = project.settings.lake.path or project.settings.lake.data or ""
+    return Path.cwd() / (place if "://" not in place else ".cdp")
+
+
+def models_folder(project: Project) -> Path:
+    return local_folder(project) / "models"
+
+
+def prepare_dagster_home(project: Project) -> Path:
+    """Make sure Dagster has a home that lasts: DAGSTER_HOME if set, else a folder beside the lake's tables."""
+    home = Path(os.environ.setdefault("DAGSTER_HOME", str((local_folder(project) / "dagster").resolve())))
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").exists():
+        shutil.copyfile(Path(__file__).with_name("dagster.yaml"), home / "dagster.yaml")
+    return home
 
 
 def lake_resource(project: Project) -> dg.ResourceDefinition:

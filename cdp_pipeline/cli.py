@@ -1,0 +1,431 @@
+"""`cdp`: one function per command, each a few lines over a domain function. What a command means is not decided here."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table as Grid
+
+from cdp_pipeline.spec.load import ProjectError, load_project, project_folder
+
+if TYPE_CHECKING:
+    from cdp_pipeline.lake import Lake, LakeView
+    from cdp_pipeline.orchestration.run import RunReport
+    from cdp_pipeline.orchestration.status import Finding
+    from cdp_pipeline.spec.project import Project
+
+app = typer.Typer(help="An open Customer Data Platform, declared in YAML.", no_args_is_help=True, add_completion=False)
+explain = typer.Typer(help="Why things are as they are.", no_args_is_help=True)
+audience = typer.Typer(help="Audiences: sizes and samples.", no_args_is_help=True)
+quarantine = typer.Typer(help="Rows that broke a contract: look, mend, replay.", no_args_is_help=True)
+app.add_typer(explain, name="explain")
+app.add_typer(audience, name="audience")
+app.add_typer(quarantine, name="quarantine")
+
+out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
+
+Folder = Annotated[Path | None, typer.Option("--project", help="Project folder; default: CDP_PROJECT, else the demo.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"])]
+
+
+def main() -> None:
+    """Run a command; problems a user can act on are told in one line each, without a traceback."""
+    from cdp_pipeline.activation.ledger import LedgerError
+    from cdp_pipeline.identity.explain import UnknownIdentifier
+    from cdp_pipeline.lake import LakeError
+    from cdp_pipeline.orchestration.run import SelectionError
+    from cdp_pipeline.sources.errors import SourceError
+
+    try:
+        app()
+    except (LakeError, LedgerError, UnknownIdentifier, SelectionError, SourceError, ProjectError) as problem:
+        err.print(str(problem).strip("'\""), style="red", markup=False, highlight=False)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(141)
+
+
+def the_project(folder: Path | None) -> Project:
+    return load_project(folder or project_folder())
+
+
+@contextmanager
+def the_lake(folder: Path | None, as_of: datetime | None = None) -> Iterator[tuple[Project, Any]]:
+    """The project and its lake, read-only."""
+    from cdp_pipeline.orchestration.resources import lake_of
+
+    project = the_project(folder)
+    with lake_of(project, read_only=True) as lake:
+        yield project, lake if as_of is None else lake.as_of(as_of.replace(tzinfo=UTC))
+
+
+def tell(rows: Sequence[dict[str, Any]], as_json: bool, title: str = "") -> None:
+    """Print rows as JSON or as a table."""
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        out.print("nothing to show")
+    else:
+        grid = Grid(*rows[0], title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        for row in rows:
+            grid.add_row(*("" if value is None else str(value) for value in row.values()))
+        out.print(grid, markup=False)
+
+
+def print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where the project is written; it must not exist or be empty.")],
+    source: Annotated[str, typer.Option("--from", help="What to start from: starter, or the whole demo.")] = "starter",
+) -> None:
+    """Write a project to start from."""
+    packaged = Path(__file__).parent / source
+    if source not in ("starter", "demo"):
+        raise typer.BadParameter(f"there is no '{source}'; give starter or demo", param_hint="--from")
+    if folder.exists() and any(folder.iterdir()):
+        raise typer.BadParameter(f"{folder} is not empty", param_hint="folder")
+    shutil.copytree(packaged, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "*.py"))
+    out.print(f"Wrote {folder}. Next: cdp check --project {folder}")
+
+
+@app.command("demo-data")
+def demo_data(
+    folder: Path,
+    customers: Annotated[int, typer.Option(min=1)] = 2_000,
+    days: Annotated[int, typer.Option(min=1)] = 365,
+    seed: int = 7,
+    as_json: Json = False,
+) -> None:
+    """Generate the demo company with its ground truth (truth/)."""
+    from rich.progress import Progress
+
+    from cdp_pipeline.sources.demo import generate
+
+    with Progress(console=err, transient=True) as bar:
+        task = bar.add_task("Generating", total=days)
+        summary = generate(folder, customers, days, seed, progress=lambda done, total: bar.update(task, completed=done))
+    if as_json:
+        print_json(vars(summary))
+    else:
+        out.print(f"{folder}: {summary.people:,} people, {summary.events:,} rows, {days} days", highlight=False)
+
+
+@app.command()
+def check(
+    project: Folder = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema for editors instead.")] = False,
+    drift: Annotated[bool, typer.Option("--drift", help="Also compare the files that lie there with the columns.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Name every problem of a project, one line each. Exit 0 when sound, 1 when not."""
+    if schema:
+        from cdp_pipeline.spec.schema import json_schema
+
+        print_json(json_schema())
+        return
+    folder = project or project_folder()
+    try:
+        sound = load_project(folder)
+    except ProjectError as error:
+        if as_json:
+            print_json([{"place": str(problem)} for problem in error.problems])
+        else:
+            for problem in error.problems:
+                out.print(str(problem), markup=False, highlight=False)
+            err.print(f"{len(error.problems)} problems in {folder}", style="red")
+        raise typer.Exit(1) from None
+    if drift:
+        from cdp_pipeline.sources.drift import drift_of
+
+        tell([row for source in sound.sources.values() for row in drift_of(source, sound)], as_json)
+    elif as_json:
+        print_json([])
+    else:
+        out.print(
+            f"{sound.settings.name}: sound. {len(sound.sources)} sources, {len(sound.traits)} traits, "
+            f"{len(sound.audiences)} audiences, {len(sound.triggers)} triggers.",
+            highlight=False,
+        )
+
+
+@app.command()
+def run(
+    selection: Annotated[str | None, typer.Argument(help="Dagster's asset selection, such as 'group:traits'.")] = None,
+    day: Annotated[Day, typer.Option("--day", help="Compute this day.")] = None,
+    first: Annotated[Day, typer.Option("--from", help="Compute each day from this one …")] = None,
+    last: Annotated[Day, typer.Option("--to", help="… to this one.")] = None,
+    project: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Materialize through Dagster in this process; ends with what was made and every check."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from cdp_pipeline.orchestration.run import run_project
+
+    if day is not None and (first is not None or last is not None):
+        raise typer.BadParameter("give --day, or --from and --to", param_hint="--day")
+    if (first is None) != (last is None):
+        raise typer.BadParameter("--from and --to go together", param_hint="--from")
+    declared = the_project(project)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("Starting", total=None)
+        made = 0
+
+        def progress(step: str, state: str) -> None:
+            nonlocal made
+            made += state == "success"
+            bar.update(task, description=f"{step.replace('__', '/')} ({made} done)")
+
+        report = run_project(
+            declared, selection, _date(day or first), _date(day or last), progress=progress
+        )  # fmt: skip
+    if as_json:
+        print_json(vars(report) | {"success": report.success})
+    else:
+        _tell_run(report, declared)
+    if not report.success:
+        raise typer.Exit(1)
+
+
+def _date(moment: datetime | None) -> date | None:
+    return None if moment is None else moment.date()
+
+
+def _tell_run(report: RunReport, project: Project) -> None:
+    from cdp_pipeline.orchestration.headline import headline
+
+    tell([{"asset": name, "rows": rows} for name, rows in sorted(report.assets.items())], False, "Made")
+    passed = sum(each["passed"] for each in report.checks)
+    out.print(f"\n{passed} of {len(report.checks)} checks passed", highlight=False)
+    tell_failed = [
+        {"check": f"{each['asset']}: {each['check']}", "severity": each["severity"], "found": json.dumps(each["metadata"])}
+        for each in report.checks
+        if not each["passed"]
+    ]
+    if tell_failed:
+        tell(tell_failed, False)
+    for step, cause in report.failures.items():
+        err.print(f"\n{step.replace('__', '/')} failed: {cause}", style="red", markup=False, highlight=False)
+    if report.success:
+        out.print()
+        for line in headline(project):
+            out.print(line, markup=False, highlight=False)
+
+
+@app.command()
+def dev(project: Folder = None, port: int = 3000) -> None:
+    """Dagster's UI and daemon on the project, on 127.0.0.1; Ctrl-C ends both."""
+    from cdp_pipeline.orchestration.dev import dev as serve
+
+    folder = (project or project_folder()).resolve()
+    declared = the_project(folder)
+    out.print(f"Dagster: http://127.0.0.1:{port}  (ready in about 20 seconds)", highlight=False)
+    out.print("Where to click: Lineage shows every table from source to delivery; Assets › audiences shows who is where;")
+    out.print("Automation turns schedules on; Ctrl-C ends everything.")
+    raise typer.Exit(serve(declared, folder, port))
+
+
+def _tell_findings(findings: Sequence[Finding], as_json: bool) -> None:
+    if as_json:
+        print_json([vars(finding) for finding in findings])
+        return
+    grid = Grid("", "what", "state", "to do", box=None, pad_edge=False, header_style="bold")
+    for finding in findings:
+        grid.add_row(MARKS[finding.state], f"{finding.area} {finding.name}", finding.said, finding.do)
+    out.print(grid)
+
+
+@app.command("status")
+def status_(project: Folder = None, as_json: Json = False) -> None:
+    """Freshness, failed checks, sensors that stopped, what waits, and what to do."""
+    from cdp_pipeline.orchestration.status import status
+
+    _tell_findings(status(the_project(project), datetime.now(UTC)), as_json)
+
+
+@app.command()
+def doctor(project: Folder = None, as_json: Json = False) -> None:
+    """Is this installation healthy: versions, project, lake, ledger, Dagster's home, disk?"""
+    from cdp_pipeline.orchestration.doctor import examine
+
+    findings = list(examine(project or project_folder()))
+    _tell_findings(findings, as_json)
+    if any(finding.state == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _person(lake: LakeView, project: Project, identifier: str) -> str:
+    from cdp_pipeline.identity.explain import resolve_identifier
+    from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE
+
+    return resolve_identifier(identifier, lake.read(IDENTIFIERS), lake.read(PEOPLE), project)
+
+
+@app.command()
+def person(
+    identifier: Annotated[str, typer.Argument(help="email:ann@example.com, customer_id:17, … or a person id.")],
+    as_of: Annotated[Day, typer.Option("--as-of", help="As this day ended.")] = None,
+    project: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """The 360° profile of a person, by any identifier."""
+    from cdp_pipeline.profile.person import flat, profile_of
+
+    with the_lake(project) as (declared, lake):
+        page = profile_of(lake, declared, _person(lake, declared, identifier), _date(as_of))
+    if as_json:
+        print_json(page)
+    else:
+        tell([{"": section, "name": name, "value": value} for section, name, value in flat(page)], False, page["person_id"])
+
+
+@app.command()
+def timeline(identifier: str, limit: int = 50, project: Folder = None, as_json: Json = False) -> None:
+    """Everything a person did, on all channels, newest first."""
+    from cdp_pipeline.profile.person import timeline_of
+
+    with the_lake(project) as (declared, lake):
+        rows = timeline_of(lake, _person(lake, declared, identifier), limit)
+    if not as_json:
+        shown = ("occurred_at", "event", "channel", "amount", "currency", "product_id", "source")
+        rows = [{name: row[name] for name in shown} for row in rows]
+    tell(rows, as_json)
+
+
+@explain.command("link")
+def explain_link_(a: str, b: str, project: Folder = None, as_json: Json = False) -> None:
+    """Why two identifiers are, or are not, one person."""
+    from cdp_pipeline.identity.edges import EDGES
+    from cdp_pipeline.identity.explain import explain_link
+    from cdp_pipeline.identity.people import IDENTIFIERS
+
+    with the_lake(project) as (declared, lake):
+        found = explain_link(lake.read(EDGES), lake.read(IDENTIFIERS), a, b, declared)
+    if as_json:
+        print_json(
+            {
+                "same_person": found.same_person, "a": vars(found.a), "b": vars(found.b),
+                "path": [vars(link) for link in found.path], "against": [vars(link) for link in found.against],
+            }
+        )  # fmt: skip
+    else:
+        out.print(str(found), markup=False, highlight=False)
+
+
+@audience.command("list")
+def audience_list(project: Folder = None, as_json: Json = False) -> None:
+    """Every audience with its newest size."""
+    from cdp_pipeline.audiences.look import listed
+
+    with the_lake(project) as (declared, lake):
+        tell(listed(lake, declared), as_json)
+
+
+@audience.command("size")
+def audience_size(name: str, day: Annotated[Day, typer.Option("--day")] = None, project: Folder = None,
+                  as_json: Json = False) -> None:  # fmt: skip
+    """How many people an audience has, and how many can be reached: under today's definition, computed now."""
+    from cdp_pipeline.audiences.look import size_now
+
+    with the_lake(project) as (declared, lake):
+        tell([size_now(lake, declared, _audience(declared, name), _date(day))], as_json)
+
+
+@audience.command("preview")
+def audience_preview(name: str, limit: int = 10, day: Annotated[Day, typer.Option("--day")] = None,
+                     project: Folder = None, as_json: Json = False) -> None:  # fmt: skip
+    """A sample of an audience's people with their profile."""
+    from cdp_pipeline.audiences.look import preview
+
+    with the_lake(project) as (declared, lake):
+        tell(preview(lake, declared, _audience(declared, name), _date(day), limit), as_json)
+
+
+def _audience(project: Project, name: str) -> str:
+    from cdp_pipeline.spec.base import unknown
+
+    if name not in project.audiences:
+        raise typer.BadParameter(unknown("audience", name, project.audiences), param_hint="name")
+    return name
+
+
+@app.command()
+def sql(
+    query: str,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_of: Annotated[Day, typer.Option("--as-of", help="The lake as it was when this day (UTC) ended.")] = None,
+    project: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Read-only DuckDB SQL over the lake: schema.table, information_schema included."""
+    from cdp_pipeline.lake.query import query_lake
+
+    moment = None if as_of is None else as_of.replace(hour=23, minute=59, second=59, microsecond=999_999)
+    with the_lake(project) as (_, lake):
+        names, rows = query_lake(lake, query, None if moment is None else moment.replace(tzinfo=UTC))
+        if as_csv:
+            writer = csv.writer(sys.stdout)
+            writer.writerow(names)
+            writer.writerows(rows)
+        else:
+            tell([dict(zip(names, row, strict=True)) for row in rows], as_json)
+
+
+@quarantine.command("list")
+def quarantine_list(project: Folder = None, as_json: Json = False) -> None:
+    """How many rows wait, by source, reason and column."""
+    from cdp_pipeline.sources.quarantine import waiting
+
+    with the_lake(project) as (_, lake):
+        tell(waiting(lake), as_json)
+
+
+@quarantine.command("show")
+def quarantine_show(source: str, limit: int = 20, project: Folder = None, as_json: Json = False) -> None:
+    """The rows that wait, as they were received."""
+    from cdp_pipeline.sources.quarantine import show
+
+    with the_lake(project) as (_, lake):
+        tell(show(lake, source, limit), as_json)
+
+
+@quarantine.command("replay")
+def quarantine_replay(
+    source: str,
+    patch: Annotated[Path | None, typer.Option(help="YAML: column to value or expression that mends the rows.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, change nothing.")] = False,
+    project: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Try the rows that wait again, under the contract as it is now; what passes keeps its record id."""
+    import yaml
+
+    from cdp_pipeline.orchestration.resources import lake_of
+    from cdp_pipeline.sources.quarantine import replay
+
+    declared = the_project(project)
+    mended = yaml.safe_load(patch.read_text()) if patch is not None else None
+    lake: Lake
+    with lake_of(declared) as lake:
+        report = replay(lake, declared.sources[source], declared, datetime.now(UTC), patch=mended, dry_run=dry_run)
+    tell([vars(report)], as_json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""measurement.identity_quality: how good identity was, day after day, so that a drop is seen. Figures, no persons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ibis
+
+from cdp_pipeline.lake.table import Column, Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from cdp_pipeline.spec.project import Project
+
+QUALITY = Table(
+    name="measurement.identity_quality",
+    description="How well people were put together: sizes, shared and blocked identifiers, and accuracy where the truth is known.",
+    columns={
+        "day": Column("date", "The day it was measured."),
+        "figure": Column("string", "What was measured."),
+        "value": Column("float64", "The figure; shares lie between 0 and 1."),
+    },
+    key=("day", "figure"),
+)
+
+
+def figures_of_day(figures: Mapping[str, Any], now: datetime, project: Project) -> pa.Table:
+    """The rows of QUALITY for today; figures that are lists or texts are left to the metadata."""
+    import pyarrow as pa
+
+    day = now.astimezone(project.zone).date()
+    rows = [
+        {"day": day, "figure": name, "value": float(value)}
+        for name, value in figures.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    return pa.Table.from_pylist(rows, schema=QUALITY.schema.to_pyarrow())
+
+
+def read_truth(project: Project, connection: Any) -> ibis.Table | None:
+    """Who is who in generated data (type, value, person, maybe reachable), or None where no truth is known."""
+    if project.settings.truth is None:
+        return None
+    path = Path.cwd() / project.settings.truth / "identifiers.csv"
+    if not path.exists():
+        return None
+    truth = connection.read_csv(str(path), all_varchar=True)
+    return truth.select(*(name for name in ("type", "value", "person", "reachable") if name in truth.columns))

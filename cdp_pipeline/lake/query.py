@@ -1,0 +1,55 @@
+"""Read-only SQL as people type it: `schema.table` means the lake's table. Nothing a query says can change anything."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import duckdb
+
+from cdp_pipeline.lake.errors import LakeError
+from cdp_pipeline.lake.lake import Lake, LakeView
+
+READING = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.RELATION}
+
+
+class QueryError(LakeError):
+    """A query that is wrong, or that would do more than read."""
+
+
+def query_lake(lake: Lake, query: str, as_of: datetime | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Column names and rows of one SELECT (or DESCRIBE, SHOW, EXPLAIN), on the lake as it is, or as it was."""
+    view: LakeView = lake if as_of is None else lake.as_of(as_of)
+    # A connection of its own on the same instance, so that its default catalog is nobody else's.
+    with lake.connection.cursor() as connection:
+        try:
+            statements = connection.extract_statements(query)
+            if len(statements) != 1 or statements[0].type not in READING:
+                raise QueryError("cdp sql reads: give exactly one SELECT, DESCRIBE, SHOW or EXPLAIN.")
+            connection.execute("USE lake")
+            if as_of is not None:
+                _as_of(connection, view)
+            cursor = connection.execute(query)
+            return [column[0] for column in cursor.description or []], cursor.fetchall()
+        except duckdb.Error as error:
+            raise QueryError(str(error)) from error
+
+
+def _as_of(connection: duckdb.DuckDBPyConnection, view: LakeView) -> None:
+    """Views of the past under the tables' own names, in a database of memory that is looked into first."""
+    connection.execute("ATTACH ':memory:' AS past")
+    try:
+        names = connection.execute(
+            "SELECT table_schema || '.' || table_name FROM information_schema.tables WHERE table_catalog = 'lake'"
+        ).fetchall()
+        for (name,) in names:
+            if view.exists(name):
+                schema, table = name.split(".")
+                connection.execute(f'CREATE SCHEMA IF NOT EXISTS past."{schema}"')
+                version = view.at(name, view.snapshot)
+                connection.execute(f'CREATE VIEW past."{schema}"."{table}" AS SELECT * FROM {version}')
+        connection.execute("USE past")
+    except duckdb.Error:
+        connection.execute("USE memory")
+        connection.execute("DETACH past")
+        raise

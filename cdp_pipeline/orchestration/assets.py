@@ -1,0 +1,581 @@
+"""Every table as a Dagster asset: fetch inputs from the lake, call one domain function, publish, describe.
+
+No rule about customers belongs here: if a shell needs an `if` about people, its domain package does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import ibis
+
+from cdp_pipeline.activation.deliver import deliver
+from cdp_pipeline.activation.plan import PLAN
+from cdp_pipeline.activation.refresh import fire_newest, members_now, plan_all
+from cdp_pipeline.activation.sync import conservation
+from cdp_pipeline.activation.tables import CONTACTS, DELIVERIES, OUTBOX, contact_rows, delivery_rows, outbox_rows
+from cdp_pipeline.audiences.members import CHANGES as AUDIENCE_CHANGES
+from cdp_pipeline.audiences.members import MEMBERS, SIZES, changes, members, sizes
+from cdp_pipeline.audiences.rules import Scope, matching
+from cdp_pipeline.destinations import destination_for
+from cdp_pipeline.identity.edges import EDGES, edges
+from cdp_pipeline.identity.history import QUALITY, figures_of_day, read_truth
+from cdp_pipeline.identity.living import living
+from cdp_pipeline.identity.people import CHANGES, IDENTIFIERS, PEOPLE, resolve
+from cdp_pipeline.identity.quality import quality
+from cdp_pipeline.identity.seen import identifiers_seen, seen
+from cdp_pipeline.lake import Lake, LakeView, Mirror, Note, Upsert
+from cdp_pipeline.lake.table import Table
+from cdp_pipeline.orchestration import checks
+from cdp_pipeline.orchestration.describe import asset_arguments, column_schema, published
+from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, is_filed_by_day, requested_days, yesterday
+from cdp_pipeline.orchestration.resources import ledger_of, models_folder
+from cdp_pipeline.predictions.registry import MODELS, champion, renew
+from cdp_pipeline.predictions.scores import score, scores_table
+from cdp_pipeline.predictions.training import cutoffs, features, training_set, training_table
+from cdp_pipeline.profile.customers import PROVENANCE, customers, customers_table, provenance
+from cdp_pipeline.profile.timeline import timeline, timeline_table
+from cdp_pipeline.sources.days import newest_complete_day
+from cdp_pipeline.sources.load import load
+from cdp_pipeline.sources.tables import LOADS, QUARANTINE, source_table
+from cdp_pipeline.spec.prediction import Prediction
+from cdp_pipeline.spec.project import Project
+from cdp_pipeline.spec.source import Source
+from cdp_pipeline.traits.as_of import as_of
+from cdp_pipeline.traits.bands import BANDS, crossings, state_before
+from cdp_pipeline.traits.daily import daily as traits_of_days
+from cdp_pipeline.traits.daily import daily_table, stale_days
+
+if TYPE_CHECKING:
+    pass
+
+RESOURCES = {"lake", "clock"}
+
+
+def project_assets(project: Project) -> list[dg.AssetsDefinition]:
+    """All assets, in the order a row walks."""
+    cadences = sorted({audience.cadence for audience in project.audiences.values()})
+    return [
+        *(source_asset(project, source) for source in project.sources.values()),
+        *source_ledgers(project),
+        *identity_assets(project),
+        *profile_assets(project),
+        traits_asset(project),
+        *(asset for prediction in project.predictions.values() for asset in prediction_assets(project, prediction)),
+        *model_list(project),
+        *(audience_assets(project, cadence) for cadence in cadences),
+        *audience_tables(project),
+        *activation_assets(project),
+    ]
+
+
+def note(context: dg.AssetExecutionContext) -> Note:
+    """What the lake remembers of who published."""
+    partition = str(context.partition_key_range) if context.has_partition_key_range else ""
+    return Note(run_id=context.run_id, asset=context.op_handle.name, partition=partition)
+
+
+def key_of(table: Table | str) -> list[str]:
+    return (table if isinstance(table, str) else table.name).split(".")
+
+
+def asset_spec(table: Table, deps: Sequence[Any], owner: str | None, kinds: set[str]) -> dg.AssetSpec:
+    """One table of a step that makes several."""
+    return dg.AssetSpec(**asset_arguments(table, owner, kinds), deps=list(deps))
+
+
+def source_tables(lake: LakeView, project: Project) -> dict[str, ibis.Table]:
+    return {name: lake.read(source_table(source)) for name, source in project.sources.items()}
+
+
+def source_asset(project: Project, source: Source) -> dg.AssetsDefinition:
+    """`sources.<source>`: loads what has arrived for the days asked for, or whatever is new where days have no files."""
+    by_day = is_filed_by_day(source)
+    kind = (source.files.format or Path(source.files.path.removesuffix(".gz")).suffix[1:]) if source.files else "sql"
+
+    @dg.asset(
+        **asset_arguments(source_table(source), source.owner, {"duckdb", kind}),
+        partitions_def=daily(project) if by_day else None,
+        backfill_policy=SINGLE_RUN if by_day else None,
+        check_specs=checks.source_specs(source),
+        required_resource_keys=RESOURCES,
+    )
+    def load_source(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        lake: Lake = context.resources.lake
+        report = load(lake, source, project, requested_days(context), context.resources.clock(), context.run_id)
+        rows = lake.read(source_table(source)).count().to_pyarrow().as_py()
+        return dg.MaterializeResult(
+            metadata={"dagster/row_count": rows, **report.metadata()},
+            check_results=list(checks.source_results(lake, source)),
+        )
+
+    return load_source
+
+
+def source_ledgers(project: Project) -> Iterator[dg.AssetsDefinition]:
+    """`sources.quarantine` and `sources.loads` are written by the loads; here they are counted and shown."""
+    sources = [["sources", name] for name in project.sources]
+    for table, by in ((QUARANTINE, "reason"), (LOADS, "status")):
+        yield shown(table, sources, project.settings.owner, by)
+
+
+def shown(table: Table, deps: Sequence[Any], owner: str | None, by: str) -> dg.AssetsDefinition:
+    """A table other assets write, with its rows counted by one of its columns."""
+
+    @dg.asset(**asset_arguments(table, owner, {"duckdb"}), deps=list(deps), required_resource_keys={"lake"})
+    def show(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        counts = context.resources.lake.read(table).group_by(by).agg(rows=ibis._.count()).to_pyarrow().to_pylist()
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": sum(row["rows"] for row in counts),
+                **{f"{by} {row[by]}": row["rows"] for row in counts},
+            }
+        )
+
+    return show
+
+
+def identity_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
+    """Who is who: four tables that are published together or not at all, and how good they are."""
+    deps = [["sources", name] for name, source in project.sources.items() if source.identifier_columns]
+    tables = (EDGES, IDENTIFIERS, PEOPLE, CHANGES)
+    owner = project.settings.owner
+
+    @dg.multi_asset(
+        name="identity",
+        specs=[asset_spec(table, deps, owner, {"duckdb", "scipy"}) for table in tables],
+        check_specs=checks.identity_specs(),
+        required_resource_keys=RESOURCES,
+    )
+    def resolve_people(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        lake: Lake = context.resources.lake
+        sources = source_tables(lake, project)
+        before = lake.read(PEOPLE).to_pyarrow()
+        resolution = resolve(
+            edges(sources, project), identifiers_seen(seen(sources, project)), lake.read(IDENTIFIERS), before, project,
+            context.resources.clock(),
+        )  # fmt: skip
+        result = lake.publish(
+            Mirror(EDGES, resolution.edges),
+            Mirror(IDENTIFIERS, resolution.identifiers),
+            Mirror(PEOPLE, resolution.people),
+            Upsert(CHANGES, resolution.changes),
+            note=note(context),
+        )
+        figures = quality(*(lake.read(table) for table in (IDENTIFIERS, PEOPLE, EDGES)))
+        moved = sum(change != "created" for change in resolution.changes["change"].to_pylist())
+        results = list(checks.identity_results(figures, moved, before.num_rows))
+        for table in tables:
+            yield dg.MaterializeResult(
+                asset_key=key_of(table),
+                metadata=published(result.counts[table.name], figures if table is PEOPLE else None),
+                check_results=results if table is PEOPLE else [],
+            )
+
+    yield resolve_people
+
+    @dg.asset(**asset_arguments(QUALITY, owner, {"duckdb"}), deps=[key_of(PEOPLE)], required_resource_keys=RESOURCES)
+    def identity_quality(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        lake: Lake = context.resources.lake
+        figures = quality(*(lake.read(table) for table in (IDENTIFIERS, PEOPLE, EDGES)), read_truth(project, lake.ibis))
+        rows = figures_of_day(figures, context.resources.clock(), project)
+        result = lake.publish(Upsert(QUALITY, rows), note=note(context))
+        return dg.MaterializeResult(metadata=published(result.counts[QUALITY.name], figures))
+
+    yield identity_quality
+
+
+def profile_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
+    """The 360° profile: what is known of everybody and where it comes from, and everything they did."""
+    owner = project.settings.owner
+    used = {source.source for attribute in project.attributes.values() for source in attribute.sources}
+    table = customers_table(project)
+
+    @dg.multi_asset(
+        name="profile",
+        specs=[
+            asset_spec(each, [key_of(PEOPLE), key_of(IDENTIFIERS), *(["sources", name] for name in sorted(used))], owner,
+                       {"ibis"})
+            for each in (table, PROVENANCE)
+        ],
+        check_specs=[checks.spec(key_of(table), "one_row_per_person", "Every living person has exactly one profile.")],
+        required_resource_keys=RESOURCES,
+    )  # fmt: skip
+    def unify(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        lake: Lake = context.resources.lake
+        people = lake.read(PEOPLE)
+        values = provenance(source_tables(lake, project), lake.read(IDENTIFIERS), project)
+        result = lake.publish(
+            Mirror(PROVENANCE, values),
+            Mirror(table, customers(values, people, project)),
+            note=note(context),
+        )
+        living = people.filter(people.merged_into.isnull() & (people.identifiers > 0)).count().to_pyarrow().as_py()
+        rows = result.counts[table.name].rows
+        yield dg.MaterializeResult(
+            asset_key=key_of(table),
+            metadata=published(result.counts[table.name]),
+            check_results=[
+                checks.result("one_row_per_person", rows == living, key_of(table), people=living, profiles=rows)
+            ],
+        )
+        yield dg.MaterializeResult(asset_key=key_of(PROVENANCE), metadata=published(result.counts[PROVENANCE.name]))
+
+    yield unify
+    events = timeline_table(project)
+
+    @dg.asset(
+        **asset_arguments(events, owner, {"ibis"}),
+        deps=[key_of(IDENTIFIERS), *(["sources", name] for name, source in project.sources.items() if source.events)],
+        required_resource_keys=RESOURCES,
+    )
+    def tell_timeline(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        lake: Lake = context.resources.lake
+        rows = timeline(source_tables(lake, project), lake.read(IDENTIFIERS), project)
+        result = lake.publish(Mirror(events, rows), note=note(context))
+        told = lake.read(events)
+        nobodys = told.filter(told.person_id.isnull()).count().to_pyarrow().as_py()
+        return dg.MaterializeResult(metadata=published(result.counts[events.name], {"events of nobody known": nobodys}))
+
+    yield tell_timeline
+
+
+def traits_asset(project: Project) -> dg.AssetsDefinition:
+    """Indicators and bands of the days asked for, and of those that late rows have made stale, in one query."""
+    table, events = daily_table(project), timeline_table(project)
+    owner = project.settings.owner
+
+    @dg.multi_asset(
+        name="traits",
+        specs=[
+            asset_spec(table, [key_of(events), key_of(PEOPLE)], owner, {"ibis"}),
+            asset_spec(BANDS, [key_of(table)], owner, {"ibis"}),
+        ],
+        partitions_def=daily(project),
+        backfill_policy=SINGLE_RUN,
+        required_resource_keys=RESOURCES,
+    )
+    def evaluate(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        lake: Lake = context.resources.lake
+        told, known = lake.read(events), lake.read(table)
+        asked = requested_days(context) or []
+        stale = stale_days(told, known).day.to_pyarrow().to_pylist()
+        days = sorted({*asked, *stale})
+        result = lake.publish(
+            Mirror(
+                table, traits_of_days(told, living(lake.read(PEOPLE), project), days, project), within={"day": days}
+            ),
+            note=note(context),
+        )
+        # A restated day moves the bands of every later day that was computed before.
+        computed = lake.read(table)
+        later = computed.filter(computed.day >= min(days)).select("day").distinct().day.to_pyarrow().to_pylist()
+        following = sorted({*days, *later})
+        bands = lake.publish(
+            Mirror(
+                BANDS,
+                crossings(computed, state_before(lake.read(BANDS), following[0]), project, following),
+                within={"day": following},
+            ),
+            note=note(context),
+        )
+        restated = sorted(set(stale) - set(asked))
+        yield dg.MaterializeResult(
+            asset_key=key_of(table),
+            metadata=published(result.counts[table.name], {"days restated for late rows": len(restated)}),
+        )
+        yield dg.MaterializeResult(asset_key=key_of(BANDS), metadata=published(bands.counts[BANDS.name]))
+
+    return evaluate
+
+
+def newest_day(lake: LakeView, project: Project, context: dg.AssetExecutionContext) -> date:
+    """The newest day that is over and has data; yesterday where nothing was loaded yet."""
+    now = context.resources.clock()
+    return newest_complete_day(lake.read(LOADS), project, now) or yesterday(project, now)
+
+
+def population(project: Project, prediction: Prediction) -> Any:
+    """Keeps the rows of a traits table for which the prediction's rules hold."""
+
+    def select(rows: ibis.Table) -> ibis.Table:
+        days = rows.select("day").distinct().day.to_pyarrow().to_pylist()
+        chosen = matching(project, prediction.population, Scope(traits=rows), days)
+        return rows.semi_join(chosen, ["person_id", "day"])
+
+    return select
+
+
+def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.AssetsDefinition]:
+    """One prediction: what is learned from, the model that must prove itself, and everybody's score."""
+    name, owner = prediction.name, prediction.owner or project.settings.owner
+    daily_traits, events = daily_table(project), timeline_table(project)
+    training = training_table(prediction, project, daily_traits.schema)
+    scored = scores_table(prediction)
+    key, model_key = key_of(scored), ["predictions", f"{name}_model"]
+
+    @dg.asset(
+        **asset_arguments(training, owner, {"ibis"}),
+        deps=[key_of(events), key_of(PEOPLE)],
+        required_resource_keys=RESOURCES,
+    )
+    def gather(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        lake: Lake = context.resources.lake
+        windows = cutoffs(prediction, newest_day(lake, project, context), project.settings.first_day)
+        rows = training_set(
+            as_of, lake.read(events), living(lake.read(PEOPLE), project), prediction, project, windows,
+            population(project, prediction),
+        )  # fmt: skip
+        result = lake.publish(Mirror(training, rows), note=note(context))
+        said = {"train cut-offs": ", ".join(map(str, windows.train)), "test cut-off": str(windows.test)}
+        return dg.MaterializeResult(metadata=published(result.counts[training.name], said))
+
+    yield gather
+
+    @dg.asset(
+        key=model_key,
+        group_name="predictions",
+        description=f"The model behind '{name}': trained, proven on the newest days, promoted only if it passes its gates.",
+        owners=[owner] if owner else [],
+        kinds={"scikitlearn"},
+        deps=[key_of(training)],
+        check_specs=[
+            checks.spec(model_key, "gates", "The new model proved itself; otherwise the champion goes on scoring.")
+        ],
+        required_resource_keys=RESOURCES,
+    )
+    def learn(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        lake: Lake = context.resources.lake
+        rows = lake.read(training).order_by("day", "person_id").to_pyarrow()
+        renewed = renew(
+            rows,
+            prediction,
+            lake.read(MODELS).to_pyarrow(),
+            models_folder(project),
+            context.resources.clock(),
+            lake.snapshot,
+        )
+        lake.publish(Upsert(MODELS, renewed.changed), note=note(context))
+        failed = [gate["words"] for gate in renewed.card["gates"] if not gate["passed"]]
+        figures = {metric: float(value) for metric, value in renewed.metrics.items()}
+        return dg.MaterializeResult(
+            metadata={
+                "version": renewed.version,
+                "status": renewed.status,
+                **figures,
+                **{title: dg.MetadataValue.md(image) for title, image in charts(renewed.card).items()},
+            },
+            check_results=[
+                checks.result("gates", not failed, model_key, failed="; ".join(failed) or "none", **figures)
+            ],
+        )
+
+    yield learn
+
+    @dg.asset(
+        **asset_arguments(scored, owner, {"scikitlearn"}),
+        deps=[model_key, key_of(daily_traits)],
+        partitions_def=daily(project),
+        backfill_policy=SINGLE_RUN,
+        required_resource_keys=RESOURCES,
+    )
+    def foresee(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        import pyarrow as pa
+
+        lake: Lake = context.resources.lake
+        days = requested_days(context) or []
+        known = features(
+            as_of, lake.read(events), living(lake.read(PEOPLE), project), prediction, project, days,
+            population(project, prediction),
+        )  # fmt: skip
+        best = champion(prediction, lake.read(MODELS).to_pyarrow(), models_folder(project), known.columns)
+        of_day = [
+            score(known.filter(known.day == ibis.date(day)).drop("day").to_pyarrow(), best, prediction, project, day)
+            for day in days
+        ]
+        rows = pa.concat_tables(of_day)
+        result = lake.publish(Mirror(scored, rows, within={"day": days}), note=note(context))
+        said = {"model version": best.version or "none", "basis": best.why_prior or "model"}
+        return dg.MaterializeResult(metadata=published(result.counts[scored.name], said))
+
+    yield foresee
+
+
+def model_list(project: Project) -> Iterator[dg.AssetsDefinition]:
+    """`predictions.models` is written by each model's asset; here it is counted and shown."""
+    if project.predictions:
+        deps = [["predictions", f"{name}_model"] for name in project.predictions]
+        yield shown(MODELS, deps, project.settings.owner, "status")
+
+
+def scope(lake: LakeView, project: Project) -> Scope:
+    """The tables that conditions are asked of."""
+    return Scope(
+        traits=lake.read(daily_table(project)),
+        customers=lake.read(customers_table(project)),
+        predictions={name: lake.read(scores_table(spec)) for name, spec in project.predictions.items()},
+        bands=lake.read(BANDS),
+        timeline=lake.read(timeline_table(project)),
+        identifiers=lake.read(IDENTIFIERS),
+    )
+
+
+def audience_assets(project: Project, cadence: str) -> dg.AssetsDefinition:
+    """The audiences of a cadence, found in one pass; each is a node of its own with its own checks."""
+    audiences = {name: audience for name, audience in project.audiences.items() if audience.cadence == cadence}
+    conditions = [
+        key_of(daily_table(project)), key_of(BANDS), key_of(customers_table(project)), key_of(timeline_table(project)),
+        *(["predictions", name] for name in project.predictions),
+    ]  # fmt: skip
+
+    @dg.multi_asset(
+        name=f"audiences_{cadence}",
+        specs=[
+            dg.AssetSpec(
+                ["audiences", name],
+                deps=conditions,
+                group_name="audiences",
+                description=audience.description,
+                owners=[owner] if (owner := audience.owner or project.settings.owner) else [],
+                kinds={"ibis"},
+                metadata={"dagster/column_schema": column_schema(MEMBERS), "dagster/table_name": MEMBERS.name},
+            )
+            for name, audience in audiences.items()
+        ],
+        check_specs=[check for audience in audiences.values() for check in checks.audience_specs(audience)],
+        can_subset=True,
+        partitions_def=daily(project),
+        backfill_policy=SINGLE_RUN,
+        required_resource_keys=RESOURCES,
+    )
+    def decide_members(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        lake: Lake = context.resources.lake
+        names = sorted(key.path[-1] for key in context.selected_asset_keys)
+        days = requested_days(context) or []
+        found = members(project, names, scope(lake, project), days).cache()
+        counted = sizes(found, lake.read(IDENTIFIERS), names, days).to_pyarrow()
+        lake.publish(
+            Mirror(MEMBERS, found, within={"audience": names, "day": days}),
+            Mirror(SIZES, counted, within={"audience": names, "day": days}),
+            note=note(context),
+        )
+        # What came after a restated day moved against it, so its moves are told anew.
+        told = lake.read(SIZES)
+        later = told.filter(told.audience.isin(names) & (told.day >= ibis.date(days[0]))).select("day").distinct()
+        following = sorted({*days, *later.day.to_pyarrow().to_pylist()})
+        current = lake.read(MEMBERS)
+        of_days = current.filter(current.audience.isin(names) & current.day.isin(following))
+        moves = changes(of_days, current, told, lake.read(daily_table(project)), names, following)
+        lake.publish(Mirror(AUDIENCE_CHANGES, moves, within={"audience": names, "day": following}), note=note(context))
+        newest = {row["audience"]: row for row in counted.to_pylist() if row["day"] == days[-1]}
+        before = sizes_before(told, days[-1])
+        for name in names:
+            row = newest[name]
+            yield dg.MaterializeResult(
+                asset_key=["audiences", name],
+                metadata={
+                    "dagster/row_count": row["people"],
+                    "reachable by e-mail": row["reachable_email"],
+                    "reachable by phone": row["reachable_phone"],
+                },
+                check_results=[
+                    checks.audience_result(audiences[name], row["people"], before.get(name))
+                    for _ in checks.audience_specs(audiences[name])
+                ],
+            )
+
+    return decide_members
+
+
+def sizes_before(told: ibis.Table, day: date) -> dict[str, int]:
+    """Each audience's size on the last day it was computed before this one."""
+    earlier = told.filter(told.day < ibis.date(day))
+    last = earlier.group_by("audience").agg(people=earlier.people.argmax(earlier.day))
+    return {row["audience"]: row["people"] for row in last.to_pyarrow().to_pylist()}
+
+
+def audience_tables(project: Project) -> Iterator[dg.AssetsDefinition]:
+    """Members, moves and sizes are written by the audiences themselves; here they are counted and shown."""
+    if project.audiences:
+        deps = [["audiences", name] for name in project.audiences]
+        for table, by in ((MEMBERS, "audience"), (AUDIENCE_CHANGES, "change"), (SIZES, "audience")):
+            yield shown(table, deps, project.settings.owner, by)
+
+
+def activation_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
+    """What is to be sent, what was decided, what was delivered and who was reached."""
+    owner = project.settings.owner
+    audiences = [["audiences", name] for name in project.audiences]
+
+    @dg.asset(
+        **asset_arguments(PLAN, owner, {"sqlalchemy"}),
+        deps=[*audiences, key_of(customers_table(project)), key_of(daily_table(project))],
+        required_resource_keys=RESOURCES,
+    )
+    def plan_syncs(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        lake: Lake = context.resources.lake
+        with ledger_of(project) as ledger:
+            planned = plan_all(ledger, lake, project, now=context.resources.clock())
+        result = lake.publish(Mirror(PLAN, planned.rows), note=note(context))
+        said = {f"{sync} {state}": n for sync, states in planned.counts.items() for state, n in states.items()}
+        return dg.MaterializeResult(metadata=published(result.counts[PLAN.name], said))
+
+    yield plan_syncs
+
+    @dg.asset(
+        **asset_arguments(OUTBOX, owner, {"sqlalchemy"}),
+        deps=[key_of(PLAN), key_of(BANDS), *audiences],
+        required_resource_keys=RESOURCES,
+    )
+    def decide(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        lake: Lake = context.resources.lake
+        with ledger_of(project) as ledger:
+            fired = fire_newest(ledger, lake, project, now=context.resources.clock())
+            result = lake.publish(Mirror(OUTBOX, outbox_rows(ledger)), note=note(context))
+        said = {f"{trigger} {state}": n for trigger, states in fired.items() for state, n in states.items()}
+        return dg.MaterializeResult(metadata=published(result.counts[OUTBOX.name], said))
+
+    yield decide
+    complete = checks.spec(
+        key_of(DELIVERIES), "people_accounted_for",
+        "Everybody in a synchronised audience was delivered, suppressed, failed or is still due; nobody is lost.",
+    )  # fmt: skip
+
+    @dg.multi_asset(
+        name="deliveries",
+        specs=[asset_spec(table, [key_of(OUTBOX)], owner, {"sqlalchemy"}) for table in (DELIVERIES, CONTACTS)],
+        check_specs=[complete],
+        required_resource_keys=RESOURCES,
+    )
+    def deliver_due(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        lake: Lake = context.resources.lake
+        with ledger_of(project) as ledger:
+            summary = deliver(ledger, project, now=context.resources.clock(), connect=destination_for, worker="run")
+            result = lake.publish(
+                Mirror(OUTBOX, outbox_rows(ledger)),
+                Mirror(DELIVERIES, delivery_rows(ledger)),
+                Mirror(CONTACTS, contact_rows(ledger, project)),
+                note=note(context),
+            )
+            missing = {
+                sync.name: conservation(ledger, sync.name, members_now(lake, sync.audience))
+                for sync in project.syncs.values()
+            }
+        said = {f"{name} {state}": n for name, states in summary.by_destination.items() for state, n in states.items()}
+        lost = {name: found.missing for name, found in missing.items() if not found.holds}
+        yield dg.MaterializeResult(
+            asset_key=key_of(DELIVERIES),
+            metadata=published(result.counts[DELIVERIES.name], said),
+            check_results=[
+                checks.result(
+                    complete.name, not lost, key_of(DELIVERIES), severe=True, lost=dg.MetadataValue.json(lost)
+                )
+            ],
+        )
+        yield dg.MaterializeResult(asset_key=key_of(CONTACTS), metadata=published(result.counts[CONTACTS.name]))
+
+    yield deliver_due

@@ -1,0 +1,173 @@
+"""`cdp run`: the project's assets materialized through Dagster in this process, what arrived first, then the rest."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+import dagster as dg
+
+from cdp_pipeline.orchestration.build import build_defs
+from cdp_pipeline.orchestration.partitions import is_filed_by_day, range_tags, yesterday
+from cdp_pipeline.orchestration.resources import Clock, lake_of, prepare_dagster_home, system_clock
+from cdp_pipeline.sources.days import newest_complete_day
+from cdp_pipeline.sources.load import arrivals
+from cdp_pipeline.sources.tables import LOADS
+from cdp_pipeline.spec.project import Project
+
+Progress = Callable[[str, str], None]
+
+
+class SelectionError(ValueError):
+    """A selection that names no asset, or cannot be read."""
+
+
+@dataclass
+class RunReport:
+    """What a run made: rows by asset, every check, and the steps that failed with their kind of error."""
+
+    day: date | None = None
+    runs: list[str] = field(default_factory=list)
+    assets: dict[str, int | None] = field(default_factory=dict)
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def success(self) -> bool:
+        return not self.failures
+
+
+def run_project(
+    project: Project,
+    selection: str | None = None,
+    first: date | None = None,
+    last: date | None = None,
+    *,
+    clock: Clock = system_clock,
+    progress: Progress = lambda step, state: None,
+) -> RunReport:
+    """Materialize the selection (Dagster's syntax; default all).
+
+    Without days, sources load every day that has files not loaded yet, and the rest is computed for the newest day
+    that is over and has data. With days, everything is computed for each of them.
+    """
+    prepare_dagster_home(project)
+    defs = build_defs(project, overrides={"clock": clock, "loggers": {"console": _progress_logger(progress)}})
+    wanted = _selected(defs, selection)
+    sources = {dg.AssetKey(["sources", name]) for name in project.sources} & wanted
+    report = RunReport()
+    with dg.DagsterInstance.get() as instance:
+        if sources:
+            span = (first, last or first) if first else _days_to_load(project, sources, clock())
+            _execute(defs, instance, sources, span, report)
+        rest = wanted - sources
+        if rest and report.success:
+            day = last or first or _default_day(project, clock())
+            report.day = day
+            _execute(defs, instance, rest, (first or day, day), report)
+    return report
+
+
+def _selected(defs: dg.Definitions, selection: str | None) -> set[dg.AssetKey]:
+    graph = defs.resolve_asset_graph()
+    if selection is None:
+        return set(graph.materializable_asset_keys)
+    try:
+        wanted = dg.AssetSelection.from_string(selection).resolve(graph)
+    except Exception as error:
+        raise SelectionError(f"selection {selection!r}: {str(error).splitlines()[0]}") from error
+    wanted = set(wanted) & set(graph.materializable_asset_keys)
+    if not wanted:
+        raise SelectionError(f"selection {selection!r} names no asset; `cdp run 'group:traits'` would be one")
+    # Tables that one step publishes together are made together.
+    for asset in defs.assets or ():
+        if isinstance(asset, dg.AssetsDefinition) and not asset.can_subset and wanted & set(asset.keys):
+            wanted |= set(asset.keys)
+    return wanted
+
+
+def _days_to_load(project: Project, sources: Iterable[dg.AssetKey], now: datetime) -> tuple[date, date]:
+    with lake_of(project) as lake:
+        loads = lake.read(LOADS).to_pyarrow()
+    first, last = project.settings.first_day, now.astimezone(project.zone).date()
+    filed = [source for key in sources if is_filed_by_day(source := project.sources[key.path[-1]])]
+    days = [
+        file.day
+        for source in filed
+        for file in arrivals(source, project, loads)
+        if file.day is not None and first <= file.day <= last
+    ]
+    return (min(days), max(days)) if days else (yesterday(project, now),) * 2
+
+
+def _default_day(project: Project, now: datetime) -> date:
+    with lake_of(project) as lake:
+        newest = newest_complete_day(lake.read(LOADS), project, now)
+    return newest or yesterday(project, now)
+
+
+def _execute(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    keys: set[dg.AssetKey],
+    span: tuple[date, date],
+    report: RunReport,
+) -> None:
+    job = defs.resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(
+        instance=instance,
+        asset_selection=sorted(keys),
+        tags={"cdp/command": "run", **range_tags(*span)},
+        run_config={"loggers": {"console": {}}},
+        raise_on_error=False,
+    )
+    report.runs.append(result.run_id)
+    for event in result.all_events:
+        if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION:
+            materialization = event.step_materialization_data.materialization
+            rows = materialization.metadata.get("dagster/row_count")
+            report.assets[materialization.asset_key.to_user_string()] = rows.value if rows is not None else None  # type: ignore[assignment]
+        elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
+            error = event.step_failure_data.error
+            cause = error.cause if error is not None and error.cause is not None else error
+            report.failures[event.step_key or ""] = cause.message.strip() if cause is not None else "unknown"
+    report.checks += [
+        {
+            "asset": check.asset_key.to_user_string(),
+            "check": check.check_name,
+            "passed": check.passed,
+            "severity": check.severity.value,
+            "metadata": _plain(check.metadata),
+        }
+        for check in result.get_asset_check_evaluations()
+    ]
+
+
+def _plain(metadata: Mapping[str, dg.MetadataValue]) -> dict[str, Any]:
+    return {name: value.value for name, value in metadata.items()}
+
+
+class _Steps(logging.Handler):
+    """Hears Dagster's events and tells of steps that start, end and fail."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self.progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = getattr(record, "dagster_meta", {}).get("dagster_event")
+        if event is not None and event.event_type_value.startswith("STEP_") and event.step_key:
+            self.progress(event.step_key, event.event_type_value.removeprefix("STEP_").lower())
+
+
+def _progress_logger(progress: Progress) -> dg.LoggerDefinition:
+    @dg.logger
+    def steps(_context: dg.InitLoggerContext) -> logging.Logger:
+        logger = logging.Logger("cdp.run")
+        logger.addHandler(_Steps(progress))
+        return logger
+
+    return steps

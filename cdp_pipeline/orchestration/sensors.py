@@ -1,0 +1,192 @@
+"""The few sensors: arrivals, triggers, deliver, failed checks, failed runs. Each is a thin shell around a pure function.
+
+What was loaded, decided or sent is known by the lake and the ledger, never by a cursor: a cursor survives a wiped data
+folder, and a run key is forgotten with its run.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from cdp_pipeline.activation.alerts import alert
+from cdp_pipeline.activation.deliver import deliver
+from cdp_pipeline.activation.refresh import fire_newest
+from cdp_pipeline.destinations import destination_for
+from cdp_pipeline.lake import LakeMissingError
+from cdp_pipeline.orchestration.partitions import daily, is_filed_by_day, range_tags
+from cdp_pipeline.orchestration.resources import Clock, lake_of, ledger_of
+from cdp_pipeline.orchestration.schedules import ARRIVALS_JOB
+from cdp_pipeline.sources.load import arrivals
+from cdp_pipeline.sources.tables import LOADS
+from cdp_pipeline.spec.project import Project
+
+RUNNING = dg.DefaultSensorStatus.RUNNING
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING,
+]  # fmt: skip
+
+
+def arrivals_sensor(project: Project, job: dg.UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
+    """Asks for a load of every day for which files lie that the lake has not loaded."""
+    filed = [source for source in project.sources.values() if is_filed_by_day(source)]
+    days = daily(project)
+
+    @dg.sensor(
+        name="arrivals",
+        job=job,
+        minimum_interval_seconds=30,
+        default_status=RUNNING,
+        description="Sees new and changed source files and has them loaded.",
+    )
+    def arrivals_seen(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        loading = context.instance.get_runs_count(dg.RunsFilter(job_name=ARRIVALS_JOB, statuses=UNFINISHED))
+        if loading:
+            return dg.SkipReason("A load is under way.")
+        try:
+            with lake_of(project, read_only=True) as lake:
+                loads = lake.read(LOADS).to_pyarrow()
+        except LakeMissingError:
+            loads = LOADS.schema.to_pyarrow().empty_table()
+        known = set(days.get_partition_keys())
+        waiting = {
+            source.name: [file.day for file in arrivals(source, project, loads) if str(file.day) in known]
+            for source in filed
+        }
+        found = [day for days_waiting in waiting.values() for day in days_waiting if day is not None]
+        if not found:
+            return dg.SkipReason("No new files.")
+        return dg.RunRequest(
+            asset_selection=[dg.AssetKey(["sources", name]) for name, of_source in waiting.items() if of_source],
+            tags=range_tags(min(found), max(found)),
+        )
+
+    return arrivals_seen
+
+
+def triggers_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
+    """Turns new audience moves and band crossings into operations of the outbox."""
+
+    @dg.sensor(
+        name="triggers",
+        minimum_interval_seconds=10,
+        default_status=RUNNING,
+        description="Sees who entered or left an audience or crossed into a band, and decides what is to be sent.",
+    )
+    def changes_seen(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        try:
+            with lake_of(project, read_only=True) as lake, ledger_of(project) as ledger:
+                # The snapshot only spares an idle tick the work: what was done already is the ledger's to know.
+                if context.cursor == f"{lake.catalog}:{lake.snapshot}":
+                    return dg.SkipReason("Nothing was published since the last tick.")
+                fired = fire_newest(ledger, lake, project, now=clock())
+                cursor = f"{lake.catalog}:{lake.snapshot}"
+        except LakeMissingError:
+            return dg.SkipReason("Nothing has been computed yet.")
+        said = {
+            f"{name} {state}": n for name, states in fired.items() for state, n in states.items() if state != "known"
+        }
+        if not said:
+            return dg.SensorResult(skip_reason="Nobody moved in a way that triggers anything.", cursor=cursor)
+        event = dg.AssetMaterialization(["activation", "outbox"], metadata=said)
+        return dg.SensorResult(asset_events=[event], cursor=cursor)
+
+    return changes_seen
+
+
+def deliver_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
+    """Sends what is due, within the tick: no run is started, so a delivery takes seconds."""
+
+    @dg.sensor(
+        name="deliver",
+        minimum_interval_seconds=5,
+        default_status=RUNNING,
+        description="Delivers what the outbox holds. Destinations in dry run only show what would be sent.",
+    )
+    def due(_context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        with ledger_of(project) as ledger:
+            summary = deliver(ledger, project, now=clock(), connect=destination_for, worker="deliver-sensor")
+        if not summary.totals:
+            return dg.SkipReason("Nothing is due.")
+        metadata = {
+            f"{name} {state}": n for name, counts in summary.by_destination.items() for state, n in counts.items()
+        }
+        return dg.SensorResult(asset_events=[dg.AssetMaterialization(["activation", "deliveries"], metadata=metadata)])
+
+    return due
+
+
+def failed_checks(instance: dg.DagsterInstance, run_id: str) -> list[dg.AssetCheckEvaluation]:
+    """The failed check evaluations of a run, in the one form that SQLite and Postgres storage both answer."""
+    logs = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    evaluations = [log.dagster_event.event_specific_data for log in logs if log.dagster_event is not None]
+    return [found for found in evaluations if isinstance(found, dg.AssetCheckEvaluation) and not found.passed]
+
+
+def alert_about_checks(project: Project, clock: Clock, run: dg.DagsterRun, instance: dg.DagsterInstance) -> int:
+    """Tell the project's alert destinations about each failed check of a run, once; the number of failed checks."""
+    failures = {(found.asset_key, found.check_name): found for found in failed_checks(instance, run.run_id)}
+    if not failures:
+        return 0
+    with ledger_of(project) as ledger:
+        for (key, name), found in failures.items():
+            alert(
+                ledger,
+                project,
+                key=f"check:{run.run_id}:{key.to_user_string()}:{name}",
+                title=f"{found.severity.value}: check '{name}' of {key.to_user_string()} failed",
+                text=found.description or "",
+                link=f"/assets/{key.to_user_string()}?view=checks",
+                now=clock(),
+                connect=destination_for,
+            )
+    return len(failures)
+
+
+def failed_checks_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
+    """A run with a failed non-blocking check ends in success, so look inside every successful run."""
+
+    @dg.run_status_sensor(
+        name="failed_checks",
+        run_status=dg.DagsterRunStatus.SUCCESS,
+        minimum_interval_seconds=10,
+        default_status=RUNNING,
+        description="Tells the alert destinations about checks that failed in runs that went through.",
+    )
+    def failed_checks_seen(context: dg.RunStatusSensorContext) -> None:
+        alert_about_checks(project, clock, context.dagster_run, context.instance)
+
+    return failed_checks_seen
+
+
+def failed_runs_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
+    """Tell about a failed run, and about the checks that failed in it, blocking ones first of all."""
+
+    @dg.run_failure_sensor(
+        name="failed_runs",
+        minimum_interval_seconds=10,
+        default_status=RUNNING,
+        description="Tells the alert destinations about runs that failed, with the step and the kind of error.",
+    )
+    def failed_run_seen(context: dg.RunFailureSensorContext) -> None:
+        run = context.dagster_run
+        alert_about_checks(project, clock, run, context.instance)
+        # Only the kind of error: a message may quote a row.
+        steps = [
+            f"{event.step_key}: {event.event_specific_data.error.cls_name}"
+            for event in context.get_step_failure_events()
+            if event.event_specific_data.error is not None
+        ]
+        with ledger_of(project) as ledger:
+            alert(
+                ledger,
+                project,
+                key=f"run:{run.run_id}",
+                title=f"Run of {run.job_name} failed",
+                text="; ".join(steps) or "The run ended before any step failed.",
+                link=f"/runs/{run.run_id}",
+                now=clock(),
+                connect=destination_for,
+            )
+
+    return failed_run_seen

@@ -1,0 +1,125 @@
+"""`cdp status`: how fresh the data is, which checks fail, which sensors stopped, what waits, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+from dagster import AssetCheckKey
+
+from cdp_pipeline.lake import LakeMissingError
+from cdp_pipeline.orchestration.build import build_defs
+from cdp_pipeline.orchestration.resources import lake_of, ledger_of, prepare_dagster_home
+from cdp_pipeline.sources.tables import LOADS, QUARANTINE
+from cdp_pipeline.spec.project import Project
+
+SILENT_AFTER = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the status: what, in which state (ok, warn, fail), and what to do where it is not ok."""
+
+    area: str
+    name: str
+    state: str
+    said: str
+    do: str = ""
+
+
+def status(project: Project, now: datetime) -> list[Finding]:
+    """Everything worth knowing about the installation, worst first within each area."""
+    prepare_dagster_home(project)
+    with dg.DagsterInstance.get() as instance:
+        found = [
+            *_sources(project, now),
+            *_checks(project, instance),
+            *_runs(instance),
+            *_ticks(project, instance, now),
+            *_deliveries(project),
+        ]
+    order = {"fail": 0, "warn": 1, "ok": 2}
+    return sorted(found, key=lambda finding: order[finding.state])
+
+
+def _sources(project: Project, now: datetime) -> Iterator[Finding]:
+    try:
+        with lake_of(project, read_only=True) as lake:
+            loads = lake.read(LOADS)
+            newest = loads.filter(loads.status == "loaded").group_by("source").agg(at=loads.loaded_at.max())
+            at: dict[str, Any] = {row["source"]: row["at"] for row in newest.to_pyarrow().to_pylist()}
+            quarantine = lake.read(QUARANTINE)
+            waiting = quarantine.filter(quarantine.replayed_at.isnull()).group_by("source").agg(rows=lambda t: t.count())
+            aside = {row["source"]: row["rows"] for row in waiting.to_pyarrow().to_pylist()}
+    except LakeMissingError as error:
+        yield Finding("lake", "lake", "fail", str(error), "cdp run")
+        return
+    for name, source in project.sources.items():
+        rows = f", {aside[name]} rows set aside" if name in aside else ""
+        if name not in at:
+            yield Finding("source", name, "warn", "never loaded" + rows, f"cdp run sources/{name}")
+            continue
+        age = now - at[name].replace(tzinfo=UTC)
+        late = source.freshness is not None and age > source.freshness.fail
+        yield Finding(
+            "source", name, "fail" if late else "ok", f"loaded {_words(age)} ago{rows}", f"cdp run sources/{name}" if late else ""
+        )
+
+
+def _checks(project: Project, instance: dg.DagsterInstance) -> Iterator[Finding]:
+    graph = build_defs(project).resolve_asset_graph()
+    keys: list[AssetCheckKey] = sorted(graph.asset_check_keys, key=str)
+    passed = 0
+    for key in keys:
+        record = instance.get_latest_asset_check_evaluation_record(key)
+        evaluation = record.evaluation if record is not None else None
+        if evaluation is None:
+            continue
+        passed += evaluation.passed
+        if not evaluation.passed:
+            asset = key.asset_key.to_user_string()
+            state = "fail" if evaluation.severity == dg.AssetCheckSeverity.ERROR else "warn"
+            yield Finding("check", f"{asset}: {key.name}", state, evaluation.description or "failed", f"cdp run {asset}")
+    yield Finding("check", "all others", "ok", f"{passed} passed, {len(keys)} declared")
+
+
+def _runs(instance: dg.DagsterInstance) -> Iterator[Finding]:
+    for run in instance.get_runs(limit=1):
+        failed = run.status == dg.DagsterRunStatus.FAILURE
+        said = f"{run.job_name}: {run.status.value.lower()}"
+        yield Finding("run", run.run_id[:8], "fail" if failed else "ok", said, "cdp dev, then Runs" if failed else "")
+
+
+def _ticks(project: Project, instance: dg.DagsterInstance, now: datetime) -> Iterator[Finding]:
+    """Sensors that ran once and have not been heard of since; nothing where the daemon was never started."""
+    for state in instance.all_instigator_state():
+        if state.instigator_type.value != "SENSOR":
+            continue
+        ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)
+        if not ticks:
+            continue
+        age = now - datetime.fromtimestamp(ticks[0].timestamp, UTC)
+        if ticks[0].status.value == "FAILURE":
+            yield Finding("sensor", state.name, "fail", "its last tick failed", "cdp dev, then Automation")
+        elif age > SILENT_AFTER:
+            yield Finding("sensor", state.name, "warn", f"last heard of {_words(age)} ago", "cdp dev")
+        else:
+            yield Finding("sensor", state.name, "ok", f"ticked {_words(age)} ago")
+
+
+def _deliveries(project: Project) -> Iterator[Finding]:
+    with ledger_of(project) as ledger:
+        for (origin, destination, state), count in sorted(ledger.counts().items()):
+            bad = state in ("failed", "unknown")
+            yield Finding("delivery", f"{origin} → {destination}", "warn" if bad else "ok", f"{count} {state}")
+
+
+def _words(age: timedelta) -> str:
+    seconds = max(0, int(age.total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"

@@ -1,0 +1,90 @@
+"""One person's page: attributes with where they come from, traits, bands, predictions, audiences, and their timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import ibis
+
+if TYPE_CHECKING:
+    from cdp_pipeline.lake import LakeView
+    from cdp_pipeline.spec.project import Project
+
+
+def profile_of(lake: LakeView, project: Project, person_id: str, as_of: date | None = None) -> dict[str, Any]:
+    """Everything known of a person. Traits, predictions and audiences are those of the newest day up to `as_of`."""
+    where = [("traits.daily", "traits")] + [(f"predictions.{name}", name) for name in project.predictions]
+    page: dict[str, Any] = {
+        "person_id": person_id,
+        "identifiers": _rows(lake, "identity.identifiers", person_id, "type", "value", "status", "last_seen"),
+        "attributes": _rows(lake, "profile.provenance", person_id, "attribute", "value", "source", "rule", "at"),
+    }
+    newest = {title: _newest(lake, name, person_id, as_of) for name, title in where}
+    page["traits"] = newest.pop("traits")
+    page["predictions"] = {name: row for name, row in newest.items() if row}
+    page["bands"] = _bands(lake, person_id, as_of)
+    page["audiences"] = _audiences(lake, person_id, as_of)
+    return page
+
+
+def timeline_of(lake: LakeView, person_id: str, limit: int) -> list[dict[str, Any]]:
+    """Their newest events, newest first."""
+    if not lake.exists("profile.timeline"):
+        return []
+    table = lake.table("profile.timeline")
+    told = table.filter(table.person_id == person_id).order_by(ibis.desc("occurred_at"), "event_id").limit(limit)
+    return told.drop("_day", "_loaded_at").to_pyarrow().to_pylist()
+
+
+def _rows(lake: LakeView, name: str, person_id: str, *columns: str) -> list[dict[str, Any]]:
+    if not lake.exists(name):
+        return []
+    table = lake.table(name)
+    return table.filter(table.person_id == person_id).select(*columns).order_by(columns[0]).to_pyarrow().to_pylist()
+
+
+def _until(table: ibis.Table, as_of: date | None) -> ibis.Table:
+    return table if as_of is None else table.filter(table.day <= ibis.date(as_of))
+
+
+def _newest(lake: LakeView, name: str, person_id: str, as_of: date | None) -> dict[str, Any]:
+    if not lake.exists(name):
+        return {}
+    table = _until(lake.table(name), as_of)
+    rows = table.filter(table.person_id == person_id).order_by(ibis.desc("day")).limit(1).to_pyarrow().to_pylist()
+    return {key: value for row in rows for key, value in row.items() if key != "person_id" and not key.startswith("_")}
+
+
+def _bands(lake: LakeView, person_id: str, as_of: date | None) -> dict[str, str]:
+    if not lake.exists("traits.bands"):
+        return {}
+    table = _until(lake.table("traits.bands"), as_of)
+    mine = table.filter(table.person_id == person_id)
+    states = mine.group_by("trait").agg(band=mine.to_band.argmax(mine.day)).to_pyarrow().to_pylist()
+    return {row["trait"]: row["band"] for row in sorted(states, key=lambda row: row["trait"])}
+
+
+def _audiences(lake: LakeView, person_id: str, as_of: date | None) -> list[str]:
+    if not lake.exists("audiences.members"):
+        return []
+    sizes, table = _until(lake.table("audiences.sizes"), as_of), lake.table("audiences.members")
+    newest = sizes.group_by("audience").agg(day=sizes.day.max())
+    mine = table.filter(table.person_id == person_id).semi_join(newest, ["audience", "day"])
+    return sorted(mine.audience.to_pyarrow().to_pylist())
+
+
+def flat(page: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """The page as (section, name, value) lines."""
+    for row in page["identifiers"]:
+        yield "identifier", row["type"], f"{row['value']}" + ("" if row["status"] == "ok" else f" ({row['status']})")
+    for row in page["attributes"]:
+        yield "attribute", row["attribute"], f"{row['value']}  ({row['source']}, {row['rule']})"
+    for name, value in page["traits"].items():
+        band = page["bands"].get(name)
+        yield "trait", name, f"{value}" + (f"  [{band}]" if band else "")
+    for name, row in page["predictions"].items():
+        yield "prediction", name, f"{row['score']:.3f} {row['band'] or ''} ({row['basis']}) {row['reasons'] or ''}"
+    for name in page["audiences"]:
+        yield "audience", name, ""
