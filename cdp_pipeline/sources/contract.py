@@ -313,7 +313,7 @@ def _typed_layer(source: Source, relation: str, given: Mapping[str, str], lookup
 
 
 def _mended_layer(columns: Mapping[str, Column], layer: str, zone: str) -> tuple[str, list[str]]:
-    """Per column: whether the text is not of its type (_b_), the value all the same (_w_), and after coercing checks."""
+    """Per column: whether the text is not of its type (_b_), the value mended (_w_), and that after coercing checks."""
     fitted, own, coerced = [], [], []
     for name, column in columns.items():
         wrong = f"(_t_{name} IS NOT NULL AND _v_{name} IS NULL)"

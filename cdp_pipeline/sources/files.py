@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import IO, Literal, cast
 
 import ibis
 
@@ -138,17 +138,18 @@ def arrivals(source: Source, project: Project, loads: ibis.Table) -> list[Arriva
     return [file for file in find_files(source) if (file.place, file.size, file.modified_ns) not in seen]
 
 
-def _open_plain(path: str) -> BinaryIO:
-    return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")  # type: ignore[return-value]  # noqa: SIM115
+def open_plain(path: str) -> IO[bytes]:
+    """The bytes of a file, unpacked where it ends in .gz."""
+    return cast(IO[bytes], gzip.open(path)) if path.endswith(".gz") else Path(path).open("rb")
 
 
 def scan(place: str) -> Scan:
-    """Read a file's bytes once. A truncated or damaged gzip is an error here: DuckDB would read half of it in silence."""
+    """Read a file's bytes once. A gzip cut short is an error here: DuckDB would read half of it in silence."""
     digest = hashlib.sha256()
     lines = returns = pairs = 0
     quotes, last = False, b""
     try:
-        with _open_plain(place) as stream:
+        with open_plain(place) as stream:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
                 lines += chunk.count(b"\n")
@@ -164,9 +165,3 @@ def scan(place: str) -> Scan:
         raise FileUnreadableError(f"{place}: cannot be read: {problem.strerror or problem}") from problem
     uniform = returns == 0 or returns == pairs == lines
     return Scan(digest.hexdigest()[:32], lines + (last not in (b"\n", b"")), quotes, uniform, last == b"")
-
-
-def only_new(found: Sequence[Arrival], tried: Iterable[tuple[str, int, int]]) -> list[Arrival]:
-    """The files not among (place, size, modified_ns) of those already loaded."""
-    known = set(tried)
-    return [file for file in found if (file.place, file.size, file.modified_ns) not in known]

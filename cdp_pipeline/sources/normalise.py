@@ -105,7 +105,8 @@ _SIGNED = f"regexp_replace(regexp_replace({_BARE}, '^\\((.*)\\)$', '-\\1'), '^([
 def amount_as_written(x: str) -> str:
     """SQL that turns such a text into one that casts; a single comma before three digits parts thousands."""
     bare = _SIGNED.format(x=x)
-    return f"""CASE WHEN regexp_full_match({bare}, '[+-]?\\d{{1,3}}(,\\d{{3}})+(\\.\\d*)?') THEN replace({bare}, ',', '')
+    return f"""CASE
+        WHEN regexp_full_match({bare}, '[+-]?\\d{{1,3}}(,\\d{{3}})+(\\.\\d*)?') THEN replace({bare}, ',', '')
         WHEN regexp_full_match({bare}, '[+-]?\\d{{1,3}}(\\.\\d{{3}})+,\\d*|[+-]?\\d{{1,3}}(\\.\\d{{3}}){{2,}}')
           THEN replace(replace({bare}, '.', ''), ',', '.')
         WHEN regexp_full_match({bare}, '[+-]?\\d*,\\d+') THEN replace({bare}, ',', '.')

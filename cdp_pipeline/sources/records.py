@@ -1,4 +1,4 @@
-"""Text files split into records one by one, each with its bytes as received: slow, exact, and never stopped by a bad row.
+"""Text files split into records one by one, each as it was received: slow, exact, never stopped by a bad row.
 
 The fast way through a clean file is DuckDB's reader (reading.py); this one reads the files it refuses, and finds the
 original text of rows that broke their contract.
@@ -7,11 +7,12 @@ original text of rows that broke their contract.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from cdp_pipeline.sources.files import open_plain
 
 # A quote left open swallows everything after it; past this many lines its first line is taken for broken instead.
 _LONGEST_RECORD = 200
@@ -32,12 +33,10 @@ class _OpenQuoteError(Exception):
 
 def _text_lines(path: str, encoding: str) -> Iterator[str]:
     """Lines with their ends; bytes that are not of the encoding become \\xNN and the line is reported as broken."""
-    opened = gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")  # noqa: SIM115
     name = "utf-8-sig" if encoding == "utf-8" else encoding
-    with opened as stream, io.TextIOWrapper(stream, name, errors="surrogateescape", newline="") as text:  # type: ignore[arg-type,type-var]
-        for line in text:
-            # newline="" also splits at a lone carriage return, as csv and DuckDB do.
-            yield line
+    with open_plain(path) as stream, io.TextIOWrapper(stream, name, errors="surrogateescape", newline="") as text:
+        # newline="" also splits at a lone carriage return, as csv and DuckDB do.
+        yield from text
 
 
 def visible(text: str) -> str:
