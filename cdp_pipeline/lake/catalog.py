@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _OPTIONS = "DATA_INLINING_ROW_LIMIT 1000, OVERRIDE_DATA_PATH true"
 _SETTINGS = {"ducklake_max_retry_count": 100, "ducklake_retry_wait_ms": 20}
 PATIENCE = 600.0
+# Where DuckDB shows the catalog's own tables.
+META = "__ducklake_metadata_lake"
 
 
 class Catalog(Protocol):

@@ -12,7 +12,8 @@ import duckdb
 import ibis
 from ibis.backends.sql.datatypes import DuckDBType
 
-from cdp_pipeline.lake.catalog import Catalog, identifier, locate
+from cdp_pipeline.lake.catalog import META, Catalog, identifier, locate
+from cdp_pipeline.lake.changes import changes
 from cdp_pipeline.lake.columns import fitted
 from cdp_pipeline.lake.engines import DuckDBEngine, Engine
 from cdp_pipeline.lake.erase import Predicate, erase, traces
@@ -20,11 +21,9 @@ from cdp_pipeline.lake.errors import LakeReadOnlyError, LakeVersionError, TableM
 from cdp_pipeline.lake.instances import borrowed
 from cdp_pipeline.lake.maintenance import Maintained, maintain
 from cdp_pipeline.lake.publish import Mirror, Note, Published, Upsert, publish
-from cdp_pipeline.lake.schema import steps
+from cdp_pipeline.lake.schema import emptied, steps
 from cdp_pipeline.lake.table import Table
 from cdp_pipeline.spec.project import LakeLocation
-
-_META = "__ducklake_metadata_lake"
 
 
 class LakeView:
@@ -55,15 +54,14 @@ class LakeView:
         """A declared table with its declared columns; empty where it is not published yet."""
         if not self.exists(table.name):
             return ibis.memtable(table.schema.to_pyarrow().empty_table(), schema=table.schema)
-        return fitted(self.table(table.name), table.schema)
+        rows = self.table(table.name)
+        return fitted(rows.drop(*emptied(table, rows.schema())), table.schema)
 
     def changes(self, name: str, since: int, until: int | None = None) -> ibis.Table:
         """What changed after snapshot `since`, up to and with `until` (default: the pinned one).
 
         Columns `_snapshot` and `_change` (insert, delete, update_preimage, update_postimage), then the table's own.
         """
-        from cdp_pipeline.lake.changes import changes
-
         return changes(self, name, since, self._version(name) if until is None else until)
 
     def _version(self, name: str) -> int:
@@ -76,7 +74,7 @@ class LakeView:
     def table_id(self, name: str, version: int) -> int | None:
         schema, table = name.split(".")
         row = self.connection.execute(
-            f"""SELECT t.table_id FROM {_META}.ducklake_table t JOIN {_META}.ducklake_schema s USING (schema_id)
+            f"""SELECT t.table_id FROM {META}.ducklake_table t JOIN {META}.ducklake_schema s USING (schema_id)
                 WHERE s.schema_name = ? AND t.table_name = ? AND t.begin_snapshot <= ?
                   AND coalesce(t.end_snapshot > ?, true)""",
             [schema, table, version, version],
@@ -90,7 +88,7 @@ class LakeView:
 
     def latest(self) -> int:
         """The newest snapshot of the lake, whoever made it."""
-        row = self.connection.execute(f"SELECT max(snapshot_id) FROM {_META}.ducklake_snapshot").fetchone()
+        row = self.connection.execute(f"SELECT max(snapshot_id) FROM {META}.ducklake_snapshot").fetchone()
         assert row is not None
         return row[0]
 
@@ -116,13 +114,13 @@ class Lake(LakeView):
     def as_of(self, when: datetime | int) -> LakeView:
         """The lake as it was at a snapshot, or at a moment (aware)."""
         if isinstance(when, datetime):
-            query = f"SELECT max(snapshot_id) FROM {_META}.ducklake_snapshot WHERE snapshot_time::TIMESTAMPTZ <= ?"
+            query = f"SELECT max(snapshot_id) FROM {META}.ducklake_snapshot WHERE snapshot_time::TIMESTAMPTZ <= ?"
         else:
-            query = f"SELECT max(snapshot_id) FROM {_META}.ducklake_snapshot WHERE snapshot_id = ?"
+            query = f"SELECT max(snapshot_id) FROM {META}.ducklake_snapshot WHERE snapshot_id = ?"
         row = self.connection.execute(query, [when]).fetchone()
         if row is None or row[0] is None:
             first, last = self.connection.execute(
-                f"SELECT min(snapshot_id), max(snapshot_id) FROM {_META}.ducklake_snapshot"
+                f"SELECT min(snapshot_id), max(snapshot_id) FROM {META}.ducklake_snapshot"
             ).fetchall()[0]
             raise LakeVersionError(f"The lake has nothing as of {when}; it remembers snapshots {first} to {last}.")
         return LakeView(self.connection, self.engine, row[0])
@@ -174,7 +172,7 @@ class Lake(LakeView):
         """Whether anybody changed the table after a snapshot."""
         table_id = self.table_id(name, self.latest())
         return table_id is not None and self._any(
-            f"SELECT 1 FROM {_META}.ducklake_snapshot_changes WHERE snapshot_id > {since} AND "
+            f"SELECT 1 FROM {META}.ducklake_snapshot_changes WHERE snapshot_id > {since} AND "
             f"(regexp_matches(changes_made, ':{table_id}(,|$)') OR contains(changes_made, ?)) LIMIT 1",
             ["created_table:" + identifier(*name.split("."))],
         )
@@ -182,7 +180,7 @@ class Lake(LakeView):
     def committed(self, key: str, since: int) -> int | None:
         """The snapshot that carries this publish's key."""
         row = self.connection.execute(
-            f"SELECT max(snapshot_id) FROM {_META}.ducklake_snapshot_changes WHERE snapshot_id > ? "
+            f"SELECT max(snapshot_id) FROM {META}.ducklake_snapshot_changes WHERE snapshot_id > ? "
             "AND contains(commit_extra_info, ?)",
             [since, key],
         ).fetchone()

@@ -18,7 +18,7 @@ import pyarrow as pa
 from cdp_pipeline.lake.catalog import identifier, literal
 from cdp_pipeline.lake.columns import fitted, require_columns, stored_type
 from cdp_pipeline.lake.errors import DuplicateKeyError, LakeBusyError, LakeFullError, RowsError
-from cdp_pipeline.lake.schema import grow
+from cdp_pipeline.lake.schema import emptied, grow
 from cdp_pipeline.lake.table import Table
 
 if TYPE_CHECKING:
@@ -192,9 +192,10 @@ def _compare(lake: Lake, write: Mirror | Upsert, staged: str, rows: int, tempora
         return _Change(write, staged, None, Counts(rows, rows, 0, 0), base)
     stored = lake.stored(table.name, base)
     names = list(table.columns)
+    lost = emptied(table, stored)
     kept = ", ".join(
         f"CAST({identifier(name)} AS {stored_type(type)}) AS {identifier(name)}"
-        if name in stored
+        if name in stored and name not in lost
         else f"CAST(NULL AS {stored_type(type)}) AS {identifier(name)}"
         for name, type in table.schema.items()
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -26,30 +29,33 @@ def query_lake(lake: Lake, query: str, as_of: datetime | None = None) -> tuple[l
             statements = connection.extract_statements(query)
             if len(statements) != 1 or statements[0].type not in READING:
                 raise QueryError("cdp sql reads: give exactly one SELECT, DESCRIBE, SHOW or EXPLAIN.")
-            connection.execute("USE lake")
-            if as_of is not None:
-                _as_of(connection, view)
-            cursor = connection.execute(query)
-            return [column[0] for column in cursor.description or []], cursor.fetchall()
+            with _catalog_of(connection, view, as_of is not None) as catalog:
+                connection.execute(f"USE {catalog}")
+                cursor = connection.execute(query)
+                return [column[0] for column in cursor.description or []], cursor.fetchall()
         except duckdb.Error as error:
             raise QueryError(str(error)) from error
 
 
-def _as_of(connection: duckdb.DuckDBPyConnection, view: LakeView) -> None:
-    """Views of the past under the tables' own names, in a database of memory that is looked into first."""
-    connection.execute("ATTACH ':memory:' AS past")
+@contextmanager
+def _catalog_of(connection: duckdb.DuckDBPyConnection, view: LakeView, is_past: bool) -> Iterator[str]:
+    """The lake itself, or a catalog of views that show its tables, under their own names, as they were."""
+    if not is_past:
+        yield "lake"
+        return
+    past = f"past_{uuid.uuid4().hex}"
+    connection.execute(f"ATTACH ':memory:' AS {past}")
     try:
         names = connection.execute(
-            "SELECT table_schema || '.' || table_name FROM information_schema.tables WHERE table_catalog = 'lake'"
+            "SELECT table_schema, table_name FROM information_schema.tables WHERE table_catalog = 'lake'"
         ).fetchall()
-        for (name,) in names:
+        for schema, table in names:
+            name = f"{schema}.{table}"
             if view.exists(name):
-                schema, table = name.split(".")
-                connection.execute(f'CREATE SCHEMA IF NOT EXISTS past."{schema}"')
-                version = view.at(name, view.snapshot)
-                connection.execute(f'CREATE VIEW past."{schema}"."{table}" AS SELECT * FROM {version}')
-        connection.execute("USE past")
-    except duckdb.Error:
+                connection.execute(f'CREATE SCHEMA IF NOT EXISTS {past}."{schema}"')
+                was = view.at(name, view.snapshot)
+                connection.execute(f'CREATE VIEW {past}."{schema}"."{table}" AS SELECT * FROM {was}')
+        yield past
+    finally:
         connection.execute("USE memory")
-        connection.execute("DETACH past")
-        raise
+        connection.execute(f"DETACH {past}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import duckdb
 import ibis
 import ibis.expr.datatypes as dt
@@ -23,39 +25,54 @@ def grow(connection: duckdb.DuckDBPyConnection, table: Table, stored: ibis.Schem
             month_of = identifier(table.month_of)
             connection.execute(f"ALTER TABLE {target} SET PARTITIONED BY (year({month_of}), month({month_of}))")
         return
-    for statement in steps(table, stored):
-        connection.execute(statement)
+    for step in steps(table, stored):
+        connection.execute(step.statement)
 
 
-def steps(table: Table, stored: ibis.Schema) -> list[str]:
-    """The ALTER statements between what is stored and what is declared; an error where values would be lost."""
+@dataclass(frozen=True)
+class Step:
+    """One ALTER on the way from what is stored to what is declared, and whether it empties its column."""
+
+    column: str
+    statement: str
+    empties: bool = False
+
+
+def emptied(table: Table, stored: ibis.Schema) -> set[str]:
+    """The columns whose stored values do not count any more, because their type was declared anew."""
+    return {step.column for step in steps(table, stored) if step.empties}
+
+
+def steps(table: Table, stored: ibis.Schema) -> list[Step]:
+    """What leads from what is stored to what is declared; an error where values would be lost."""
     alter = f"ALTER TABLE {identifier('lake', *table.name.split('.'))}"
-    found: list[str] = []
+    found: list[Step] = []
     for name, type in table.schema.items():
         if name not in stored:
-            found.append(f"{alter} ADD COLUMN {identifier(name)} {stored_type(type)}")
+            found.append(Step(name, f"{alter} ADD COLUMN {identifier(name)} {stored_type(type)}"))
         else:
             found.extend(_column_steps(alter, table, (name,), stored[name], type))
     return found
 
 
-def _column_steps(alter: str, table: Table, path: tuple[str, ...], old: dt.DataType, new: dt.DataType) -> list[str]:
+def _column_steps(alter: str, table: Table, path: tuple[str, ...], old: dt.DataType, new: dt.DataType) -> list[Step]:
+    column, sql_path, sql_type = path[0], identifier(*path), stored_type(new)
     if same(old, new):
         return []
     if isinstance(old, dt.Struct) and isinstance(new, dt.Struct):
         found = []
         for name, type in new.fields.items():
             if name not in old.names:
-                found.append(f"{alter} ADD COLUMN {identifier(*path, name)} {stored_type(type)}")
+                found.append(Step(column, f"{alter} ADD COLUMN {identifier(*path, name)} {stored_type(type)}"))
             else:
                 found.extend(_column_steps(alter, table, (*path, name), old.fields[name], type))
         return found
     if _widens(old, new):
-        return [f"{alter} ALTER COLUMN {identifier(*path)} SET DATA TYPE {stored_type(new)}"]
-    if table.derived and path[0] not in table.key:
+        return [Step(column, f"{alter} ALTER COLUMN {sql_path} SET DATA TYPE {sql_type}")]
+    if table.derived and column not in table.key:
         return [
-            f"{alter} DROP COLUMN {identifier(*path)}",
-            f"{alter} ADD COLUMN {identifier(*path)} {stored_type(new)}",
+            Step(column, f"{alter} DROP COLUMN {sql_path}", empties=True),
+            Step(column, f"{alter} ADD COLUMN {sql_path} {sql_type}"),
         ]
     raise SchemaChangeError(
         f"{table.name}.{'.'.join(path)}: stored as {old} but now declared {new}, which would lose values. "
