@@ -70,11 +70,10 @@ def _contacts(today: Today, who: Numbers, again: bool) -> None:
     created = people.joined[who] + today.day.since_1970 - day
     company = people.company[who]
     path = f"crm_contacts/{today.day.date.isoformat()}.csv.gz"
-    for kind, rate, chosen in (
-        ("typo", TYPO_SHARE, typo & has_email),
-        ("nickname", 0.7 if again else NICKNAME_SHARE, nickname),
-    ):
-        today.files.dirt.add(kind, "crm_contacts", path, rate, int(chosen.sum()))
+    ledger = today.files.dirt
+    ledger.add("typo", "crm_contacts", path, TYPO_SHARE, int((typo & has_email).sum()))
+    if not again:
+        ledger.add("nickname", "crm_contacts", path, NICKNAME_SHARE, int(nickname.sum()))
     today.files.emit(
         "crm_contacts",
         {
@@ -164,7 +163,7 @@ def permit(today: Today, who: Numbers, subject: str, permissions: Numbers) -> No
             **details,
             "consent_id": today.numbered("D", rows),
             "event": pick(["consent_withdrawn", "consent_granted"], granted.astype(int)),
-            "at": today.moments(who),
+            "happened_at": today.moments(who),
             "subject": constant(subject, rows),
             "granted": pick(["false", "true"], granted.astype(int)),
             "wording": pick(["2024-05", "2026-01"], np.full(rows, int(today.day.date.year >= 2026))),

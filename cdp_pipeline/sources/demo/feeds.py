@@ -127,9 +127,9 @@ FEEDS = {
             dirt={"placeholder_phone": 0.02, "email_variant": 0.05},
         ),
         Feed(
-            "tickets", "tickets/{day}.parquet", "ticket_id", "at",
+            "tickets", "tickets/{day}.parquet", "ticket_id", "happened_at",
             _columns(
-                "ticket_id event at customer_id email phone contact_channel topic priority csat agent_minutes"
+                "ticket_id event happened_at customer_id email phone contact_channel topic priority csat agent_minutes"
             ),
             dirt={
                 "missing_key": 0.001, "duplicate": 0.003, "late": 0.005, "placeholder_phone": 0.03,
@@ -153,13 +153,13 @@ FEEDS = {
             bare=frozenset({"battery"}),
         ),
         Feed(
-            "messages", "messages/{day}.parquet", "message_id", "at",
-            _columns("message_id event at medium campaign customer_id email phone arm"),
+            "messages", "messages/{day}.parquet", "message_id", "happened_at",
+            _columns("message_id event happened_at medium campaign customer_id email phone arm"),
             dirt={"duplicate": 0.001, "late": 0.002},
         ),
         Feed(
-            "consents", "consents/{day}.csv", "consent_id", "at",
-            _columns("consent_id event at email phone subject granted wording"),
+            "consents", "consents/{day}.csv", "consent_id", "happened_at",
+            _columns("consent_id event happened_at email phone subject granted wording"),
             dirt={"duplicate": 0.004, "email_variant": 0.05},
         ),
         Feed(

@@ -111,7 +111,7 @@ def _emit(
     details: dict[str, Text], mask: Numbers, arm: str | None,
 ) -> None:  # fmt: skip
     rows = len(who)
-    columns = details | {"message_id": numbers, "at": at}
+    columns = details | {"message_id": numbers, "happened_at": at}
     words = {"event": event, "medium": medium, "campaign": campaign} | ({"arm": arm} if arm else {})
     today.files.emit("messages", columns | {name: constant(word, rows) for name, word in words.items()}, who, mask)
 

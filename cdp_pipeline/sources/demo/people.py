@@ -152,7 +152,7 @@ class People:
 
         buying = rng.gamma(1.1, 0.016, n).clip(0.0005, 0.25)
         self.buying[who] = np.where(known, buying, 0)
-        self.browsing[who] = np.where(known, 0.05 + 6.0 * buying * rng.gamma(3, 1 / 3, n), 0.3)
+        self.browsing[who] = np.where(known, 0.08 + 9.0 * buying * rng.gamma(3, 1 / 3, n), 0.3)
         self.store_share[who] = np.select(
             [kind == STORE, kind == GUEST], [np.ones(n), np.zeros(n)], rng.beta(0.7, 1.6, n)
         )
