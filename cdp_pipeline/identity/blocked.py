@@ -60,7 +60,7 @@ def blocked_why(identifier: str, values: pa.Array, blocked: Blocked) -> pa.Array
     if not rules:
         return why
     for pattern in own:
-        _match(identifier, pattern, pa.array([], pa.string()))
+        _match(identifier, pattern, pa.array([""]))  # alone, so that a mistake is named and not the whole list
     # One pass finds the few that match at all; only those are told apart.
     hit = pc.fill_null(_match(identifier, "|".join(f"(?:{pattern})" for pattern in rules), values), False)
     if not pc.any(hit).as_py():

@@ -75,8 +75,9 @@ def read_graph(edges: pa.Table, seen: pa.Table, project: Project, now: datetime)
     type_of = codes(identifiers["type"], types)
     priority = np.array([spec.priority for spec in specs], np.int64)[type_of]
 
-    a = codes(identifier_keys(edges["type_a"], edges["value_a"]), keys)
-    b = codes(identifier_keys(edges["type_b"], edges["value_b"]), keys)
+    # Looking texts up is the dearest step: one look-up for both ends builds one hash table.
+    ends = [identifier_keys(edges[f"type_{end}"], edges[f"value_{end}"]) for end in ("a", "b")]
+    a, b = np.split(codes(pa.chunked_array(ends), keys), 2)
     source_names = sorted(project.sources)
     source = codes(edges["source"], pa.array(source_names, pa.string()))
     last_seen = microseconds(edges["last_seen"])

@@ -198,12 +198,12 @@ def _persons(graph: Graph, clusters: Clusters, before: _Before) -> _Persons:
 
     of = np.where(linking, id_of[clusters.of], -1)
     count = len(before.ids) + len(minted)
-    alive, lived = np.zeros(count, bool), np.zeros(count, bool)
+    alive, lived = np.zeros(count + 1, bool), np.zeros(count + 1, bool)  # the last place is for -1, nobody
     alive[of[of >= 0]] = True
     lived[before.person[before.person >= 0]] = True
     appeared, retired = np.flatnonzero(alive & ~lived), np.flatnonzero(lived & ~alive)
     absorbed_by = np.concatenate([before.absorbed_by, np.full(len(minted), -1, np.int64)])
-    absorbed_by[alive] = -1
+    absorbed_by[alive[:count]] = -1
     # Who is no more was absorbed by whoever has most of what was theirs.
     theirs = np.flatnonzero((before.person >= 0) & (of >= 0) & ~alive[before.person])
     absorbed, by = heaviest(before.person[theirs], of[theirs], weight[theirs])
@@ -302,7 +302,8 @@ def _changes(
     created = np.setdiff1d(persons.appeared, split)
     merged = persons.retired[persons.absorbed_by[persons.retired] >= 0]
 
-    join_cause, split_cause = _join_causes(graph, clusters, before), _split_causes(graph, before, persons, why)
+    join_cause = _join_causes(graph, clusters, before, merged)
+    split_cause = _split_causes(graph, before, persons, why)
     again = [id_ < len(before.ids) for id_ in created.tolist()]
     causes = ["seen again" if back else "first seen" for back in again]
     causes += [join_cause.get(id_, "their identifiers belong to others now") for id_ in merged.tolist()]
@@ -321,19 +322,18 @@ def _changes(
     )
 
 
-def _join_causes(graph: Graph, clusters: Clusters, before: _Before) -> dict[int, str]:
-    """For each old id: the strongest link that ties one of its identifiers to what was not its own. Without values."""
+def _join_causes(graph: Graph, clusters: Clusters, before: _Before, merged: np.ndarray) -> dict[int, str]:
+    """For each id merged away: the strongest link that ties what was theirs to what was not. Types only, no values."""
     import numpy as np
 
     ours = before.person[graph.a], before.person[graph.b]
-    linked = np.flatnonzero((clusters.edge_status == ACCEPTED) & (ours[0] != ours[1]))
-    types, sources = graph.edges["type_a"], graph.edges["source"]
+    linked = (clusters.edge_status == ACCEPTED) & (ours[0] != ours[1])
+    types, sources = (graph.edges["type_a"], graph.edges["type_b"]), graph.edges["source"]
     causes: dict[int, str] = {}
-    for edge in linked[np.maximum(ours[0], ours[1])[linked] >= 0].tolist():
+    for edge in np.flatnonzero(linked & (np.isin(ours[0], merged) | np.isin(ours[1], merged))).tolist():
+        words = f"{types[0][edge].as_py()} and {types[1][edge].as_py()} on one row of {sources[edge].as_py()}"
         for id_ in (int(ours[0][edge]), int(ours[1][edge])):
-            if id_ not in causes:
-                pair = f"{types[edge].as_py()} and {graph.edges['type_b'][edge].as_py()}"
-                causes[id_] = f"{pair} on one row of {sources[edge].as_py()}"
+            causes.setdefault(id_, words)
     return causes
 
 

@@ -1,0 +1,319 @@
+"""Who is who: against a plain union-find, and the promises that hold whatever the rows are."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cdp_pipeline.identity.ids import mint
+from cdp_pipeline.identity.people import Resolution, resolve
+from cdp_pipeline_tests.identity.shop import (
+    IDENTIFIERS,
+    NOW,
+    UNPROTECTED,
+    Row,
+    edges_table,
+    identifier,
+    moments,
+    pairs,
+    partition,
+    persons,
+    project,
+    resolved,
+    rows,
+    seen_table,
+)
+
+LIMITS = {"customer_id": 1, "email": 2, "anonymous_id": 3}
+BLOCKED = {("email", "test@example.com"), ("anonymous_id", "anonymous")}
+settings.register_profile("people", max_examples=80, deadline=None)
+settings.load_profile("people")
+
+
+def shared_by_hand(found: list[Row], above: int = 2) -> set[tuple[str, str]]:
+    customers: dict[tuple[str, str], set[str]] = {}
+    for pair in pairs(found):
+        for one, other in ((pair[:2], pair[2:4]), (pair[2:4], pair[:2])):
+            if other[0] == "customer_id" and one not in BLOCKED:
+                customers.setdefault(one, set()).add(other[1])
+    return {one for one, met in customers.items() if len(met) > above}
+
+
+def components_by_hand(ones: set[Any], joins: list[tuple[Any, Any]]) -> set[frozenset[Any]]:
+    group = {one: {one} for one in ones}
+    for a, b in joins:
+        if group[a] is not group[b]:
+            group[a] |= group[b]
+            for one in group[b]:
+                group[one] = group[a]
+    return {frozenset(members) for members in group.values()}
+
+
+@given(rows())
+def test_without_any_protection_people_are_the_connected_components(found: list[Row]) -> None:
+    by_hand = components_by_hand(set(moments(found)), [(pair[:2], pair[2:4]) for pair in pairs(found)])
+    assert partition(resolved(found, of=project(UNPROTECTED))) == by_hand
+
+
+@given(rows(most=30))
+def test_the_strongest_links_join_and_those_that_break_a_limit_are_refused(found: list[Row]) -> None:
+    result = resolved(found)
+    mute = BLOCKED | shared_by_hand(found)
+    group = {one: {one} for one in moments(found)}
+    joined_pairs: set[tuple[Any, Any]] = set()
+    strengths = []
+    for edge in result.edges.to_pylist():  # in the order in which the package took them
+        a, b = (edge["type_a"], edge["value_a"]), (edge["type_b"], edge["value_b"])
+        priorities = sorted(IDENTIFIERS[one[0]].priority for one in (a, b))
+        strengths.append((*priorities, edge["last_seen"]))
+        if a in mute or b in mute:
+            assert edge["status"] == "inactive"
+            continue
+        together = Counter(type_ for type_, _ in group[a] | group[b])
+        broken = [type_ for type_, bound in LIMITS.items() if together[type_] > bound]
+        if group[a] is group[b]:
+            assert edge["status"] == "redundant"
+        elif broken:
+            assert edge["status"] == ("refused_unique" if broken[0] == "customer_id" else "refused_limit")
+            assert f"at most {LIMITS[broken[0]]} {broken[0]}" in edge["why"]
+        else:
+            assert edge["status"] == "accepted"
+            joined_pairs.add((a, b))
+            group[a] |= group[b]
+            for one in group[b]:
+                group[one] = group[a]
+    assert strengths == sorted(strengths, reverse=True)
+    assert partition(result) == {frozenset(members) for one, members in group.items() if one not in BLOCKED}
+
+
+@given(rows(), st.randoms(use_true_random=False))
+def test_the_order_of_rows_changes_nothing_not_even_ids(found: list[Row], chance: random.Random) -> None:
+    shuffled = found.copy()
+    chance.shuffle(shuffled)
+    assert resolved(found) == resolved(shuffled)
+
+
+@given(rows(), rows())
+def test_a_second_run_on_the_same_rows_changes_nothing(early: list[Row], late: list[Row]) -> None:
+    before = resolved(early)
+    once = resolved([*early, *late], before)
+    again = resolved([*early, *late], once, now=NOW + timedelta(hours=1))
+    assert again.changes.num_rows == 0
+    assert (again.edges, again.identifiers, again.people) == (once.edges, once.identifiers, once.people)
+
+
+@given(rows(most=40))
+def test_no_person_exceeds_a_limit_and_no_blocked_or_shared_value_links(found: list[Row]) -> None:
+    result = resolved(found)
+    for group in partition(result):
+        held = Counter(type_ for type_, _ in group)
+        assert all(held[type_] <= bound for type_, bound in LIMITS.items())
+    status = {(row["type"], row["value"]): row["status"] for row in result.identifiers.to_pylist()}
+    assert {one for one, word in status.items() if word == "blocked"} == BLOCKED & set(status)
+    assert {one for one, word in status.items() if word == "shared"} == shared_by_hand(found)
+    for one, person in persons(result).items():
+        assert (person is None) == (status[one] == "blocked")
+        if status[one] == "shared":
+            assert frozenset({one}) in partition(result)
+
+
+def check_history(before: Resolution | None, after: Resolution) -> None:
+    """What holds between any two runs: ids are never lost, aliases lead to their end, changes tell the difference."""
+    people = {row["person_id"]: row for row in after.people.to_pylist()}
+    living = {id_ for id_, row in people.items() if row["identifiers"] > 0}
+    assert living == {person for person in persons(after).values() if person is not None}
+    assert len(people) == after.people.num_rows
+    for id_, row in people.items():
+        assert (row["merged_into"] is None) == (row["absorbed_by"] is None)
+        if id_ in living:
+            assert row["merged_into"] is None
+        step, visited = id_, set()
+        while people[step]["absorbed_by"] is not None:
+            assert step not in visited, "an alias leads in a circle"
+            visited.add(step)
+            step = people[step]["absorbed_by"]
+        assert row["merged_into"] in (None, step)
+    known = {} if before is None else {row["person_id"]: row for row in before.people.to_pylist()}
+    assert set(known) <= set(people)
+    lived = {id_ for id_, row in known.items() if row["identifiers"] > 0}
+    changes = after.changes.to_pylist()
+    assert len({(row["at"], row["change"], row["person_id"]) for row in changes}) == len(changes)
+    came = {row["person_id"] for row in changes if row["change"] in ("created", "split")}
+    went = {row["person_id"] for row in changes if row["change"] == "merged"}
+    assert came == living - lived
+    assert went == {id_ for id_ in lived - living if people[id_]["merged_into"] is not None}
+    for row in changes:
+        assert (row["other_person_id"] is None) == (row["change"] == "created")
+        assert row["cause"]
+
+
+_RULES = [
+    IDENTIFIERS,
+    UNPROTECTED,
+    {**IDENTIFIERS, "email": identifier("email", priority=500, blocked={"values": ["ann@example.com"]})},
+]
+
+
+@given(st.lists(st.tuples(rows(most=8), st.sampled_from(_RULES)), min_size=2, max_size=5))
+def test_ids_survive_whatever_comes_goes_or_changes_its_rules(runs: list[tuple[list[Row], Any]]) -> None:
+    before = None
+    kept: list[Row] = []
+    for batch, rules in runs:
+        kept = [*kept[-6:], *batch]  # older rows are withdrawn, so links and identifiers vanish as well as appear
+        after = resolved(kept, before, of=project(rules))
+        check_history(before, after)
+        before = after
+
+
+@given(rows(), rows(most=5))
+def test_growth_keeps_the_id_of_the_heaviest_part(early: list[Row], late: list[Row]) -> None:
+    before = resolved(early, of=project(UNPROTECTED))
+    after = resolved([*early, *late], before, of=project(UNPROTECTED))
+    assert all(row["change"] != "split" for row in after.changes.to_pylist())
+    had, created_at = persons(before), {r["person_id"]: r["created_at"] for r in before.people.to_pylist()}
+    for group in partition(after):
+        weight: Counter[str] = Counter()
+        for one in group:
+            if had.get(one):
+                weight[str(had[one])] += UNPROTECTED[one[0]].priority
+        if weight:
+            heaviest = min(weight, key=lambda id_: (-weight[id_], created_at[id_], id_))
+            assert {persons(after)[one] for one in group} == {heaviest}
+
+
+ANN = [Row("web", 1, 0, customer=1, mail="ann@example.com"), Row("web", 2, 0, customer=1, cookie="k1")]
+BOB = [Row("web", 3, 1, mail="bob@example.com", cookie="k2")]
+MEETING = [Row("till", 4, 2, customer=1, mail="bob@example.com")]
+
+
+def test_a_merge_that_is_undone_gives_both_their_old_ids_back() -> None:
+    apart = resolved([*ANN, *BOB])
+    ann, bob = persons(apart)["customer_id", "1"], persons(apart)["email", "bob@example.com"]
+    merged = resolved([*ANN, *BOB, *MEETING], apart)
+    assert set(persons(merged).values()) == {ann}
+    (change,) = merged.changes.to_pylist()
+    assert (change["change"], change["person_id"], change["other_person_id"]) == ("merged", bob, ann)
+    assert change["cause"] == "customer_id and email on one row of till"
+
+    split = resolved([*ANN, *BOB], merged)
+    assert persons(split) == persons(apart)
+    (change,) = split.changes.to_pylist()
+    assert (change["change"], change["person_id"], change["other_person_id"]) == ("split", bob, ann)
+    assert change["cause"] == "the link is no longer in the data"
+    assert split.people == apart.people
+
+
+def test_an_id_that_revives_takes_its_own_aliases_along() -> None:
+    late = [Row("web", 5, 3, cookie="k3")]
+    met = [Row("web", 6, 3, mail="bob@example.com", cookie="k3")]
+    apart = resolved([*ANN, *BOB, *late])
+    ann, bob, visitor = (
+        persons(apart)[one] for one in (("customer_id", "1"), ("email", "bob@example.com"), ("anonymous_id", "k3"))
+    )
+    bobs = resolved([*ANN, *BOB, *late, *met], apart)
+    everyones = resolved([*ANN, *BOB, *late, *met, *MEETING], bobs)
+    aliases = {row["person_id"]: row["merged_into"] for row in everyones.people.to_pylist()}
+    assert aliases == {ann: None, bob: ann, visitor: ann}
+    again = resolved([*ANN, *BOB, *late, *met], everyones)
+    assert {row["person_id"]: row["merged_into"] for row in again.people.to_pylist()} == {
+        ann: None,
+        bob: None,
+        visitor: bob,
+    }
+
+
+def test_a_split_names_the_rule_that_caused_it() -> None:
+    merged = resolved([*ANN, *BOB, *MEETING])
+    rules = {**IDENTIFIERS, "email": identifier("email", priority=500, limit=1)}
+    split = resolved([*ANN, *BOB, *MEETING], merged, of=project(rules))
+    causes = {row["change"]: row["cause"] for row in split.changes.to_pylist()}
+    assert causes == {"split": "a person has at most 1 email"}
+
+
+def test_a_tablet_shared_by_many_keeps_to_itself_and_frees_them_again_when_they_are_few() -> None:
+    visitors = [Row("web", number, 0, customer=number, cookie="tablet") for number in range(1, 6)]
+    result = resolved(visitors)
+    assert len(partition(result)) == 6
+    (tablet,) = [row for row in result.identifiers.to_pylist() if row["value"] == "tablet"]
+    assert (tablet["status"], tablet["why"]) == ("shared", "seen with 5 values of customer_id, more than 2")
+    kinds = {row["person_id"]: row["kind"] for row in result.people.to_pylist()}
+    assert kinds[tablet["person_id"]] == "anonymous"
+    few = resolved(visitors[:1], result)
+    assert partition(few) == {frozenset({("customer_id", "1"), ("anonymous_id", "tablet")})}
+
+
+def test_a_link_expires_unless_a_snapshot_still_states_it() -> None:
+    rules = {**IDENTIFIERS, "anonymous_id": identifier("anonymous_id", priority=100, expires="10 days", known=False)}
+    for source, groups, why in (("web", 2, "not seen for longer than 10 days"), ("crm", 1, None)):
+        result = resolved([Row(source, 1, 0, customer=1, cookie="k1")], of=project(rules))
+        assert len(partition(result)) == groups
+        assert result.edges["why"].to_pylist() == [why]
+    fresh = resolved([Row("web", 1, 0, customer=1, cookie="k1")], of=project(rules), now=NOW - timedelta(days=55))
+    assert len(partition(fresh)) == 1
+
+
+def test_people_known_by_cookies_only_are_anonymous_until_they_say_who_they_are() -> None:
+    visit = [Row("web", 1, 0, cookie="k1")]
+    before = resolved(visit)
+    assert before.people["kind"].to_pylist() == ["anonymous"]
+    after = resolved([*visit, Row("web", 2, 1, cookie="k1", customer=1)], before)
+    assert after.people["kind"].to_pylist() == ["known"]
+    assert after.people["person_id"] == before.people["person_id"]
+
+
+def test_a_blocked_person_is_gone_but_their_id_is_never_reused_and_comes_back() -> None:
+    found = [Row("web", 1, 0, mail="ann@example.com")]
+    before = resolved(found)
+    rules = {**IDENTIFIERS, "email": identifier("email", blocked={"values": ["Ann@Example.com"]})}
+    gone = resolved(found, before, of=project(rules))
+    assert gone.people["identifiers"].to_pylist() == [0]
+    back = resolved(found, gone)
+    assert back.people == before.people
+    assert back.changes["cause"].to_pylist() == ["seen again"]
+
+
+def test_ids_are_sortable_by_time_and_a_taken_one_is_made_anew() -> None:
+    import numpy as np
+
+    times = np.array([0, 10**15, 2 * 10**15, 2 * 10**15], np.int64)
+    hashes = np.array([2**64 - 1, 5, 7, 7], np.uint64)
+    ids = mint(times, hashes, set())
+    assert len(set(ids)) == 4 and all(len(id_) == 24 for id_ in ids)
+    assert ids[0] < ids[1] < min(ids[2:])
+    other = mint(times[:1], hashes[:1], {ids[0]})
+    assert other != ids[:1] and other == mint(times[:1], hashes[:1], {ids[0]})
+
+
+def test_nothing_seen_is_nobody() -> None:
+    result = resolved([])
+    assert result.people.num_rows == result.changes.num_rows == result.edges.num_rows == 0
+
+
+def test_tables_in_ibis_are_taken_like_tables_in_arrow() -> None:
+    import ibis
+
+    in_arrow = (edges_table(ANN), seen_table(ANN))
+    in_ibis = [ibis.memtable(table) for table in in_arrow]
+    assert resolve(*in_ibis, None, None, project(), NOW) == resolve(*in_arrow, None, None, project(), NOW)
+
+
+def test_the_declared_columns_are_the_columns() -> None:
+    from cdp_pipeline.identity.edges import EDGES
+    from cdp_pipeline.identity.people import CHANGES, IDENTIFIERS, PEOPLE
+
+    result = resolved([*ANN, *BOB])
+    found = (result.edges, result.identifiers, result.people, result.changes)
+    for declared, table in zip((EDGES, IDENTIFIERS, PEOPLE, CHANGES), found, strict=True):
+        assert table.schema.equals(declared.schema.to_pyarrow(), check_metadata=False), declared.name
+
+
+def test_all_evidence_is_kept_whatever_becomes_of_it() -> None:
+    found = [*ANN, *BOB, *MEETING, Row("web", 9, 0, mail="test@example.com", customer=1)]
+    key = ("type_a", "value_a", "type_b", "value_b", "source")
+    kept = {tuple(row[name] for name in key) for row in resolved(found).edges.to_pylist()}
+    assert kept == set(pairs(found))
