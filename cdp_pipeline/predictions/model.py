@@ -23,6 +23,8 @@ RHYTHM = ("_recency", "_times", "_since_first")
 NEW_DAYS, NEW_EVENTS = 30, 2
 """Seen for fewer days with fewer active ones: nothing personal can be said (measured AUC .58)."""
 PRIOR_WEIGHT = 20
+WORTH_THREADS = 50_000
+"""Rows below which threads cost more than they bring: they spin while others use the cores."""
 RECIPE = "logistic+trees+rhythm/1"
 """Part of every version id: raise it when training changes, so that models are trained anew."""
 
@@ -135,7 +137,11 @@ class Model:
 
     def probability(self, values: np.ndarray) -> np.ndarray:
         """Of rows as `inputs` makes them."""
-        blend = (self.linear.probability(values) + self.trees.predict_proba(values)[:, 1]) / 2
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(None if len(values) >= WORTH_THREADS else 1):
+            grown = self.trees.predict_proba(values)[:, 1]
+        blend = (self.linear.probability(values) + grown) / 2
         return _sigmoid(self.slope * _log_odds(blend) + self.shift)
 
 

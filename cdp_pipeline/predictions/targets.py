@@ -10,6 +10,8 @@ from datetime import date
 
 import ibis
 
+from cdp_pipeline.profile.timeline import event_scope
+from cdp_pipeline.spec import expressions
 from cdp_pipeline.spec.prediction import Prediction
 
 
@@ -19,9 +21,6 @@ def target_events(timeline: ibis.Table, prediction: Prediction) -> ibis.Table:
     found = timeline.filter(timeline.person_id.notnull() & timeline.event.isin(list(target.event)))
     if target.when is None:
         return found
-    from cdp_pipeline.profile.timeline import event_scope
-    from cdp_pipeline.spec import expressions
-
     return found.filter(expressions.compile(target.when, event_scope(found)))
 
 
