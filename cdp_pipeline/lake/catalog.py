@@ -23,8 +23,10 @@ from cdp_pipeline.spec.project import LakeLocation
 if TYPE_CHECKING:
     import psycopg
 
+# No inlining of small commits into the catalog: it keeps structs and lists as text and cannot read every text back
+# (a field with a quote and a backslash makes the whole table unreadable), and is no quicker on SQLite.
+_OPTIONS = "DATA_INLINING_ROW_LIMIT 0, OVERRIDE_DATA_PATH true"
 # Measured: with them four writers never see "database is locked" under the lock below, and readers never at all.
-_OPTIONS = "DATA_INLINING_ROW_LIMIT 1000, OVERRIDE_DATA_PATH true"
 _SETTINGS = {"ducklake_max_retry_count": 100, "ducklake_retry_wait_ms": 20}
 PATIENCE = 600.0
 # Where DuckDB shows the catalog's own tables.

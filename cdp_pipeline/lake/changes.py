@@ -1,4 +1,4 @@
-"""The change feed of a published table. Feeds end with their snapshots: keep what must last as rows of its own."""
+"""What changed in a published table between two snapshots. What must outlast its snapshots is kept as rows."""
 
 from __future__ import annotations
 
@@ -6,32 +6,44 @@ from typing import TYPE_CHECKING
 
 import ibis
 
-from cdp_pipeline.lake.catalog import META, literal
+from cdp_pipeline.lake.catalog import META
+from cdp_pipeline.lake.columns import fitted
 from cdp_pipeline.lake.errors import LakeVersionError, TableMissingError
+from cdp_pipeline.lake.schema import emptied
+from cdp_pipeline.lake.table import Column, Table
 
 if TYPE_CHECKING:
     from cdp_pipeline.lake.lake import LakeView
 
 
 def changes(view: LakeView, name: str, since: int, until: int) -> ibis.Table:
-    """Rows inserted, updated (before and after) and deleted in the snapshots after `since` up to `until`."""
-    schema, table = name.split(".")
-    table_id = view.table_id(name, until)
-    if table_id is None:
+    """The rows that came (`_change` = insert) and went (delete); a row that became another one is both.
+
+    Compares the two snapshots. DuckLake's own feed is not used, because it reports rows that were gone long before
+    as deleted once the last living rows of their file are deleted.
+    """
+    new = view.engine.read(name, until) if view.table_id(name, until) is not None else None
+    if new is None:
         raise TableMissingError(f"{name}: not published yet as of snapshot {until}.")
-    [[remembered, created]] = view.connection.execute(
-        f"""SELECT (SELECT min(snapshot_id) FROM {META}.ducklake_snapshot),
-                   (SELECT min(begin_snapshot) FROM {META}.ducklake_table WHERE table_id = {table_id})"""
-    ).fetchall()
-    if since + 1 < remembered and created < remembered:
+    old = _before(view, name, since, until, new.schema())
+    came = new.difference(old, distinct=False).mutate(_change=ibis.literal("insert"))
+    went = old.difference(new, distinct=False).mutate(_change=ibis.literal("delete"))
+    return ibis.union(came, went)
+
+
+def _before(view: LakeView, name: str, since: int, until: int, schema: ibis.Schema) -> ibis.Table:
+    begin, remembered = view.connection.execute(
+        f"""SELECT (SELECT min(begin_snapshot) FROM {META}.ducklake_table WHERE table_id = ?),
+                   EXISTS (FROM {META}.ducklake_snapshot WHERE snapshot_id = ?)""",
+        [view.table_id(name, until), since],
+    ).fetchall()[0]
+    if begin > since:
+        return ibis.memtable(schema.to_pyarrow().empty_table(), schema=schema)
+    if not remembered:
         raise LakeVersionError(
-            f"{name}: the changes since snapshot {since} are forgotten; the lake remembers snapshot {remembered} on. "
-            "Compare the whole tables instead, or keep snapshots longer (project: retention.snapshots)."
+            f"{name}: the lake has no snapshot {since} (any more), so what changed since is unknown. Take the whole "
+            "table, or keep snapshots longer (project: retention.snapshots)."
         )
-    # The feed of one snapshot more, filtered away again, where nothing is asked for: it still has the columns.
-    first = min(max(since + 1, created, remembered), until)
-    return view.engine.local.sql(
-        f"""SELECT snapshot_id AS _snapshot, change_type AS _change, * EXCLUDE (snapshot_id, change_type, rowid)
-            FROM ducklake_table_changes('lake', {literal(schema)}, {literal(table)}, {first}, {until})
-            WHERE snapshot_id > {since}"""
-    )
+    old = view.engine.read(name, since)
+    now = Table(name, "", {column: Column(str(type)) for column, type in schema.items()}, key=(), derived=True)
+    return fitted(old.drop(*emptied(now, old.schema())), schema)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import ibis
 
 from cdp_pipeline.lake.catalog import identifier, literal
-from cdp_pipeline.lake.maintenance import call, flush
+from cdp_pipeline.lake.maintenance import call
 
 if TYPE_CHECKING:
     from cdp_pipeline.lake.lake import Lake
@@ -22,7 +22,6 @@ def erase(lake: Lake, what: Mapping[str, Predicate]) -> dict[str, int]:
     """Delete, then rewrite every file and forget every snapshot that held the rows; run it again if it is killed."""
     with lake.catalog.alone():
         erased = _delete(lake, what)
-        flush(lake)
         call(lake, "ducklake_rewrite_data_files('lake', delete_threshold => 0)")
         [[latest]] = lake.connection.execute("SELECT max(snapshot_id) FROM lake.snapshots()").fetchall()
         older = lake.connection.execute(
@@ -33,7 +32,7 @@ def erase(lake: Lake, what: Mapping[str, Predicate]) -> dict[str, int]:
             call(lake, f"ducklake_expire_snapshots('lake', versions => [{versions}])")
         call(lake, "ducklake_cleanup_old_files('lake', cleanup_all => true)")
         call(lake, "ducklake_delete_orphaned_files('lake', cleanup_all => true)")
-        # Deleted catalog rows (inlined values, minima and maxima of columns) stay in free pages until then.
+        # Deleted catalog rows (minima and maxima of columns) stay in free pages until then.
         lake.catalog.vacuum()
     return erased
 

@@ -58,9 +58,9 @@ class LakeView:
         return fitted(rows.drop(*emptied(table, rows.schema())), table.schema)
 
     def changes(self, name: str, since: int, until: int | None = None) -> ibis.Table:
-        """What changed after snapshot `since`, up to and with `until` (default: the pinned one).
+        """The rows that came and went between snapshots `since` and `until` (default: what this lake reads).
 
-        Columns `_snapshot` and `_change` (insert, delete, update_preimage, update_postimage), then the table's own.
+        The table's columns and `_change`: insert or delete; a row that became another one is both.
         """
         return changes(self, name, since, self._version(name) if until is None else until)
 

@@ -32,7 +32,6 @@ class Maintained:
 def maintain(lake: Lake, now: datetime, keep: timedelta) -> Maintained:
     """Every step leaves a sound lake, so that being killed half way costs only the rest."""
     with lake.catalog.alone():
-        flush(lake)
         rewritten = call(lake, f"ducklake_rewrite_data_files('lake', delete_threshold => {DELETED})")
         merged = call(lake, "ducklake_merge_adjacent_files('lake')")
         forgotten = call(lake, f"ducklake_expire_snapshots('lake', older_than => {_moment(now - keep)})")
@@ -42,11 +41,6 @@ def maintain(lake: Lake, now: datetime, keep: timedelta) -> Maintained:
         lake.catalog.vacuum()
     _remove_spill_of_the_dead(lake)
     return Maintained(forgotten, rewritten + merged, removed, orphans)
-
-
-def flush(lake: Lake) -> None:
-    """Write rows that small commits left in the catalog to files."""
-    call(lake, "ducklake_flush_inlined_data('lake')")
 
 
 def call(lake: Lake, function: str) -> int:
