@@ -158,9 +158,8 @@ def _spellings(type_: str, written: str, project: Project) -> list[str]:
 
 
 def _nearest(identifiers: ibis.Table, value: str) -> str:
-    far = max(2, len(value) // 4)
     distance = identifiers["value"].levenshtein(value)
-    near = identifiers.mutate(distance=distance).filter(ibis._["distance"] <= far)
+    near = identifiers.mutate(distance=distance).filter(ibis._["distance"] <= 2)
     rows = near.order_by("distance", "value").limit(3).to_pyarrow().to_pylist()
     return ", nearest: " + ", ".join(f"{row['type']}:{row['value']}" for row in rows) if rows else ""
 
