@@ -1,0 +1,176 @@
+"""Which value wins, for every rule, against sorting a person's values in plain Python."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import ibis
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cdp_pipeline.profile.customers import PROVENANCE, customers, customers_table, provenance
+from cdp_pipeline.spec.attribute import Attribute
+from cdp_pipeline_tests.identity.shop import Row, attribute, ibis_tables, persons, project, resolved
+
+SOURCES = ["crm", "web", "till"]  # most trusted first
+RULES = ["most_recent", "first", "source_priority", "most_frequent", "longest", "min", "max"]
+
+
+def _from_all(column: str) -> list[dict[str, str]]:
+    return [{"source": name, "column": column} for name in SOURCES]
+
+
+ATTRIBUTES: dict[str, Attribute] = (
+    {f"name_{rule}": attribute(f"name_{rule}", survivorship=rule, sources=_from_all("name")) for rule in RULES}
+    | {f"points_{rule}": attribute(f"points_{rule}", survivorship=rule, sources=_from_all("points")) for rule in RULES}
+    | {f"agrees_{rule}": attribute(f"agrees_{rule}", survivorship=rule, sources=_from_all("agrees"))
+       for rule in ("any", "all", "most_restrictive")}
+    | {"paid_sum": attribute("paid_sum", survivorship="sum", sources=_from_all("paid")),
+       "points_sum": attribute("points_sum", survivorship="sum", sources=_from_all("points")),
+       "names": attribute("names", survivorship="union", sources=_from_all("name")),
+       "last_seen": attribute("last_seen", survivorship="max", sources=_from_all("at"))}
+)  # fmt: skip
+COLUMN = {name: one.sources[0].column for name, one in ATTRIBUTES.items()}
+
+
+@st.composite
+def _rows(draw: st.DrawFn) -> list[Row]:
+    found = draw(
+        st.lists(
+            st.builds(
+                Row, source=st.sampled_from(SOURCES), record=st.just(0), day=st.integers(0, 3),
+                customer=st.none() | st.integers(1, 8), cookie=st.none() | st.sampled_from(["k1", "anonymous"]),
+                name=st.none() | st.sampled_from(["Ann", "Anne", "Bo", "Annie Lee"]),
+                paid=st.none() | st.sampled_from([Decimal("0.1000"), Decimal("-2.5000"), Decimal("10.0000")]),
+                points=st.none() | st.sampled_from([3, 20, 100]), agrees=st.none() | st.booleans(),
+                until=st.none() | st.just(5),
+            ),
+            max_size=90,
+        )
+    )  # fmt: skip
+    numbered = [dataclasses.replace(row, record=place) for place, row in enumerate(found)]
+    return [row if row.source == "crm" else dataclasses.replace(row, until=None) for row in numbered]
+
+
+def winner(found: list[Row], one: Attribute) -> tuple[Any, Row] | None:
+    """The value that wins among one person's rows, and the row it is taken from."""
+    column, rule = one.sources[0].column, one.survivorship
+    given_ = [row for row in found if getattr(row, column) is not None and (row.until is None or rule == "first")]
+    if not given_:
+        return None
+    values: list[Any] = [getattr(row, column) for row in given_]
+    times = Counter(values)
+
+    def latest(row: Row) -> tuple[Any, ...]:
+        return -row.day, SOURCES.index(row.source), row.record_id
+
+    order: dict[str, Any] = {
+        "first": lambda row: (row.day, *latest(row)[1:]),
+        "source_priority": lambda row: (SOURCES.index(row.source), -row.day, row.record_id),
+        "most_frequent": lambda row: (-times[getattr(row, column)], *latest(row)),
+        "longest": lambda row: (-len(str(getattr(row, column))), *latest(row)),
+    }
+    pick = min if rule in ("min", "all", "most_restrictive") else max
+    if rule in ("min", "max", "any", "all", "most_restrictive"):
+        best = pick(values)
+        given_ = [row for row in given_ if getattr(row, column) == best]
+    row = min(given_, key=order.get(rule, latest))
+    if rule == "sum":
+        return sum(values), row
+    return (sorted(set(values)) if rule == "union" else getattr(row, column)), row
+
+
+@settings(max_examples=7, deadline=None)  # few but large: an example is a hundred plans to compile
+@given(_rows())
+def test_every_rule_picks_the_value_and_the_row_that_plain_python_picks(found: list[Row]) -> None:
+    of = project(attributes=ATTRIBUTES)
+    result = resolved(found, of=of)
+    whose = persons(result)
+    theirs: dict[str | None, list[Row]] = {row["person_id"]: [] for row in result.people.to_pylist()}
+    for row in found:
+        ones = [("customer_id", str(row.customer)), ("anonymous_id", str(row.cookie))]
+        owner = next((whose[one] for one in ones if whose.get(one) is not None), None)
+        if owner is not None:
+            theirs[owner].append(row)
+
+    values = provenance(ibis_tables(found), ibis.memtable(result.identifiers), of)
+    wide = customers(values, ibis.memtable(result.people), of).cast(customers_table(of).schema)
+    profiles = {row["person_id"]: row for row in wide.to_pyarrow().to_pylist()}
+    proofs = {(row["person_id"], row["attribute"]): row for row in values.to_pyarrow().to_pylist()}
+    assert set(profiles) == set(theirs)
+    wins = 0
+    for person, rows in theirs.items():
+        for name, one in ATTRIBUTES.items():
+            expected = winner(rows, one)
+            assert profiles[person][name] == (None if expected is None else expected[0]), (name, rows)
+            if expected is not None:
+                wins += 1
+                proof, row = proofs[person, name], expected[1]
+                assert (proof["source"], proof["record_id"], proof["at"]) == (row.source, row.record_id, row.at), name
+                assert proof["rule"] == one.survivorship
+    assert len(proofs) == wins
+
+
+def test_a_person_of_whom_nothing_is_known_has_a_profile_all_the_same() -> None:
+    of = project(attributes=ATTRIBUTES)
+    found = [Row("web", 1, 0, cookie="k1")]
+    result = resolved(found, of=of)
+    values = provenance(ibis_tables(found), ibis.memtable(result.identifiers), of)
+    (profile,) = customers(values, ibis.memtable(result.people), of).to_pyarrow().to_pylist()
+    assert profile["person_id"] == persons(result)["anonymous_id", "k1"]
+    assert {name for name, value in profile.items() if value is not None} == {"person_id", "last_seen"}
+    bare = project()
+    nothing = provenance(ibis_tables(found), ibis.memtable(result.identifiers), bare)
+    assert nothing.schema() == PROVENANCE.schema
+    assert customers(nothing, ibis.memtable(result.people), bare).to_pyarrow().num_rows == 1
+
+
+def test_people_who_are_no_more_have_no_profile() -> None:
+    before = resolved([Row("web", 1, 0, customer=1), Row("web", 2, 1, mail="ann@example.com")])
+    found = [Row("web", 1, 0, customer=1), Row("web", 3, 1, customer=1, mail="ann@example.com")]
+    result = resolved(found, before)
+    values = provenance(ibis_tables(found), ibis.memtable(result.identifiers), project())
+    assert result.people.num_rows == 2
+    assert customers(values, ibis.memtable(result.people), project()).to_pyarrow().num_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "rule", "type_"),
+    [
+        (["name"], "most_recent", "string"),
+        (["paid"], "sum", "decimal(18, 4)"),
+        (["points", "points"], "sum", "int64"),
+        (["points", "paid"], "max", "decimal(18, 4)"),
+        (["points * 0.5", "paid"], "max", "float64"),
+        (["agrees"], "any", "boolean"),
+        (["agrees", "points"], "most_recent", "string"),
+        (["at"], "min", "timestamp(6)"),
+        (["cast(at as date)", "at"], "min", "timestamp(6)"),
+        (["points"], "union", "array<string>"),
+        (["case when event = 'x' then points > 3 end"], "all", "boolean"),
+    ],
+)
+def test_a_column_has_the_type_of_what_its_sources_give(columns: list[str], rule: str, type_: str) -> None:
+    sources = [{"source": name, "column": column} for name, column in zip(("web", "till"), columns, strict=False)]
+    one = attribute("one", survivorship=rule, sources=sources)
+    of = project(attributes={"one": one})
+    assert customers_table(of).schema["one"] == ibis.dtype(type_)
+    found = [Row("web", 1, 0, customer=1, name="x", paid=Decimal(1), points=2, agrees=True, event="x")]
+    result = resolved(found, of=of)
+    values = provenance(ibis_tables(found), ibis.memtable(result.identifiers), of)
+    table = customers(values, ibis.memtable(result.people), of)
+    assert table["one"].type() == ibis.dtype(type_)
+    assert table.to_pyarrow()["one"].null_count == 0
+
+
+def test_times_in_provenance_are_read_back_as_they_were() -> None:
+    of = project(attributes={"last_seen": ATTRIBUTES["last_seen"]})
+    result = resolved([Row("web", 1, 3, customer=1)], of=of)
+    values = provenance(ibis_tables([Row("web", 1, 3, customer=1)]), ibis.memtable(result.identifiers), of)
+    (profile,) = customers(values, ibis.memtable(result.people), of).to_pyarrow().to_pylist()
+    assert profile["last_seen"] == datetime(2026, 1, 4)
