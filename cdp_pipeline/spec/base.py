@@ -10,28 +10,38 @@ from collections.abc import Iterable
 from datetime import timedelta
 from difflib import get_close_matches
 from typing import Annotated
+from warnings import catch_warnings
+from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
 SqlFragment = Annotated[str, Field(min_length=1, description="One SQL expression in DuckDB's dialect.")]
 
 
+def shown(value: object) -> str:
+    """A value as a message shows it: as it is written in YAML, and never long."""
+    words = {None: "nothing", True: "true", False: "false"}
+    text = words[value] if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def unknown(what: str, word: object, known: Iterable[str]) -> str:
     """Say that a word is not known, and name its nearest neighbour, or all that are known when they are few."""
-    names = sorted(known)
-    nearest = get_close_matches(str(word), names, n=1)
+    names, text = sorted(known), shown(word)
+    nearest = get_close_matches(str(word)[:100], names, n=1)
     if nearest:
-        return f"unknown {what} '{word}', did you mean '{nearest[0]}'?"
-    choice = f", there are {', '.join(names)}" if 1 < len(names) <= 12 else ""
-    return f"unknown {what} '{word}'{choice or (f', there is only {names[0]}' if len(names) == 1 else '')}"
+        return f"unknown {what} {text}, did you mean '{nearest[0]}'?"
+    if len(names) == 1:
+        return f"unknown {what} {text}, there is only {names[0]}"
+    return f"unknown {what} {text}" + (f", there are {', '.join(names)}" if 1 < len(names) <= 12 else "")
 
 
 class Part(BaseModel):
     """A strict, frozen piece of a document: unknown fields are mistakes, not options."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
 class Document(Part):
@@ -41,6 +51,29 @@ class Document(Part):
     description: Annotated[str, Field(min_length=1, description="What it is, in a marketer's words.")]
     owner: str | None = Field(default=None, description="Who answers for it: team:crm or ann@example.com.")
 
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError(unknown("time zone", name, available_timezones())) from None
+    return name
+
+
+TimeZone = Annotated[str, AfterValidator(_known_zone), Field(json_schema_extra={"examples": ["Europe/Berlin", "UTC"]})]
+
+
+def sound_pattern(pattern: str) -> str:
+    """The pattern, or a ValueError that says why it is no regular expression."""
+    try:
+        with catch_warnings(action="ignore"):
+            re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(sound_pattern)]
 
 _UNITS = {"minute": 60, "hour": 3600, "day": 86400, "week": 604800}
 

@@ -27,7 +27,7 @@ from sqlglot.errors import SqlglotError
 from sqlglot.parsers.duckdb import DuckDBParser
 from sqlglot.tokens import TokenType
 
-from cdp_pipeline.spec.base import unknown
+from cdp_pipeline.spec.base import sound_pattern, unknown
 from cdp_pipeline.spec.source import IBIS_TYPES
 
 Scope: TypeAlias = ibis.Table | Mapping[str, ibis.Value]
@@ -85,9 +85,9 @@ def _regex_objection(pattern: str) -> str | None:
     if re.search(r"\(\?[=!<]|\\[1-9]", pattern):
         return "should do without look-around and back-references, which not every engine knows"
     try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        return f"is not a regular expression: {error}"
+        sound_pattern(pattern)
+    except ValueError as error:
+        return str(error)
     return None
 
 
@@ -230,6 +230,8 @@ CAST_NAMES = {
 
 TIMES: dict[str, Callable[[str], Any]] = {"date": date.fromisoformat, "timestamp": datetime.fromisoformat}
 EXAMPLES = {"date": "date '2026-01-31'", "timestamp": "timestamp '2026-01-31 18:30:00'"}
+# SQLGlot stumbles over some garbage before it can name it.
+PARSER_ERRORS = (SqlglotError, AttributeError, IndexError, KeyError, TypeError, ValueError)
 COMPARISONS = ("=", "<>", "<", "<=", ">", ">=", "in", "between")
 UNORDERED = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.In, exp.Between, exp.Like, exp.ILike, exp.Is)
 CANNOT = {
@@ -297,9 +299,8 @@ def _parse(fragment: str) -> exp.Expr:
         trees = _Parser(dialect=dialect).parse_into(exp.Condition, dialect.tokenize(fragment), fragment)
     except RecursionError:
         raise ExpressionError("is nested too deeply") from None
-    except SqlglotError as error:
-        where = getattr(error, "errors", None) or [{}]
-        near = where[0].get("highlight")
+    except PARSER_ERRORS as error:
+        near = (getattr(error, "errors", None) or [{}])[0].get("highlight")
         raise ExpressionError("is not one SQL expression" + (f", look near '{near}'" if near else "")) from None
     if len(trees) != 1 or trees[0] is None:
         raise ExpressionError("is not one SQL expression")
@@ -364,7 +365,10 @@ def _literal(node: exp.Expr) -> _Typed:
         return _constant("boolean", bool(node.this))
     if node.args["is_string"]:
         return _constant("string", str(node.this))
-    number = int(node.this) if str(node.this).isdecimal() else float(node.this)
+    try:
+        number = int(node.this) if str(node.this).isdecimal() else float(node.this)
+    except ValueError:
+        raise ExpressionError(f"'{node.this}' is not a number") from None
     if number >= 2**63 if isinstance(number, int) else isinf(number):
         raise ExpressionError(f"{node.this} is too large")
     return _constant("integer" if isinstance(number, int) else "number", number)

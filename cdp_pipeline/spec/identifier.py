@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cdp_pipeline.spec.base import Document, Duration, Part
+from cdp_pipeline.spec.base import Document, Duration, Part, Pattern
 
 
 class Blocked(Part):
     """Values that link nobody: exact ones, patterns, and the list that ships (on unless turned off)."""
 
     values: list[str] = []
-    patterns: list[str] = Field(default=[], description="Regular expressions that match the whole value.")
+    patterns: list[Pattern] = Field(default=[], description="Regular expressions that match the whole value.")
     shipped: bool = True
 
 

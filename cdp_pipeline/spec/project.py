@@ -5,17 +5,18 @@ Reading the folder and naming its problems belongs to load.py.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.audience import Audience
-from cdp_pipeline.spec.base import Document, Duration, Name, Part
+from cdp_pipeline.spec.base import Document, Duration, Name, Part, TimeZone
 from cdp_pipeline.spec.destination import Destination
 from cdp_pipeline.spec.identifier import Identifier
 from cdp_pipeline.spec.match import Match
@@ -40,6 +41,45 @@ class LakeLocation(Part):
         return self
 
 
+def _iso_day(value: object) -> object:
+    """Only text: pydantic takes a number for seconds since 1970."""
+    if isinstance(value, date):
+        return value
+    try:
+        return date.fromisoformat(value if isinstance(value, str) else "")
+    except ValueError:
+        raise ValueError("should be a date such as 2026-01-31") from None
+
+
+Day = Annotated[date, BeforeValidator(_iso_day)]
+_CRON = [(0, 59, ""), (0, 23, ""), (1, 31, ""), (1, 12, "jan feb mar apr may jun jul aug sep oct nov dec"),
+         (0, 7, "sun mon tue wed thu fri sat")]  # fmt: skip
+
+
+def _sound_cron(text: str) -> str:
+    fields = text.split()
+    if len(fields) != 5 or not all(_fits_cron(field, *bounds) for field, bounds in zip(fields, _CRON, strict=True)):
+        raise ValueError("should be five cron fields (minute hour day month weekday), such as '30 4 * * *'")
+    return text
+
+
+def _fits_cron(field: str, lowest: int, highest: int, words: str) -> bool:
+    numbers = {word: str(number) for number, word in enumerate(words.split(), start=lowest)}
+    for part in field.lower().split(","):
+        found = re.fullmatch(r"(?:\*|(\w{1,3})(?:-(\w{1,3}))?)(?:/([1-9]\d?))?", part)
+        if found is None:
+            return False
+        ends = [numbers.get(end, end) for end in found.groups()[:2] if end is not None]
+        if not all(end.isdecimal() and lowest <= int(end) <= highest for end in ends):
+            return False
+        if [int(end) for end in ends] != sorted(int(end) for end in ends):
+            return False
+    return True
+
+
+Cron = Annotated[str, AfterValidator(_sound_cron)]
+
+
 class Retention(Part):
     """How long what is no longer current is kept."""
 
@@ -51,15 +91,15 @@ class ProjectSettings(Document):
     """The whole: its place and clock, how often it refreshes, and who is told when something fails."""
 
     kind: Literal["project"]
-    timezone: str = "UTC"
+    timezone: TimeZone = "UTC"
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "EUR"
-    first_day: date
+    first_day: Day
     lake: LakeLocation
     engine: Annotated[str, Field(pattern=r"^(duckdb|sc://.+)$")] = "duckdb"
     ledger: str | None = Field(
         default=None, description="SQLAlchemy URL of the delivery ledger; default: SQLite in the lake."
     )
-    cadences: dict[Name, str] = Field(default={"daily": "0 5 * * *"}, description="Cadence name to cron expression.")
+    cadences: dict[Name, Cron] = Field(default={"daily": "0 5 * * *"}, description="Cadence name to cron expression.")
     alerts: list[Name] = Field(default=[], description="Destinations that are told about failed checks and runs.")
     truth: str | None = Field(
         default=None, description="Folder with the ground truth of generated data, if there is one."

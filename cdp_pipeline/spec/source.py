@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cdp_pipeline.spec.base import Document, Duration, Name, Part, SqlFragment
+from cdp_pipeline.spec.base import Document, Duration, Name, Part, Pattern, SqlFragment, TimeZone
 
 ColumnType = Literal["string", "integer", "number", "money", "boolean", "date", "timestamp"]
 IBIS_TYPES: dict[str, str] = {
@@ -60,7 +60,7 @@ class Check(Part):
     range: tuple[float | None, float | None] | None = Field(
         default=None, description="[lowest, highest], both included."
     )
-    pattern: str | None = Field(default=None, description="A regular expression the whole value matches.")
+    pattern: Pattern | None = Field(default=None, description="A regular expression the whole value matches.")
     references: str | None = Field(default=None, description="source.column that must hold the value.")
     expression: SqlFragment | None = Field(default=None, description="A condition over the row that must be true.")
     action: Action = "quarantine"
@@ -149,7 +149,7 @@ class Source(Document):
         description="Rows have no key of their own: equal grains are numbered as they come, and each is a row.",
     )
     occurred_at: Name | None = Field(default=None, description="The column that says when; required for events.")
-    timezone: str | None = Field(default=None, description="The zone of times without one; default: the project's.")
+    timezone: TimeZone | None = Field(default=None, description="The zone of times without one; default: project's.")
     region: Annotated[str, Field(pattern="^[A-Z]{2}$")] | None = Field(
         default=None, description="Default phone region."
     )

@@ -1,0 +1,216 @@
+"""A folder of YAML becomes a Project, or a ProjectError that names every problem in it at once.
+
+What documents may say is in the other modules of spec/; this one reads files, tries each document's model, and puts
+file and line to what was found.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path as Folder
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from cdp_pipeline.spec.attribute import Attribute
+from cdp_pipeline.spec.audience import Audience
+from cdp_pipeline.spec.base import unknown
+from cdp_pipeline.spec.destination import Destination, Smtp, Webhook
+from cdp_pipeline.spec.documents import MAX_BYTES, Document, Path, UnreadableError, read_documents
+from cdp_pipeline.spec.identifier import Identifier
+from cdp_pipeline.spec.match import Match
+from cdp_pipeline.spec.prediction import Prediction
+from cdp_pipeline.spec.project import Project, ProjectSettings
+from cdp_pipeline.spec.references import Declared, findings
+from cdp_pipeline.spec.secrets import secret_findings
+from cdp_pipeline.spec.source import Source
+from cdp_pipeline.spec.sync import Sync
+from cdp_pipeline.spec.trait import Trait
+from cdp_pipeline.spec.trigger import Trigger
+from cdp_pipeline.spec.wording import explained
+
+DEMO = Folder(__file__).parents[1] / "demo"
+MODELS: dict[str, tuple[type[BaseModel], ...]] = {
+    "project": (ProjectSettings,),
+    "source": (Source,),
+    "identifier": (Identifier,),
+    "match": (Match,),
+    "attribute": (Attribute,),
+    "trait": (Trait,),
+    "prediction": (Prediction,),
+    "audience": (Audience,),
+    "trigger": (Trigger,),
+    "destination": (Webhook, Smtp),
+    "sync": (Sync,),
+}
+ADAPTERS = {
+    kind: TypeAdapter[Any](Destination if kind == "destination" else models[0]) for kind, models in MODELS.items()
+}
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing wrong: `audiences/churn.yaml:12: rules[0].trait: unknown trait 'orders_90', did you mean …`."""
+
+    file: str
+    line: int
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        """Always one printable line, whatever was in the file."""
+        text = ": ".join(part for part in (f"{self.file}:{self.line}", self.path, self.message) if part)
+        return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+
+
+class ProjectError(Exception):
+    """Everything wrong with a project folder, one line per problem."""
+
+    def __init__(self, problems: Iterable[Problem]):
+        self.problems = sorted(set(problems))
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def project_folder(environment: Mapping[str, str] = os.environ) -> Folder:
+    """The project in use: CDP_PROJECT, or the packaged demo."""
+    return Folder(environment.get("CDP_PROJECT") or DEMO)
+
+
+def load_project(folder: Folder | str, environment: Mapping[str, str] = os.environ) -> Project:
+    """Read a project folder; raises ProjectError with every problem in it."""
+    folder = Folder(folder)
+    reading = _Reading()
+    for file, text in reading.texts(folder):
+        for document in reading.documents(file, text, environment):
+            reading.document(_Place(file, document))
+    declared = Declared(reading.sound, reading.broken, reading.strays)
+    for kind, name, path, message in findings(declared):
+        reading.report(reading.places[kind, name], path, message)
+    if not reading.problems and not declared.of("project"):
+        reading.problems.append(Problem("project.yaml", 1, "kind", "there is no document of kind 'project'"))
+    if reading.problems:
+        raise ProjectError(reading.problems)
+    (settings,) = declared.of("project").values()
+    plurals = {kind: "matches" if kind == "match" else f"{kind}s" for kind in MODELS if kind != "project"}
+    return Project(folder, settings, **{plural: dict(declared.of(kind)) for kind, plural in plurals.items()})
+
+
+@dataclass
+class _Place:
+    """A document in a file, and the paths in it that YAML or the environment already made a problem of."""
+
+    file: str
+    document: Document
+    reported: set[Path] = field(default_factory=set)
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.document.line_of(('name',))}"
+
+
+@dataclass
+class _Reading:
+    """What has been read, and what was wrong with it. For sound, broken and strays see references.Declared."""
+
+    problems: list[Problem] = field(default_factory=list)
+    places: dict[tuple[str, str], _Place] = field(default_factory=dict)
+    sound: dict[str, dict[str, Any]] = field(default_factory=dict)
+    broken: dict[str, set[str]] = field(default_factory=dict)
+    strays: set[str] = field(default_factory=set)
+
+    def report(self, place: _Place, path: Path, message: str, line: int | None = None) -> None:
+        line = place.document.line_of(path) if line is None else line
+        place.reported.add(path)
+        self.problems.append(Problem(place.file, line, _path_text(path), message))
+
+    def texts(self, folder: Folder) -> Iterator[tuple[str, str]]:
+        """Name and text of every YAML file, hidden folders left out."""
+        if not folder.is_dir():
+            self.problems.append(Problem(str(folder), 1, "", "there is no such folder"))
+            return
+        for path in sorted(self.files(folder)):
+            file = path.relative_to(folder).as_posix()
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                self.unreadable(file, 1, f"cannot be read: {error.strerror}")
+                continue
+            try:
+                text = content.decode("utf-8-sig")
+            except UnicodeDecodeError as error:
+                self.unreadable(file, content.count(b"\n", 0, error.start) + 1, "is not UTF-8 text")
+                continue
+            if len(content) > MAX_BYTES:
+                self.unreadable(file, 1, f"is larger than {MAX_BYTES // 1_000_000} MB")
+            else:
+                yield file, text
+
+    def files(self, folder: Folder) -> Iterator[Folder]:
+        def refused(error: OSError) -> None:
+            self.unreadable(os.path.relpath(error.filename, folder), 1, f"cannot be read: {error.strerror}")
+
+        for parent, folders, files in os.walk(folder, onerror=refused):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            yield from (Folder(parent, name) for name in files if name.endswith((".yaml", ".yml")))
+
+    def documents(self, file: str, text: str, environment: Mapping[str, str]) -> Iterator[Document]:
+        try:
+            yield from read_documents(text, environment)
+        except UnreadableError as error:
+            self.unreadable(file, error.line, f"cannot be read as YAML: {error.reason}", text)
+
+    def unreadable(self, file: str, line: int, message: str, text: str = "") -> None:
+        self.problems.append(Problem(file, line, "", message))
+        self.strays |= {"", *re.findall(r"\bname:\s*(\w+)", text)}
+
+    def document(self, place: _Place) -> None:
+        document, data = place.document, place.document.data
+        for line, path, message in document.findings:
+            self.report(place, path, message, line)
+        if data is None:
+            return
+        if not isinstance(data, dict):
+            self.report(place, (), "a document should be names with values, beginning with 'kind'")
+            return
+        kind, name = data.get("kind"), data.get("name")
+        if not isinstance(kind, str) or kind not in MODELS:
+            missing = f"is missing, there are {', '.join(sorted(MODELS))}"
+            self.report(place, ("kind",), missing if kind is None else unknown("kind", kind, MODELS))
+            self.strays.add(str(name))
+            return
+        for path, message in secret_findings(document, _secret_fields(kind)):
+            self.report(place, path, message)
+        try:
+            spec = ADAPTERS[kind].validate_python(data)
+        except ValidationError as error:
+            for path, message in explained(error.errors(include_url=False), MODELS[kind], document):
+                if path not in place.reported:
+                    self.report(place, path, message)
+            self.broken.setdefault(kind, set()).add(str(name))
+            return
+        self.declare(kind, spec, place)
+
+    def declare(self, kind: str, spec: Any, place: _Place) -> None:
+        others = self.sound.setdefault(kind, {})
+        if kind == "project" and others:
+            (first,) = others
+            self.report(place, ("kind",), f"a folder is one project, which {self.places[kind, first]} declares")
+        elif spec.name in others:
+            first_place = self.places[kind, spec.name]
+            self.report(place, ("name",), f"{kind} '{spec.name}' is already declared in {first_place}")
+        else:
+            others[spec.name] = spec
+            self.places[kind, spec.name] = place
+
+
+def _secret_fields(kind: str) -> set[str]:
+    fields = [(name, field.json_schema_extra) for model in MODELS[kind] for name, field in model.model_fields.items()]
+    return {name for name, extra in fields if isinstance(extra, dict) and extra.get("secret")}
+
+
+def _path_text(path: Path) -> str:
+    """`rules[0].trait`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".")

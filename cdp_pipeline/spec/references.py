@@ -1,0 +1,483 @@
+"""What documents say about each other: names that must exist, fragments that must fit, circles. One function per kind.
+
+A finding is a path within the document and a message; where that stands in a file is load.py's business. Nothing is
+said about a name whose own document could not be read: that document has its own problem, and this would only echo it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from cdp_pipeline.spec import expressions
+from cdp_pipeline.spec.attribute import Attribute
+from cdp_pipeline.spec.audience import SUBJECTS, Audience, Rule
+from cdp_pipeline.spec.base import shown, unknown
+from cdp_pipeline.spec.destination import Smtp
+from cdp_pipeline.spec.documents import Path
+from cdp_pipeline.spec.match import Match
+from cdp_pipeline.spec.prediction import Prediction
+from cdp_pipeline.spec.project import ProjectSettings
+from cdp_pipeline.spec.source import IBIS_TYPES, Check, EventMapping, Source
+from cdp_pipeline.spec.sync import Sync
+from cdp_pipeline.spec.trait import Trait
+from cdp_pipeline.spec.trigger import Act, Trigger
+from cdp_pipeline.spec.types import (
+    EVENT_COLUMNS,
+    NUMERIC,
+    UNION,
+    WORDS,
+    attribute_type,
+    event_columns,
+    source_columns,
+    trait_types,
+    traits_read,
+)
+
+Finding = tuple[Path, str]
+Findings = Iterator[Finding]
+STRING, BOOLEAN, DATE, TIMESTAMP = (IBIS_TYPES[word] for word in ("string", "boolean", "date", "timestamp"))
+RESERVED = {
+    "source": {"quarantine", "loads"},
+    "audience": {"members", "changes", "sizes"},
+    "prediction": {"models"},
+    "trait": {"person_id", "day"},
+    "attribute": {"person_id"},
+}
+
+
+@dataclass(frozen=True)
+class Declared:
+    """Everything a folder declares: sound documents by kind and name, and what is known of the others.
+
+    broken: names by kind of documents that could not be read. strays: names in documents of no known kind, and in
+    files that are not YAML.
+    """
+
+    sound: Mapping[str, Mapping[str, Any]]
+    broken: Mapping[str, set[str]]
+    strays: set[str]
+
+    def of(self, kind: str) -> Mapping[str, Any]:
+        return self.sound.get(kind, {})
+
+    def unreadable(self, kind: str, name: str) -> bool:
+        return name in self.broken.get(kind, ()) or name in self.strays
+
+    def reference(self, kind: str, name: str | None, path: Path) -> Findings:
+        if name is not None and name not in self.of(kind) and not self.unreadable(kind, name):
+            yield path, unknown(kind, name, self.of(kind))
+
+    @cached_property
+    def settings(self) -> ProjectSettings | None:
+        return next(iter(self.of("project").values()), None)
+
+    @cached_property
+    def all_sources_known(self) -> bool:
+        return not self.broken.get("source") and not self.strays
+
+    @cached_property
+    def events(self) -> set[str]:
+        return {
+            name for source in self.of("source").values() for mapping in source.events for name in mapping.event_names
+        }
+
+    @cached_property
+    def event_columns(self) -> dict[str, str]:
+        return event_columns(self.of("source").values())
+
+    @cached_property
+    def traits(self) -> dict[str, str]:
+        return trait_types(self.of("trait"), self.event_columns)
+
+    @cached_property
+    def attributes(self) -> dict[str, str]:
+        found = {name: attribute_type(spec, self.of("source")) for name, spec in self.of("attribute").items()}
+        return {name: type_ for name, type_ in found.items() if type_ is not None}
+
+
+def findings(declared: Declared) -> Iterator[tuple[str, str, Path, str]]:
+    """Everything wrong between the documents, as kind, name, path and message."""
+    for kind, check in CHECKS.items():
+        for name, spec in declared.of(kind).items():
+            for path, message in check(spec, declared):
+                yield kind, name, path, message
+            for message in _name_findings(kind, name):
+                yield kind, name, ("name",), message
+    for kind, needs in (("trait", traits_read), ("audience", _audiences_read)):
+        for circle in _circles({name: needs(spec) for name, spec in declared.of(kind).items()}):
+            yield kind, circle[0], ("name",), f"{kind}s go round in a circle: {' -> '.join(circle)}"
+
+
+def _name_findings(kind: str, name: str) -> Iterator[str]:
+    if name in RESERVED.get(kind, ()) or (kind == "prediction" and name.endswith(("_training", "_model"))):
+        yield f"'{name}' is a name the pipeline keeps for itself"
+    if "__" in name:
+        yield f"'{name}' should have no '__', which the pipeline keeps for itself"
+
+
+def _circles(graph: Mapping[str, set[str]]) -> Iterator[list[str]]:
+    """Each circle once, from its first name alphabetically back to it."""
+    graph = {name: {other for other in others if other in graph} for name, others in graph.items()}
+    while True:
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            circle = error.args[1][:0:-1]
+            start = circle.index(min(circle))
+            yield [*circle[start:], *circle[: start + 1]]
+            graph[circle[0]] = graph[circle[0]] - {circle[1 % len(circle)]}
+        else:
+            return
+
+
+def project_findings(project: ProjectSettings, declared: Declared) -> Findings:
+    for i, name in enumerate(project.alerts):
+        yield from declared.reference("destination", name, ("alerts", i))
+
+
+def source_findings(source: Source, declared: Declared) -> Findings:
+    columns = source_columns(source)
+    for i, name in enumerate(source.grain):
+        yield from _column(name, columns, ("grain", i))
+    if source.occurred_at is not None:
+        yield from _column(source.occurred_at, columns, ("occurred_at",), {DATE, TIMESTAMP})
+    for name, column in source.columns.items():
+        path: Path = ("columns", name)
+        if "__" in name:
+            yield path, "should have no '__', which the pipeline keeps for itself"
+        yield from declared.reference("identifier", column.identifier, (*path, "identifier"))
+        if column.currency is not None and column.type != "money":
+            yield (*path, "currency"), f"only money has a currency, this is {column.type}"
+        elif column.currency is not None and not (len(column.currency) == 3 and column.currency.isupper()):
+            yield from _column(column.currency, columns, (*path, "currency"), {STRING})
+        if column.normalise is not None and column.type != "string":
+            yield (*path, "normalise"), f"only strings are normalised, this is {column.type}"
+        if column.format is not None and column.type not in ("date", "timestamp"):
+            yield (*path, "format"), f"only dates and timestamps have a format, this is {column.type}"
+        for i, check in enumerate(column.checks):
+            yield from _check_findings(check, columns[name], columns, declared, (*path, "checks", i))
+    for i, mapping in enumerate(source.events):
+        yield from _mapping_findings(mapping, source, columns, declared, ("events", i))
+
+
+def _check_findings(check: Check, type_: str, columns: Mapping[str, str], declared: Declared, path: Path) -> Findings:
+    for i, value in enumerate(check.accepted or []):
+        yield from _value(value, type_, (*path, "accepted", i))
+    if check.range is not None and type_ not in NUMERIC:
+        yield (*path, "range"), f"only numbers have a range, this is {WORDS[type_]}"
+    if check.pattern is not None and type_ != STRING:
+        yield (*path, "pattern"), f"only strings have a pattern, this is {WORDS[type_]}"
+    if check.expression is not None:
+        yield from _fragment(check.expression, columns, (*path, "expression"), {BOOLEAN})
+    if check.references is not None:
+        name, dot, column = check.references.partition(".")
+        if not dot:
+            yield (*path, "references"), f"should be source.column, got '{check.references}'"
+        elif name in declared.of("source"):
+            yield from _column(column, source_columns(declared.of("source")[name]), (*path, "references"))
+        else:
+            yield from declared.reference("source", name, (*path, "references"))
+
+
+def _mapping_findings(
+    mapping: EventMapping, source: Source, columns: Mapping[str, str], declared: Declared, path: Path
+) -> Findings:
+    if mapping.column is not None:
+        yield from _column(mapping.column, columns, (*path, "column"), {STRING})
+    for field in ("when", "amount", "currency", "channel", "product_id", "category"):
+        types = {"when": {BOOLEAN}, "amount": NUMERIC}.get(field, {STRING})
+        yield from _fragment(getattr(mapping, field), columns, (*path, field), types)
+    for i, name in enumerate(mapping.properties):
+        here = (*path, "properties", i)
+        yield from _column(name, columns, here)
+        if name in EVENT_COLUMNS or name == "record_id":
+            yield here, f"'{name}' is already a column of every event: give the source's column another name"
+        elif name in columns and columns[name] != declared.event_columns[name]:
+            other = _source_of_property(name, declared)
+            yield here, f"'{name}' is {WORDS[columns[name]]} here and {WORDS[declared.event_columns[name]]} in {other}"
+
+
+def _source_of_property(name: str, declared: Declared) -> str:
+    return next(
+        f"source '{source.name}'"
+        for source in declared.of("source").values()
+        if name in source.columns and any(name in mapping.properties for mapping in source.events)
+    )
+
+
+def attribute_findings(attribute: Attribute, declared: Declared) -> Findings:
+    wanted = {
+        "sum": NUMERIC, "longest": {STRING}, "any": {BOOLEAN}, "all": {BOOLEAN}, "most_restrictive": {BOOLEAN},
+    }.get(attribute.survivorship)  # fmt: skip
+    types = []
+    for i, one in enumerate(attribute.sources):
+        path: Path = ("sources", i)
+        yield from declared.reference("source", one.source, (*path, "source"))
+        if one.source in declared.of("source"):
+            columns = source_columns(declared.of("source")[one.source])
+            problems = list(_fragment(one.column, columns, (*path, "column"), wanted))
+            yield from problems
+            if not problems:
+                types.append(_word(expressions.check(one.column, columns)))
+    if len(types) == len(attribute.sources) and attribute_type(attribute, declared.of("source")) is None:
+        yield ("sources",), f"should all be of one type, got {', '.join(types)}"
+
+
+def trait_findings(trait: Trait, declared: Declared) -> Findings:
+    yield from _events(trait.event, declared, ("event",))
+    if declared.all_sources_known:
+        numeric = trait.evaluation in ("sum", "average", "stddev")
+        yield from _fragment(trait.value, declared.event_columns, ("value",), NUMERIC if numeric else None)
+        yield from _fragment(trait.when, declared.event_columns, ("when",), {BOOLEAN})
+    for field in ("numerator", "denominator"):
+        yield from _trait(getattr(trait, field), declared, (field,), NUMERIC)
+    if trait.expression is not None:
+        yield from _over_traits(trait.expression, declared)
+    type_ = declared.traits.get(trait.name)
+    if trait.bands and type_ is not None and type_ not in NUMERIC:
+        yield ("bands",), f"only a number has bands, this is {_word(type_)}"
+
+
+def _over_traits(expression: str, declared: Declared) -> Findings:
+    try:
+        names = expressions.names(expression)
+    except expressions.ExpressionError:
+        names = set()
+    problems = [finding for name in sorted(names) for finding in declared.reference("trait", name, ("expression",))]
+    yield from problems
+    if not problems and names <= declared.traits.keys():
+        yield from _fragment(expression, declared.traits, ("expression",))
+
+
+def prediction_findings(prediction: Prediction, declared: Declared) -> Findings:
+    yield from _events(prediction.target.event, declared, ("target", "event"))
+    if declared.all_sources_known:
+        yield from _fragment(prediction.target.when, declared.event_columns, ("target", "when"), {BOOLEAN})
+    for i, name in enumerate(prediction.features):
+        yield from _trait(name, declared, ("features", i), NUMERIC | {BOOLEAN})
+    for i, rule in enumerate(prediction.population):
+        yield from _rule(rule, declared, ("population", i), subjects=("all", "any", "none", "trait"))
+
+
+def audience_findings(audience: Audience, declared: Declared) -> Findings:
+    if declared.settings is not None and audience.cadence not in declared.settings.cadences:
+        yield ("cadence",), unknown("cadence", audience.cadence, declared.settings.cadences)
+    for i, rule in enumerate(audience.rules):
+        yield from _rule(rule, declared, ("rules", i))
+
+
+def trigger_findings(trigger: Trigger, declared: Declared) -> Findings:
+    yield from declared.reference("audience", trigger.on.entered, ("on", "entered"))
+    yield from declared.reference("audience", trigger.on.left, ("on", "left"))
+    crossed = trigger.on.crossed
+    if crossed is not None:
+        yield from _trait(crossed.trait, declared, ("on", "crossed", "trait"))
+        yield from _band(crossed.trait, crossed.to, declared, ("on", "crossed", "to"))
+        yield from _band(crossed.trait, crossed.from_, declared, ("on", "crossed", "from"))
+    for i, rule in enumerate(trigger.unless):
+        yield from _rule(rule, declared, ("unless", i))
+    for i, act in enumerate(trigger.do):
+        yield from _act(act, declared, ("do", i))
+
+
+def _act(act: Act, declared: Declared, path: Path) -> Findings:
+    yield from declared.reference("destination", act.destination, (*path, "destination"))
+    yield from _mapping(act.mapping, declared, (*path, "mapping"))
+    yield from declared.reference("attribute", act.to, (*path, "to"))
+    type_ = declared.attributes.get(act.to or "", STRING)
+    if type_ != STRING:
+        yield (*path, "to"), f"should be string, attribute '{act.to}' is {_word(type_)}"
+    destination = declared.of("destination").get(act.destination)
+    if destination is not None:
+        for field in ("to", "subject", "body"):
+            if isinstance(destination, Smtp) and getattr(act, field) is None:
+                yield (*path, field), "is missing, a letter needs it"
+            if not isinstance(destination, Smtp) and getattr(act, field) is not None:
+                yield (*path, field), f"only a letter has it, '{act.destination}' is a {destination.type}"
+
+
+def sync_findings(sync: Sync, declared: Declared) -> Findings:
+    yield from declared.reference("audience", sync.audience, ("audience",))
+    yield from declared.reference("destination", sync.destination, ("destination",))
+    yield from _mapping(sync.mapping, declared, ("mapping",))
+    if sync.key not in sync.mapping:
+        yield ("key",), unknown("field of the mapping", sync.key, sync.mapping)
+
+
+def match_findings(match: Match, declared: Declared) -> Findings:
+    for i, name in enumerate(match.compare):
+        yield from declared.reference("attribute", name, ("compare", i))
+    for i, names in enumerate(match.blocking):
+        for j, name in enumerate(names):
+            yield from declared.reference("attribute", name, ("blocking", i, j))
+
+
+def _rule(rule: Rule, declared: Declared, path: Path, subjects: tuple[str, ...] = SUBJECTS) -> Findings:
+    subject = rule.subject
+    if subject not in subjects:
+        yield (*path, subject), f"has no place here, only {', '.join(subjects)}"
+    for key in ("all", "any", "none"):
+        for i, nested in enumerate(getattr(rule, key) or []):
+            yield from _rule(nested, declared, (*path, key, i), subjects)
+    if rule.trait is not None:
+        yield from _trait(rule.trait, declared, (*path, "trait"))
+        yield from _comparison(rule, declared.traits.get(rule.trait), path)
+    if rule.attribute is not None:
+        yield from declared.reference("attribute", rule.attribute, (*path, "attribute"))
+        yield from _comparison(rule, declared.attributes.get(rule.attribute), path)
+    if rule.prediction is not None:
+        yield from _prediction_rule(rule, rule.prediction, declared, path)
+    if rule.band is not None:
+        yield from _trait(rule.band, declared, (*path, "band"))
+        yield from _band(rule.band, rule.is_, declared, (*path, "is"))
+    if rule.event is not None:
+        yield from _events([rule.event], declared, (*path, "event"))
+        if declared.all_sources_known:
+            yield from _fragment(rule.when, declared.event_columns, (*path, "when"), {BOOLEAN})
+    yield from declared.reference("audience", rule.audience, (*path, "audience"))
+    yield from declared.reference("identifier", rule.identifier, (*path, "identifier"))
+
+
+def _prediction_rule(rule: Rule, name: str, declared: Declared, path: Path) -> Findings:
+    yield from declared.reference("prediction", name, (*path, "prediction"))
+    types = {"score": IBIS_TYPES["number"], "rank": IBIS_TYPES["integer"], "band": STRING}
+    problems = list(_comparison(rule, types[rule.field], path))
+    yield from problems
+    prediction = declared.of("prediction").get(name)
+    if rule.field == "band" and prediction is not None and not problems:
+        bands = [band.name for band in prediction.bands]
+        for value in rule.value if isinstance(rule.value, list) else [rule.value]:
+            if value is not None and value not in bands:
+                yield (*path, "value"), unknown(f"band of '{name}'", value, bands)
+
+
+def _comparison(rule: Rule, type_: str | None, path: Path) -> Findings:
+    """Whether operator and value suit the type of what is compared."""
+    if type_ is None:
+        return
+    word = _word(type_)
+    if (rule.op == "contains" and type_ not in (STRING, UNION)) or (rule.op == "starts_with" and type_ != STRING):
+        yield (*path, "op"), f"'{rule.op}' is for strings, '{getattr(rule, rule.subject)}' is {word}"
+    elif type_ == UNION and rule.op not in ("contains", "is_null", "not_null"):
+        yield (*path, "op"), f"a union of values is asked by 'contains', not by '{rule.op}'"
+    elif type_ == BOOLEAN and rule.op in ("<", "<=", ">", ">=", "between"):
+        yield (*path, "op"), f"'{rule.op}' is for what has an order, '{getattr(rule, rule.subject)}' is boolean"
+    elif isinstance(rule.value, list):
+        for i, value in enumerate(rule.value):
+            yield from _value(value, type_, (*path, "value", i))
+    elif rule.value is not None:
+        yield from _value(rule.value, type_, (*path, "value"))
+
+
+def _value(value: object, type_: str, path: Path) -> Findings:
+    """Whether a value written in YAML can be compared with this type."""
+    if type_ in NUMERIC:
+        fits, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a number"
+    elif type_ == BOOLEAN:
+        fits, wanted = isinstance(value, bool), "true or false"
+    elif type_ == DATE:
+        fits, wanted = _is_iso(value, date), "a date such as 2026-01-31"
+    elif type_ == TIMESTAMP:
+        fits, wanted = _is_iso(value, datetime), "a time such as 2026-01-31 18:30:00"
+    else:
+        fits, wanted = isinstance(value, str), "text in quotes"
+    if not fits:
+        yield path, f"should be {wanted}, got {shown(value)}"
+
+
+def _is_iso(value: object, kind: type[date]) -> bool:
+    try:
+        return isinstance(value, str) and getattr(kind.fromisoformat(value), "tzinfo", None) is None
+    except ValueError:
+        return False
+
+
+def _column(name: str, columns: Mapping[str, str], path: Path, wanted: Collection[str] | None = None) -> Findings:
+    if name not in columns:
+        yield path, unknown("column", name, columns)
+    elif wanted is not None and columns[name] not in wanted:
+        yield path, f"should be {_words(wanted)}, column '{name}' is {_word(columns[name])}"
+
+
+def _fragment(
+    fragment: str | None, columns: Mapping[str, str], path: Path, wanted: Collection[str] | None = None
+) -> Findings:
+    if fragment is None:
+        return
+    try:
+        type_ = expressions.check(fragment, columns)
+    except expressions.ExpressionError as error:
+        yield path, str(error)
+        return
+    if wanted is not None and type_ not in wanted:
+        yield path, f"should be {_words(wanted)}, '{fragment}' is {_word(type_)}"
+
+
+def _events(names: Iterable[str], declared: Declared, path: Path) -> Findings:
+    if declared.all_sources_known:
+        for name in names:
+            if name not in declared.events:
+                yield path, unknown("event", name, declared.events)
+
+
+def _trait(name: str | None, declared: Declared, path: Path, wanted: Collection[str] | None = None) -> Findings:
+    yield from declared.reference("trait", name, path)
+    type_ = declared.traits.get(name or "")
+    if wanted is not None and type_ is not None and type_ not in wanted:
+        yield path, f"should be {_words(wanted)}, trait '{name}' is {_word(type_)}"
+
+
+def _band(trait: str, band: str | None, declared: Declared, path: Path) -> Findings:
+    if band is not None and trait in declared.of("trait"):
+        bands = [band.name for band in declared.of("trait")[trait].bands]
+        if not bands:
+            yield path, f"trait '{trait}' has no bands"
+        elif band not in bands:
+            yield path, unknown(f"band of '{trait}'", band, bands)
+
+
+def _mapping(mapping: Mapping[str, str], declared: Declared, path: Path) -> Findings:
+    kinds = ("attribute", "trait", "prediction")
+    known = {"person_id"}.union(*(declared.of(kind) for kind in kinds))
+    for field, name in mapping.items():
+        if name not in known and not any(declared.unreadable(kind, name) for kind in kinds):
+            yield (*path, field), unknown("attribute, trait or prediction", name, known)
+
+
+def _audiences_read(audience: Audience) -> set[str]:
+    waiting, found = list(audience.rules), set()
+    while waiting:
+        rule = waiting.pop()
+        found |= {rule.audience} if rule.audience is not None else set()
+        waiting += [*(rule.all or []), *(rule.any or []), *(rule.none or [])]
+    return found
+
+
+def _word(type_: str) -> str:
+    return "a list of strings" if type_ == UNION else WORDS[type_]
+
+
+def _words(types: Collection[str]) -> str:
+    if types == {BOOLEAN}:
+        return "a condition"
+    return "a number" if set(types) == NUMERIC else " or ".join(_word(type_) for type_ in sorted(types))
+
+
+CHECKS: dict[str, Callable[[Any, Declared], Findings]] = {
+    "project": project_findings,
+    "source": source_findings,
+    "identifier": lambda identifier, declared: iter(()),
+    "match": match_findings,
+    "attribute": attribute_findings,
+    "trait": trait_findings,
+    "prediction": prediction_findings,
+    "audience": audience_findings,
+    "trigger": trigger_findings,
+    "destination": lambda destination, declared: iter(()),
+    "sync": sync_findings,
+}
