@@ -47,15 +47,17 @@ def observed(timeline: ibis.Table, people: ibis.Table, days: Sequence[date], tra
     plan = Plan.of(timeline, days, traits)
     stages = list(plan.stages())
     table = people
-    for core, _ in stages:
-        table = table.left_join(core, "person_id").drop("person_id_right")
+    for number, (core, _) in enumerate(stages):
+        table = table.left_join(core.rename({f"core_{number}": "person_id"}), [("person_id", f"core_{number}")])
     table = table.cross_join(days_table("day", days))
+    for number, (_, edge) in enumerate(stages):
+        if edge is not None:
+            edge = edge.rename({f"edge_{number}": "person_id", f"edge_day_{number}": "day"})
+            table = table.left_join(edge, [("person_id", f"edge_{number}"), ("day", f"edge_day_{number}")])
     if "first_day" in people.columns:
         table = table.filter(table.first_day <= table.day)
-    for _, edge in stages:
-        if edge is not None:
-            table = table.left_join(edge, ["person_id", "day"]).drop("person_id_right", "day_right")
-    return table.select("person_id", "day", **{trait.name: trait.result(table) for trait in plan.traits})
+    columns = table.columns
+    return table.select("person_id", "day", **{trait.name: trait.result(table, columns) for trait in plan.traits})
 
 
 def in_order(traits: Mapping[str, Trait], names: Sequence[str]) -> list[tuple[str, ...]]:

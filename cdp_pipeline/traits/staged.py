@@ -42,10 +42,8 @@ class Span:
     def any_sees(self, event_day: Any, windows: set[int | None]) -> Any:
         """Does any requested day see events of this day, through any of these windows?"""
         seen = event_day <= ibis.date(self.last)
-        finite = [window for window in windows if window is not None]
-        return (
-            seen & (event_day > ibis.date(self.first - timedelta(days=max(finite)))) if finite == [*windows] else seen
-        )
+        longest = max((window for window in windows if window), default=0)
+        return seen if None in windows else seen & (event_day > ibis.date(self.first - timedelta(days=longest)))
 
     def edge_days(self, windows: set[int | None]) -> list[date]:
         """The days of events that some but not all of the requested days may see."""
@@ -83,9 +81,9 @@ class StagedTrait:
         rows = Rows(table, None if self.value is None or self.evaluation.over_values else table[self.value])
         return {f"{prefix}_{self.key}_{part}": value for part, value in self.evaluation.parts(rows, where).items()}
 
-    def result(self, table: ibis.Table) -> Any:
+    def result(self, table: ibis.Table, columns: Iterable[str]) -> Any:
         core, edge = (
-            {column.removeprefix(start): table[column] for column in table.columns if column.startswith(start)}
+            {column.removeprefix(start): table[column] for column in columns if column.startswith(start)}
             for start in (f"core_{self.key}_", f"edge_{self.key}_")
         )
         value = self.evaluation.result(self.evaluation.combine(core, edge) if edge else core, table.day)
