@@ -44,7 +44,7 @@ def main() -> None:
     """Run a command; problems a user can act on are told in one line each, without a traceback."""
     from cdp_pipeline.activation.ledger import LedgerError
     from cdp_pipeline.identity.explain import UnknownIdentifier
-    from cdp_pipeline.lake import LakeError
+    from cdp_pipeline.lake.errors import LakeError
     from cdp_pipeline.orchestration.run import SelectionError
     from cdp_pipeline.sources.errors import SourceError
 

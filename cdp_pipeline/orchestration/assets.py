@@ -3,12 +3,10 @@
 No rule about customers belongs here: if a shell needs an `if` about people, its domain package does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 import ibis
@@ -36,7 +34,7 @@ from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, is_filed_by
 from cdp_pipeline.orchestration.resources import ledger_of, models_folder
 from cdp_pipeline.predictions.registry import MODELS, champion, renew
 from cdp_pipeline.predictions.scores import score, scores_table
-from cdp_pipeline.predictions.training import cutoffs, features, training_set, training_table
+from cdp_pipeline.predictions.training import cutoffs, features, training_set, training_table, words
 from cdp_pipeline.profile.customers import PROVENANCE, customers, customers_table, provenance
 from cdp_pipeline.profile.timeline import timeline, timeline_table
 from cdp_pipeline.sources.days import newest_complete_day
@@ -49,9 +47,6 @@ from cdp_pipeline.traits.as_of import as_of
 from cdp_pipeline.traits.bands import BANDS, crossings, state_before
 from cdp_pipeline.traits.daily import daily as traits_of_days
 from cdp_pipeline.traits.daily import daily_table, stale_days
-
-if TYPE_CHECKING:
-    pass
 
 RESOURCES = {"lake", "clock"}
 
@@ -367,7 +362,7 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
                 "version": renewed.version,
                 "status": renewed.status,
                 **figures,
-                **{title: dg.MetadataValue.md(image) for title, image in charts(renewed.card).items()},
+                **{title: dg.MetadataValue.md(image) for title, image in charts(renewed.card, words(prediction, project)).items()},
             },
             check_results=[
                 checks.result("gates", not failed, model_key, failed="; ".join(failed) or "none", **figures)

@@ -3,8 +3,6 @@
 Blocking with ERROR only where going on would do harm: identity collapse, and in front of activation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from statistics import median

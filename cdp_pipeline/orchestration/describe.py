@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from cdp_pipeline.lake.lake import Counts
+from cdp_pipeline.lake import Counts
 from cdp_pipeline.lake.table import Table
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 from sqlalchemy.exc import SQLAlchemyError
 
-from cdp_pipeline.lake import LakeError, LakeMissingError
+from cdp_pipeline.lake.errors import LakeError, LakeMissingError
 from cdp_pipeline.orchestration.resources import lake_of, ledger_of, local_folder, prepare_dagster_home
 from cdp_pipeline.orchestration.status import Finding
 from cdp_pipeline.spec.load import ProjectError, load_project

@@ -1,7 +1,5 @@
 """The job that keeps the installation small: the lake compacted, old snapshots, ledger rows and Dagster runs forgotten."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 import dagster as dg

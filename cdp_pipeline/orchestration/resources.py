@@ -1,7 +1,5 @@
 """What a run is given: the open lake and the clock. Both can be overridden, which is how tests hold time still."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """`cdp run`: the project's assets materialized through Dagster in this process, what arrived first, then the rest."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +12,7 @@ from cdp_pipeline.orchestration.build import build_defs
 from cdp_pipeline.orchestration.partitions import is_filed_by_day, range_tags, yesterday
 from cdp_pipeline.orchestration.resources import Clock, lake_of, prepare_dagster_home, system_clock
 from cdp_pipeline.sources.days import newest_complete_day
-from cdp_pipeline.sources.load import arrivals
+from cdp_pipeline.sources.files import arrivals
 from cdp_pipeline.sources.tables import LOADS
 from cdp_pipeline.spec.project import Project
 
@@ -90,16 +88,12 @@ def _selected(defs: dg.Definitions, selection: str | None) -> set[dg.AssetKey]:
 
 
 def _days_to_load(project: Project, sources: Iterable[dg.AssetKey], now: datetime) -> tuple[date, date]:
-    with lake_of(project) as lake:
-        loads = lake.read(LOADS).to_pyarrow()
     first, last = project.settings.first_day, now.astimezone(project.zone).date()
     filed = [source for key in sources if is_filed_by_day(source := project.sources[key.path[-1]])]
-    days = [
-        file.day
-        for source in filed
-        for file in arrivals(source, project, loads)
-        if file.day is not None and first <= file.day <= last
-    ]
+    with lake_of(project) as lake:
+        loads = lake.read(LOADS)
+        found = [file.day for source in filed for file in arrivals(source, project, loads)]
+    days = [day for day in found if day is not None and first <= day <= last]
     return (min(days), max(days)) if days else (yesterday(project, now),) * 2
 
 

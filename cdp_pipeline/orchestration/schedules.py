@@ -1,8 +1,7 @@
 """One job and one schedule per cadence the project names, one job for newly arrived files, one for housekeeping."""
 
-from __future__ import annotations
-
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from croniter import croniter
 
 from cdp_pipeline.orchestration.housekeeping import housekeeping_job
@@ -60,7 +59,7 @@ def cadence_schedule(project: Project, cadence: str) -> dg.ScheduleDefinition:
     return refresh
 
 
-def arrivals_job(project: Project) -> dg.UnresolvedAssetJobDefinition | None:
+def arrivals_job(project: Project) -> UnresolvedAssetJobDefinition | None:
     """Loads the days for which new files lie; None where no source is filed by day."""
     filed = [["sources", name] for name, source in project.sources.items() if is_filed_by_day(source)]
     if not filed:

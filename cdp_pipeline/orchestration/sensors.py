@@ -4,19 +4,18 @@ What was loaded, decided or sent is known by the lake and the ledger, never by a
 folder, and a run key is forgotten with its run.
 """
 
-from __future__ import annotations
-
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from cdp_pipeline.activation.alerts import alert
 from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.refresh import fire_newest
 from cdp_pipeline.destinations import destination_for
-from cdp_pipeline.lake import LakeMissingError
+from cdp_pipeline.lake.errors import LakeMissingError
 from cdp_pipeline.orchestration.partitions import daily, is_filed_by_day, range_tags
 from cdp_pipeline.orchestration.resources import Clock, lake_of, ledger_of
 from cdp_pipeline.orchestration.schedules import ARRIVALS_JOB
-from cdp_pipeline.sources.load import arrivals
+from cdp_pipeline.sources.files import arrivals
 from cdp_pipeline.sources.tables import LOADS
 from cdp_pipeline.spec.project import Project
 
@@ -27,7 +26,7 @@ UNFINISHED = [
 ]  # fmt: skip
 
 
-def arrivals_sensor(project: Project, job: dg.UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
+def arrivals_sensor(project: Project, job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
     """Asks for a load of every day for which files lie that the lake has not loaded."""
     filed = [source for source in project.sources.values() if is_filed_by_day(source)]
     days = daily(project)
@@ -43,16 +42,13 @@ def arrivals_sensor(project: Project, job: dg.UnresolvedAssetJobDefinition) -> d
         loading = context.instance.get_runs_count(dg.RunsFilter(job_name=ARRIVALS_JOB, statuses=UNFINISHED))
         if loading:
             return dg.SkipReason("A load is under way.")
-        try:
-            with lake_of(project, read_only=True) as lake:
-                loads = lake.read(LOADS).to_pyarrow()
-        except LakeMissingError:
-            loads = LOADS.schema.to_pyarrow().empty_table()
         known = set(days.get_partition_keys())
-        waiting = {
-            source.name: [file.day for file in arrivals(source, project, loads) if str(file.day) in known]
-            for source in filed
-        }
+        with lake_of(project) as lake:
+            loads = lake.read(LOADS)
+            waiting = {
+                source.name: [file.day for file in arrivals(source, project, loads) if str(file.day) in known]
+                for source in filed
+            }
         found = [day for days_waiting in waiting.values() for day in days_waiting if day is not None]
         if not found:
             return dg.SkipReason("No new files.")

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 from dagster import AssetCheckKey
 
-from cdp_pipeline.lake import LakeMissingError
+from cdp_pipeline.lake.errors import LakeMissingError
 from cdp_pipeline.orchestration.build import build_defs
 from cdp_pipeline.orchestration.resources import lake_of, ledger_of, prepare_dagster_home
 from cdp_pipeline.sources.tables import LOADS, QUARANTINE
