@@ -43,6 +43,11 @@ class Catalog(Protocol):
     def spill(self) -> Path: ...
 
     @property
+    def shared(self) -> str:
+        """Where this process and a cluster hand each other files; nothing in it outlives a run."""
+        ...
+
+    @property
     def extensions(self) -> tuple[str, ...]: ...
 
     def attach(self, connection: duckdb.DuckDBPyConnection, read_only: bool) -> None: ...
@@ -77,6 +82,10 @@ class FolderCatalog:
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", str(self.folder / "data") + "/")
         object.__setattr__(self, "spill", self.folder / "tmp")
+
+    @property
+    def shared(self) -> str:
+        return str(self.spill)
 
     @property
     def file(self) -> Path:
@@ -136,6 +145,10 @@ class PostgresCatalog:
     spill: Path
     patience: float = PATIENCE
     extensions: ClassVar[tuple[str, ...]] = ("postgres_scanner", "ducklake")
+
+    @property
+    def shared(self) -> str:
+        return self.data.rstrip("/") + "_shared"
 
     def attach(self, connection: duckdb.DuckDBPyConnection, read_only: bool) -> None:
         from psycopg.conninfo import conninfo_to_dict

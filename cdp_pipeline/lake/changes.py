@@ -38,7 +38,7 @@ def _before(view: LakeView, name: str, since: int, until: int, schema: ibis.Sche
         [view.table_id(name, until), since],
     ).fetchall()[0]
     if begin > since:
-        return ibis.memtable(schema.to_pyarrow().empty_table(), schema=schema)
+        return view.engine.table(schema.to_pyarrow().empty_table())
     if not remembered:
         raise LakeVersionError(
             f"{name}: the lake has no snapshot {since} (any more), so what changed since is unknown. Take the whole "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import ibis
 
 from cdp_pipeline.lake.catalog import identifier, literal
-from cdp_pipeline.lake.maintenance import call
+from cdp_pipeline.lake.maintenance import call, forget
 
 if TYPE_CHECKING:
     from cdp_pipeline.lake.lake import Lake
@@ -27,9 +27,7 @@ def erase(lake: Lake, what: Mapping[str, Predicate]) -> dict[str, int]:
         older = lake.connection.execute(
             f"SELECT snapshot_id FROM lake.snapshots() WHERE snapshot_id < {latest}"
         ).fetchall()
-        if older:
-            versions = ", ".join(str(row[0]) for row in older)
-            call(lake, f"ducklake_expire_snapshots('lake', versions => [{versions}])")
+        forget(lake, [row[0] for row in older])
         call(lake, "ducklake_cleanup_old_files('lake', cleanup_all => true)")
         call(lake, "ducklake_delete_orphaned_files('lake', cleanup_all => true)")
         # Deleted catalog rows (minima and maxima of columns) stay in free pages until then.

@@ -35,6 +35,10 @@ class ExtensionError(LakeError):
     """A DuckDB extension could not be loaded in any way."""
 
 
+class EngineError(LakeError):
+    """The engine a project names is not installed or does not answer."""
+
+
 class TableMissingError(LakeError):
     """A table that has not been published."""
 

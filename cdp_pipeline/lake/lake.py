@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ibis.backends.sql.datatypes import DuckDBType
 from cdp_pipeline.lake.catalog import META, Catalog, identifier, locate
 from cdp_pipeline.lake.changes import changes
 from cdp_pipeline.lake.columns import fitted
-from cdp_pipeline.lake.engines import DuckDBEngine, Engine
+from cdp_pipeline.lake.engines import DuckDBEngine, Engine, SparkEngine
 from cdp_pipeline.lake.erase import Predicate, erase, traces
 from cdp_pipeline.lake.errors import LakeReadOnlyError, LakeVersionError, TableMissingError
 from cdp_pipeline.lake.instances import borrowed
@@ -53,7 +53,7 @@ class LakeView:
     def read(self, table: Table) -> ibis.Table:
         """A declared table with its declared columns; empty where it is not published yet."""
         if not self.exists(table.name):
-            return ibis.memtable(table.schema.to_pyarrow().empty_table(), schema=table.schema)
+            return self.engine.table(table.schema.to_pyarrow().empty_table())
         rows = self.table(table.name)
         return fitted(rows.drop(*emptied(table, rows.schema())), table.schema)
 
@@ -194,8 +194,13 @@ class Lake(LakeView):
 def open_lake(
     location: LakeLocation, base: Path | None = None, engine: str = "duckdb", read_only: bool = False
 ) -> Iterator[Lake]:
-    """Open the lake a project names, making it if it is not there (never when read-only)."""
+    """Open the lake a project names, making it if it is not there (never when read-only).
+
+    With a Spark Connect URL for an engine, tables are Spark's, and what is published is computed there.
+    """
     catalog = locate(location, base or Path.cwd())
-    with borrowed(catalog.extensions, catalog.spill) as connection:
+    with borrowed(catalog.extensions, catalog.spill) as connection, ExitStack() as stack:
         catalog.attach(connection, read_only)
-        yield Lake(connection, catalog, DuckDBEngine(connection), read_only)
+        local = DuckDBEngine(connection)
+        computing = local if engine == "duckdb" else stack.enter_context(SparkEngine(engine, local, catalog.shared))
+        yield Lake(connection, catalog, computing, read_only)

@@ -13,8 +13,9 @@ from cdp_pipeline.lake.catalog import literal
 if TYPE_CHECKING:
     from cdp_pipeline.lake.lake import Lake
 
-# A file that was replaced stays this long, for queries that had already listed it.
-GRACE = timedelta(hours=1)
+# A file that was replaced stays at least a day, for queries that had already listed it. Not just a day here, because
+# on a SQLite catalog DuckLake compares only the dates of two moments.
+GRACE = timedelta(days=2)
 # A file is rewritten once this share of its rows is deleted.
 DELETED = 0.2
 
@@ -34,13 +35,27 @@ def maintain(lake: Lake, now: datetime, keep: timedelta) -> Maintained:
     with lake.catalog.alone():
         rewritten = call(lake, f"ducklake_rewrite_data_files('lake', delete_threshold => {DELETED})")
         merged = call(lake, "ducklake_merge_adjacent_files('lake')")
-        forgotten = call(lake, f"ducklake_expire_snapshots('lake', older_than => {_moment(now - keep)})")
+        forgotten = _forget(lake, now - keep)
         removed = call(lake, f"ducklake_cleanup_old_files('lake', older_than => {_moment(now - GRACE)})")
         # Nobody else is writing, so that a file the catalog does not know is the leftover of a writer that died.
         orphans = call(lake, "ducklake_delete_orphaned_files('lake', cleanup_all => true)")
         lake.catalog.vacuum()
     _remove_spill_of_the_dead(lake)
     return Maintained(forgotten, rewritten + merged, removed, orphans)
+
+
+def forget(lake: Lake, snapshots: list[int]) -> int:
+    """Forget these snapshots; what only they refer to may then be removed."""
+    if not snapshots:
+        return 0
+    return call(lake, f"ducklake_expire_snapshots('lake', versions => {snapshots})")
+
+
+def _forget(lake: Lake, before: datetime) -> int:
+    # The snapshot in force at that moment stays, so that every later moment can be read.
+    older = f"QUALIFY lead(snapshot_time) OVER (ORDER BY snapshot_id) <= {_moment(before)}"
+    rows = lake.connection.execute(f"SELECT snapshot_id FROM lake.snapshots() {older}").fetchall()
+    return forget(lake, [row[0] for row in rows])
 
 
 def call(lake: Lake, function: str) -> int:

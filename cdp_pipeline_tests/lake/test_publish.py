@@ -74,7 +74,7 @@ def rows_on(days: st.SearchStrategy) -> st.SearchStrategy[dict[Key, Row]]:
             "day": days,
             "at": null_or(st.sampled_from([datetime(2026, 1, 1), datetime(1969, 12, 31, 23, 59, 59, 999999)])),
             "price": null_or(st.sampled_from([Decimal("0.0000"), Decimal("-0.0001"), Decimal("99999999999999.9999")])),
-            "weight": null_or(st.sampled_from([0.0, 0.1, float("inf")])),
+            "weight": null_or(st.sampled_from([0.0, 0.1, 1e300, float("inf"), float("-inf")])),
             "label": null_or(labels),
             "fresh": null_or(st.booleans()),
         }
@@ -131,6 +131,15 @@ def row(day: date = DAYS[0], price: str = "1") -> Row:
     return {"day": day, "at": None, "price": Decimal(price), "weight": None, "label": None, "fresh": None}
 
 
+def test_the_last_digit_of_a_float_is_no_change_but_the_tenth_is(lake: Lake) -> None:
+    def weighing(weight: float) -> pa.Table:
+        return table({(1, "a"): {**row(), "weight": weight}})
+
+    lake.publish(Mirror(ITEMS, weighing(0.3)))
+    assert lake.publish(Mirror(ITEMS, weighing(0.1 + 0.2))).counts[ITEMS.name].changed == 0
+    assert lake.publish(Mirror(ITEMS, weighing(0.3000000003))).counts[ITEMS.name].updated == 1
+
+
 def test_two_rows_of_one_key_are_refused_by_name_and_hash_and_publish_nothing(lake: Lake) -> None:
     one = table({(1, "ann@example.com"): row(), (2, "b"): row()})
     with pytest.raises(DuplicateKeyError) as refused:
@@ -161,7 +170,7 @@ def test_a_key_that_moves_into_the_slice_moves_rather_than_doubles(lake: Lake) -
 
 def test_misspelt_and_missing_columns_are_named(lake: Lake) -> None:
     rows = table({}).rename_columns(["shelf", "name", "day", "at", "prise", "weight", "label", "fresh"])
-    with pytest.raises(RowsError, match="lack the declared columns price and bring columns .*: prise"):
+    with pytest.raises(RowsError, match=r"lack the declared columns price and bring columns .* declared: prise"):
         lake.publish(Mirror(ITEMS, rows))
 
 
