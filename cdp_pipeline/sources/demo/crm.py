@@ -61,12 +61,10 @@ def _contacts(today: Today, who: Numbers, again: bool) -> None:
     slot = np.full(rows, CONTACT_AGAIN if again else CONTACT)
     email_slot = np.where(typo, EMAIL_TYPO, EMAIL)
     owner = people.phone_owner(who)
-    own_phone = owner == who
-    today.files.evidence.lend(owner[has_phone & ~own_phone], np.full(int((has_phone & ~own_phone).sum()), PHONE))
     mask = bits(slot)
-    shown = [(has_email, bits(email_slot)), (has_phone & own_phone, bits(PHONE)), (has_card, bits(LOYALTY))]
+    shown = [(has_email, bits(email_slot)), (has_phone, bits(PHONE, owner != who)), (has_card, bits(LOYALTY))]
     for present, bit in (*shown, (has_account, bits(CUSTOMER))):
-        mask = mask | np.where(present, bit, 0).astype(np.uint16)
+        mask = mask | np.where(present, bit, 0).astype(np.uint32)
     created = people.joined[who] + today.day.since_1970 - day
     company = people.company[who]
     path = f"crm_contacts/{today.day.date.isoformat()}.csv.gz"
@@ -130,7 +128,7 @@ def accounts(today: Today) -> None:
             "payment_terms": digits(np.where(draw % np.uint64(3) == 0, 30, 14)),
         },
         np.full(rows, -1),
-        np.zeros(rows, np.uint16),
+        np.zeros(rows, np.uint32),
     )
 
 

@@ -25,7 +25,8 @@ from cdp_pipeline.sources.demo.truth import DirtLedger, Evidence
 
 PLACEHOLDER_EMAIL, PLACEHOLDER_PHONE = "none@none.com", "0000000000"
 LOST = ("broken_row", "impossible_time", "missing_key", "wrong_encoding")
-_EMAIL_BITS, _PHONE_BIT = np.uint16(np.bitwise_or.reduce(bits(np.array(EMAILS)))), bits(PHONE)
+_EMAIL_BITS = np.bitwise_or.reduce(bits(np.array(EMAILS)))
+_PHONE_BITS = bits(PHONE) | bits(PHONE, borrowed=True)
 _FILE_DIRT = {"broken_row": 0.0005, "impossible_time": 0.0003, "missing_key": 0.0003, "duplicate": 0.002, "late": 0.003}
 
 
@@ -365,14 +366,14 @@ def _choose(feed: Feed, rows: Rows, draw: Numbers) -> Numbers:
 
 
 def _misspell(feed: Feed, rows: Rows, kinds: Numbers, draw: Numbers) -> None:
-    for kind, column, word, bit in (
+    for kind, column, word, said in (
         ("placeholder_email", "email", PLACEHOLDER_EMAIL, _EMAIL_BITS),
-        ("placeholder_phone", "phone", PLACEHOLDER_PHONE, _PHONE_BIT),
+        ("placeholder_phone", "phone", PLACEHOLDER_PHONE, _PHONE_BITS),
     ):
         chosen = kinds == kind
         if chosen.any():
             rows.columns[column] = pc.if_else(pa.array(chosen), word, rows.columns[column])
-            rows.mask = np.where(chosen, rows.mask & ~bit, rows.mask)
+            rows.mask = np.where(chosen, rows.mask & ~said, rows.mask)
     variants = np.flatnonzero(kinds == "email_variant")
     if len(variants):
         plain = rows.columns["email"].take(pa.array(variants))

@@ -119,7 +119,7 @@ def _live(today: Today, block: slice) -> None:
     looks = (people.first_seen[block] <= day) & (kind != STORE)
     eager = np.where(joined > day, 0.5, 1.0)
     browses = looks & ~online & (rng.random(rows, dtype=np.float32) < people.browsing[block] * mood * season * eager)
-    at_tablet = (in_store & (rng.random(rows) < 0.15)) | (may_buy & (vitality > 0) & (rng.random(rows) < 0.001))
+    at_tablet = (in_store & (rng.random(rows) < 0.25)) | (may_buy & (vitality > 0) & (rng.random(rows) < 0.004))
 
     web.visit_and_buy(today, who[browses], who[online], who[at_tablet])
     stores.sell(today, who[in_store], rng.poisson(rows * 0.0012 * season))

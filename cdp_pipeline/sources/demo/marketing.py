@@ -136,7 +136,7 @@ def advertise(today: Today) -> None:
             "cost": money(clicks * rng.integers(18, 60, rows)),
         },
         np.full(rows, -1),
-        np.zeros(rows, np.uint16),
+        np.zeros(rows, np.uint32),
     )
 
 

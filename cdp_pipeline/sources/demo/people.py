@@ -31,7 +31,8 @@ NEVER = 30_000
 FADING_DAYS = 40
 PROSPECTS_PER_CUSTOMER = 0.4
 
-# What a row may say about who it is. A row's evidence is a set of these, one bit each.
+# What a row may say about who it is. A row's evidence is a set of these, one bit each: in the lower half of a mask
+# what is the person's own, in the upper half what they borrow from the one before them in their household.
 (
     CUSTOMER, EMAIL, PHONE, LOYALTY, CONTACT, CONTACT_AGAIN, CUSTOMER_AGAIN, EMAIL_AGAIN, EMAIL_TYPO,
     COOKIE, COOKIE_2, COOKIE_APP, COOKIE_RESET, COOKIE_2_RESET,
@@ -53,8 +54,8 @@ _FAMILY_PLAIN = [mailable(name) for name in FAMILY]
 _NICKNAMES = [NICKNAMES.get(name, name) for name in GIVEN]
 
 
-def bits(slots: Numbers | int) -> npt.NDArray[np.uint16]:
-    return np.left_shift(np.uint16(1), np.asarray(slots, dtype=np.uint16))
+def bits(slots: Numbers | int, borrowed: Numbers | bool = False) -> npt.NDArray[np.uint32]:
+    return np.left_shift(np.uint32(1), np.asarray(slots, np.uint32) + np.uint32(16) * np.asarray(borrowed, np.uint32))
 
 
 class People:
@@ -141,7 +142,7 @@ class People:
         churn = joined + 15 + rng.exponential(mean_life)
         churn = np.where(known, churn, joined + rng.integers(1, 20, n)).clip(-900, NEVER).astype(np.int16)
         back = churn + rng.integers(70, 180, n)
-        returns = known & (churn > -60) & (back < days) & (rng.random(n) < 0.2)
+        returns = known & (churn > -60) & (back < days) & (rng.random(n) < 0.3)
         self.joined[who], self.churn[who] = joined, churn
         self.won_back[who] = np.where(returns, back, NEVER)
         self.crm_changed[who] = joined
@@ -150,7 +151,7 @@ class People:
         doubled = (kind == ACCOUNT) & (rng.random(n) < 0.015)
         self.second_account[who] = np.where(doubled, joined + rng.integers(20, 300, n), NEVER)
 
-        buying = rng.gamma(1.1, 0.016, n).clip(0.0005, 0.25)
+        buying = rng.gamma(0.8, 0.022, n).clip(0.0005, 0.25)
         self.buying[who] = np.where(known, buying, 0)
         self.browsing[who] = np.where(known, 0.08 + 9.0 * buying * rng.gamma(3, 1 / 3, n), 0.3)
         self.store_share[who] = np.select(
@@ -251,7 +252,7 @@ class People:
 
     def email(self, who: Numbers, slot: Numbers) -> Text:
         family = pick(_FAMILY_PLAIN, self.family[who])
-        mistyped = pc.utf8_slice_codeunits(family, 0, 3)
+        mistyped = join(pc.utf8_slice_codeunits(family, 0, 1), family)
         family = pc.if_else(pa.array(slot == EMAIL_TYPO), mistyped, family)
         local = join(pick(_GIVEN_PLAIN, self.given[who]), ".", family, digits(who))
         local = pc.if_else(pa.array(slot == EMAIL_AGAIN), join(local, ".new"), local)

@@ -54,7 +54,7 @@ def sell(today: Today, buyers: Numbers, walk_ins: int) -> None:
             "payment": pick(["card", "cash"], (rng.random(rows) < 0.2).astype(int)).take(at_receipt),
         },
         np.where(named, who, NOBODY)[basket],
-        np.where(named, mask, 0)[basket].astype(np.uint16),
+        np.where(named, mask, 0)[basket].astype(np.uint32),
     )
     people.spent[buyers] += (baskets.basket_total[: len(buyers)] / 100).astype(np.float32)
 

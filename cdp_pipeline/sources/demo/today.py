@@ -107,21 +107,19 @@ class Today:
         people, number = self.people, self.day.number
         customer_slot, email_slot = people.account_slots(who, number)
         columns: dict[str, Text] = {}
-        mask = np.zeros(len(who), np.uint16)
+        mask = np.zeros(len(who), np.uint32)
         for name, given in wants.items():
             if name == "customer_id":
                 columns[name] = only(given, people.customer_id(who, customer_slot))
-                mask |= np.where(given, bits(customer_slot), 0).astype(np.uint16)
+                mask |= np.where(given, bits(customer_slot), 0).astype(np.uint32)
             elif name == "email":
                 columns[name] = only(given, people.email(who, email_slot))
-                mask |= np.where(given, bits(email_slot), 0).astype(np.uint16)
+                mask |= np.where(given, bits(email_slot), 0).astype(np.uint32)
             elif name == "loyalty_number":
                 columns[name] = only(given, people.loyalty_number(who))
-                mask |= np.where(given, bits(LOYALTY), 0).astype(np.uint16)
+                mask |= np.where(given, bits(LOYALTY), 0).astype(np.uint32)
             elif name == "phone":
                 owner = people.phone_owner(who)
-                own = owner == who
                 columns[name] = only(given, people.phone_as_typed(owner, self.rng.integers(0, 2, len(who))))
-                mask |= np.where(given & own, bits(PHONE), 0).astype(np.uint16)
-                self.files.evidence.lend(owner[given & ~own], np.full(int((given & ~own).sum()), PHONE))
+                mask |= np.where(given, bits(PHONE, owner != who), 0).astype(np.uint32)
         return columns, mask

@@ -38,17 +38,19 @@ class Evidence:
         self.borrowed = np.zeros(people, np.uint16)
 
     def record(self, person: Numbers, mask: Numbers) -> None:
-        """Rows speak of `person` with the identifiers in `mask`; rows about nobody in particular have mask 0."""
+        """Rows speak of `person` with the identifiers in `mask`; rows about nobody in particular have mask 0.
+
+        Borrowed is what somebody else in the household uses: the family's computer, a phone number.
+        """
         named = mask > 0
-        pairs = np.unique(person[named].astype(np.uint64) << np.uint64(16) | mask[named].astype(np.uint64))
-        who, seen = (pairs >> np.uint64(16)).astype(np.int64), (pairs & np.uint64(0xFFFF)).astype(np.uint16)
+        pairs = np.unique(person[named].astype(np.uint64) << np.uint64(32) | mask[named].astype(np.uint64))
+        who, mask = (pairs >> np.uint64(32)).astype(np.int64), pairs.astype(np.uint32)
+        seen, borrowed = mask.astype(np.uint16), (mask >> 16).astype(np.uint16)
+        lenders = borrowed > 0
+        np.bitwise_or.at(self.borrowed, who[lenders] - 1, borrowed[lenders])
         for slot in range(SLOTS):
             has = (seen >> slot & 1).astype(bool)
             np.bitwise_or.at(self.together, (who[has], slot), seen[has])
-
-    def lend(self, owner: Numbers, slot: Numbers) -> None:
-        """Somebody else used what is this person's: a cookie on the family's computer, a phone number."""
-        np.bitwise_or.at(self.borrowed, owner, bits(slot))
 
     def seen(self, who: slice) -> Numbers:
         """One bit per slot that occurs in the data, by its owner or by somebody else."""
@@ -64,7 +66,7 @@ class Evidence:
         seen = np.bitwise_or.reduce(together, axis=1) & ~outside
         reached = np.zeros(len(together), np.uint16)
         for slot in (CUSTOMER, LOYALTY, EMAIL, PHONE, *range(SLOTS)):
-            first = bits(slot)
+            first = np.uint16(bits(slot))
             reached = np.where((reached == 0) & (seen & first > 0), first, reached)
         for _ in range(SLOTS):
             before = reached.copy()

@@ -92,9 +92,7 @@ def visit_and_buy(today: Today, browsers: Numbers, buyers: Numbers, at_tablet: N
     columns, mask = today.contact_details(person, {"customer_id": known, "email": types_email})
 
     owner, slot = people.cookie(who, np.maximum(device, 0), day)
-    own = (owner == who) & ~tablet
-    today.files.evidence.lend(owner[~own & ~tablet], slot[~own & ~tablet])
-    mask |= np.where(own, bits(slot), 0).astype(np.uint16)[visit]
+    mask |= np.where(tablet, 0, bits(slot, owner != who)).astype(np.uint32)[visit]
     cookies = pc.if_else(
         pa.array(tablet),
         pick(today.tablets, people.quirks[who] % np.uint64(len(today.tablets))),
