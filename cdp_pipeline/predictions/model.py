@@ -285,7 +285,6 @@ def _calibrated(model: Model, past: pa.Table, horizon: timedelta, seed: int) -> 
     level is that of all training windows: one window's level is mostly its season (measured: ECE .020 against .060).
     """
     import pyarrow.compute as pc
-    from scipy.optimize import brentq
     from sklearn.linear_model import LogisticRegression
 
     newest = pc.max(past["day"]).as_py()
@@ -297,10 +296,18 @@ def _calibrated(model: Model, past: pa.Table, horizon: timedelta, seed: int) -> 
         odds = _log_odds(earlier.probability(earlier.inputs(held)))
         fitted = float(LogisticRegression(C=1e6).fit(odds[:, None], matrix(held, ("label",))[:, 0]).coef_[0][0])
         # A slope near or below zero would flatten or reverse the ranking; the gates judge a model that bad.
-        slope = fitted if fitted > 0.1 else 1.0
+        slope = min(fitted, 5.0) if fitted > 0.1 else 1.0
     odds = slope * _log_odds(model.probability(model.inputs(past)))
-    rate = matrix(past, ("label",)).mean()
-    return replace(model, slope=slope, shift=float(brentq(lambda shift: _sigmoid(odds + shift).mean() - rate, -20, 20)))
+    return replace(model, slope=slope, shift=_shift_to(odds, matrix(past, ("label",)).mean()))
+
+
+def _shift_to(odds: np.ndarray, rate: float) -> float:
+    """What must be added to log-odds for their mean probability to be `rate`."""
+    low, high = -20.0, 20.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _sigmoid(odds + middle).mean() < rate else (low, middle)
+    return (low + high) / 2
 
 
 def _rarer(rows: pa.Table) -> int:

@@ -152,6 +152,6 @@ def _bands(scores: np.ndarray, prediction: Prediction) -> pa.Array:
     import numpy as np
     import pyarrow as pa
 
-    edges = np.array([band.above for band in prediction.bands])
-    reached = np.searchsorted(edges, scores, side="right")
-    return pa.array([None, *(band.name for band in prediction.bands)], pa.string()).take(pa.array(reached))
+    bands = sorted(prediction.bands, key=lambda band: band.above)
+    reached = np.searchsorted(np.array([band.above for band in bands]), scores, side="right")
+    return pa.array([None, *(band.name for band in bands)], pa.string()).take(pa.array(reached))

@@ -73,6 +73,14 @@ def test_an_empty_training_set_gives_an_even_chance() -> None:
     assert trained.scorer.rate == 0.5
 
 
+def test_a_signal_that_tells_all_is_no_obstacle() -> None:
+    rows = training(people=300)
+    told = pc.cast(pc.greater(rows["signal"], 0), pa.int64())
+    trained = train(rows.set_column(3, "label", told), prediction())
+    assert trained.metrics["auc"] > 0.99
+    assert trained.metrics["ece"] < 0.1
+
+
 def test_newcomers_get_the_rate_of_newcomers(planted: Trained) -> None:
     rows = to_score(2000)
     score, prior = planted.scorer.probability(rows)
