@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 QUALITY = Table(
     name="measurement.identity_quality",
-    description="How well people were put together: sizes, shared and blocked identifiers, and accuracy where the truth is known.",
+    description="How well people were put together: sizes, shared and blocked identifiers, accuracy where truth is known.",
     columns={
         "day": Column("date", "The day it was measured."),
         "figure": Column("string", "What was measured."),
@@ -42,11 +42,11 @@ def figures_of_day(figures: Mapping[str, Any], now: datetime, project: Project) 
 
 
 def read_truth(project: Project, connection: Any) -> ibis.Table | None:
-    """Who is who in generated data (type, value, person, maybe reachable), or None where no truth is known."""
+    """Who is who in generated data (type, value, person, maybe shared, reachable); None where no truth is known."""
     if project.settings.truth is None:
         return None
     path = Path.cwd() / project.settings.truth / "identifiers.csv"
     if not path.exists():
         return None
     truth = connection.read_csv(str(path), all_varchar=True)
-    return truth.select(*(name for name in ("type", "value", "person", "reachable") if name in truth.columns))
+    return truth.select(*(name for name in ("type", "value", "person", "shared", "reachable") if name in truth.columns))

@@ -62,11 +62,13 @@ def accuracy(identifiers: ibis.Table, truth: ibis.Table) -> dict[str, Any]:
     """Of all pairs of identifiers: how many found together belong together (precision), and the reverse (recall).
 
     From the sizes of groups and of their overlaps, so no pair is ever listed. Judged is what was seen and has one true
-    person; an identifier without a person (blocked) counts as found alone. Where truth says which identifiers are
-    `reachable` (some row ties them to their person), recall among those is given too.
+    person, not what truth marks `shared` (used by several); an identifier without a person (blocked) is found alone.
+    Where truth says which are `reachable` (some row ties them to their person), recall among those is given too.
     """
     marks = {"reachable": truth["reachable"].cast("boolean").max()} if "reachable" in truth.columns else {}
     owned = truth.filter(truth["person"].notnull())
+    if "shared" in truth.columns:
+        owned = owned.filter(~owned["shared"].cast("boolean"))
     single = owned.group_by("type", "value").agg(
         owners=owned["person"].nunique(), person=owned["person"].min(), **marks
     )

@@ -57,6 +57,16 @@ def test_counts_are_those_of_the_tables(found: list[Row]) -> None:
     assert "precision" not in figures
 
 
+def test_what_several_people_use_is_nobodys_mistake() -> None:
+    result = resolved([Row("web", 1, 0, customer=1, cookie="k1")])
+    truth = {"type": ["customer_id", "anonymous_id"], "value": ["1", "k1"], "person": ["A", "B"]}
+    judged = [
+        quality(result.identifiers, result.people, result.edges, pa.table(truth | extra))["judged_identifiers"]
+        for extra in ({}, {"shared": ["false", "true"]})
+    ]
+    assert judged == [2, 1]
+
+
 def test_what_no_row_ties_to_its_person_is_left_out_of_reachable_recall() -> None:
     result = resolved([Row("web", 1, 0, customer=1, mail="ann@example.com"), Row("web", 2, 0, cookie="k1")])
     lines = {"type": ["customer_id", "email", "anonymous_id"], "value": ["1", "ann@example.com", "k1"]}
