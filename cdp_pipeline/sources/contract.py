@@ -14,11 +14,11 @@ import ibis
 
 from cdp_pipeline.sources.normalise import (
     FALSE,
-    IN_SQL,
     LOOKED_UP,
     TRUE,
     amount_as_written,
     as_literal,
+    in_sql,
     usual_null,
 )
 from cdp_pipeline.spec import expressions
@@ -105,7 +105,15 @@ _LIKE_A_DATE = "regexp_matches({x}, '^\\s*\\d{{1,4}}[-/.]\\d{{1,2}}[-/.]\\d{{1,4
 
 
 def _as_utc(naive: str, zone: str) -> str:
-    return f"(({naive} AT TIME ZONE {as_literal(zone)}) AT TIME ZONE 'UTC')"
+    """SQL for a clock's reading in UTC. In a gap or a fold of the year the winter offset counts, always."""
+    if zone == "UTC":
+        return naive
+    # Going by microseconds, because AT TIME ZONE 'UTC' asks the time zone library once more.
+    return f"make_timestamp(epoch_us({naive} AT TIME ZONE {as_literal(zone)}))"
+
+
+def _local(utc: str, zone: str) -> str:
+    return utc if zone == "UTC" else f"timezone({as_literal(zone)}, make_timestamptz(epoch_us({utc})))"
 
 
 def _possible(value: str) -> str:
@@ -125,7 +133,7 @@ def _moment(column: Column, text: str) -> tuple[str, str]:
             return f"({parsed} AT TIME ZONE 'UTC')", "NULL::TIMESTAMP"
         return "NULL::TIMESTAMP", parsed
     zoned = _ZONED.format(x=text)
-    utc = f"CASE WHEN {zoned} THEN TRY_CAST({text} AS TIMESTAMPTZ) AT TIME ZONE 'UTC' END"
+    utc = f"CASE WHEN {zoned} THEN make_timestamp(epoch_us(TRY_CAST({text} AS TIMESTAMPTZ))) END"
     return utc, f"TRY_CAST({text} AS TIMESTAMP)"
 
 
@@ -273,8 +281,8 @@ def contract(
     # What every row of every source has.
     copied = f"TIMESTAMP '{copied_at:%Y-%m-%d %H:%M:%S.%f}'" if copied_at else None
     placed = f"SELECT *, {_occurred(source, zone, copied)} AS _occurred_at FROM ({checked})"
-    local = f"timezone({as_literal(zone)}, _occurred_at AT TIME ZONE 'UTC')"
-    day = f"CAST(timezone({as_literal(project_zone)}, {copied or '_occurred_at'} AT TIME ZONE 'UTC') AS DATE)"
+    local = _local("_occurred_at", zone)
+    day = f"CAST({_local(copied or '_occurred_at', project_zone)} AS DATE)"
     sql = f"""SELECT _row, _place, {", ".join(map(_quoted, columns))}, {_record_id(source)} AS _record_id, _occurred_at,
         CAST(date_diff('minute', _occurred_at, coalesce(_clock, {local})) AS SMALLINT) AS _utc_offset,
         {day} AS _day, _fault, _omitted, _coerced FROM ({placed})"""
@@ -290,8 +298,8 @@ def _typed_layer(source: Source, relation: str, given: Mapping[str, str], lookup
         if column.normalise in LOOKED_UP and name in lookups:
             joins.append(f"LEFT JOIN {lookups[name]} _l_{name} ON _l_{name}.given = {text}")
             normal.append(f"_l_{name}.normal AS _n_{name}")
-        elif column.normalise in IN_SQL:
-            normal.append(f"{IN_SQL[column.normalise].format(x=text)} AS _n_{name}")
+        elif column.normalise is not None and column.normalise not in LOOKED_UP:
+            normal.append(f"{in_sql(column.normalise, text)} AS _n_{name}")
         else:
             normal.append(f"{text} AS _n_{name}")
         if column.type == "timestamp":

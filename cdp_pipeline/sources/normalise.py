@@ -5,24 +5,47 @@ Which columns are normalised, and what happens to values that are not recognised
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 
 from cdp_pipeline.spec.source import Normaliser
 
-# Written for "no value" by the usual exports; compared in lower case, without spaces around.
-NULL_SPELLINGS = ("", "null", "(null)", "none", "nan", "nat", "n/a", "#n/a", "<na>", "\\n")
+# Written for "no value" by the usual exports, in the cases they use.
+NULL_SPELLINGS = (
+    *("", "null", "NULL", "Null", "(null)", "(NULL)", "none", "None", "NONE", "nan", "NaN", "NAN", "nat", "NaT"),
+    *("n/a", "N/A", "#n/a", "#N/A", "<na>", "<NA>", "\\N"),
+)
 
-# {x} is the text; what is not of the form becomes NULL and counts as unrecognised.
-IN_SQL: dict[Normaliser, str] = {
-    "trim": "trim({x}, ' \t\r\n')",
-    "lower": "lower(trim({x}, ' \t\r\n'))",
-    "upper": "upper(trim({x}, ' \t\r\n'))",
-    "email": "nullif(regexp_extract(lower(trim({x}, ' \t\r\n')), '^[^@\\s<>,;]+@[^@\\s<>,;]+\\.[^@\\s<>,;.]+$'), '')",
-    "postcode": "upper(regexp_replace(trim({x}, ' \t\r\n'), '\\s+', ' ', 'g'))",
-}
+
+def trimmed(x: str) -> str:
+    """SQL for the text without white space around; trimming is dear, so only texts that need it are trimmed."""
+    return f"""CASE WHEN {x} < '!' OR ends_with({x}, ' ') OR ends_with({x}, '\t') OR ends_with({x}, '\r')
+        OR ends_with({x}, '\n') THEN trim({x}, ' \t\r\n') ELSE {x} END"""
+
+
+def usual_null(x: str, declared: list[str], meant: set[str]) -> str:
+    """SQL that is true where a text only says that there is no value; values that are meant stay values."""
+    spellings = [spelling for spelling in NULL_SPELLINGS if spelling not in meant]
+    listed = "[" + ", ".join(map(as_literal, [*spellings, *declared])) + "]"
+    longest = max(len(spelling.encode()) for spelling in [*spellings, *declared])
+    # Not IN: DuckDB makes a join of it, which trims every value, also those that are never looked at.
+    return f"""(strlen({x}) <= {longest} AND contains({listed}, {x})
+        OR {x} < '!' AND contains({listed}, trim({x}, ' \t\r\n')))"""
+
+
+def in_sql(normaliser: Normaliser, x: str) -> str:
+    """SQL for the normal form of a text; what cannot be recognised becomes NULL."""
+    bare = trimmed(x)
+    if normaliser == "email":
+        low = f"lower({bare})"
+        return f"CASE WHEN regexp_full_match({low}, '{_EMAIL}') THEN {low} END"
+    if normaliser == "postcode":
+        return f"upper(regexp_replace({bare}, '\\s+', ' ', 'g'))"
+    return {"trim": bare, "lower": f"lower({bare})", "upper": f"upper({bare})"}[normaliser]
+
+
+_EMAIL = "[^@\\s<>,;]+@[^@\\s<>,;]+\\.[^@\\s<>,;.]+"
 
 TRUE = ("true", "t", "yes", "y", "1", "on")
 FALSE = ("false", "f", "no", "n", "0", "off")
@@ -116,21 +139,3 @@ def amount_as_written(x: str) -> str:
 def as_literal(text: str) -> str:
     """A SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
-
-
-def usual_null(x: str, declared: list[str], meant: set[str]) -> str:
-    """SQL that is true where a text only says that there is no value; values that are meant stay values."""
-    spellings = [spelling for spelling in NULL_SPELLINGS if spelling not in {value.lower() for value in meant}]
-    listed = ", ".join(map(as_literal, spellings))
-    # Short texts, and those that start with a space, are the only ones worth trimming and lowering.
-    usual = f"((strlen({x}) <= 8 OR {x}[1] <= ' ') AND lower(trim({x}, ' \t\r\n')) IN ({listed}))"
-    return f"({usual} OR {x} IN ({', '.join(map(as_literal, declared))}))" if declared else usual
-
-
-def is_plain_regex(pattern: str) -> bool:
-    """Whether Python can read the pattern at all; DuckDB's own dialect is a subset of it."""
-    try:
-        re.compile(pattern)
-    except re.error:
-        return False
-    return True

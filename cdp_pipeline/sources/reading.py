@@ -32,14 +32,16 @@ class Scratch:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.connection = connection
-        self._names: list[str] = []
+        self._kinds: dict[str, str] = {}
 
-    def name(self, what: str) -> str:
-        self._names.append(f"_load_{what}_{uuid.uuid4().hex[:10]}")
-        return self._names[-1]
+    def name(self, what: str, kind: str = "TABLE") -> str:
+        """A fresh name for a temporary table (or `kind` VIEW)."""
+        name = f"_load_{what}_{uuid.uuid4().hex[:10]}"
+        self._kinds[name] = kind
+        return name
 
     def drop(self, name: str) -> None:
-        self.connection.execute(f"DROP TABLE IF EXISTS temp.main.{name}")
+        self.connection.execute(f"DROP {self._kinds[name]} IF EXISTS temp.main.{name}")
 
     @contextmanager
     def arrow(self, rows: pa.Table | pa.RecordBatchReader) -> Iterator[str]:
@@ -56,7 +58,7 @@ class Scratch:
         try:
             yield self
         finally:
-            for name in self._names:
+            for name in reversed(self._kinds):
                 self.drop(name)
 
 
@@ -152,7 +154,7 @@ def stage(scratch: Scratch, files: Files, group: Sequence[Readable], wanted: Seq
         except (duckdb.Error, pa.ArrowException, UnicodeError, OSError) as problem:
             staged.failed[one.number] = f"{one.path}: cannot be read ({_first_line(problem)})"
     if group[0].format == "jsonl":
-        scratch.connection.execute(f"DELETE FROM {table} WHERE coalesce(trim(_raw, ' \t\r'), '') = ''")
+        scratch.connection.execute(f"DELETE FROM {table} WHERE _raw IS NULL OR _raw < '!' AND trim(_raw, ' \t\r') = ''")
     return staged
 
 

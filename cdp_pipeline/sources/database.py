@@ -1,0 +1,179 @@
+"""Reads a table or query of a database into a temporary table of texts: in batches, so that memory stays bounded.
+
+Any dialect through SQLAlchemy. With a cursor only what is at or after the last value (less the overlap) is read; rows
+without a cursor value are read every time, because nothing says when they came.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError, NoSuchTableError, SQLAlchemyError
+
+from cdp_pipeline.sources.errors import ColumnMissingError, SourceError, SourceUnreachableError, did_you_mean
+from cdp_pipeline.sources.reading import Scratch, Staged
+from cdp_pipeline.sources.report import FileLoad
+from cdp_pipeline.spec.source import Source, Sql
+
+_BATCH = 50_000
+
+
+def read_database(scratch: Scratch, source: Source, cursor: str | None) -> tuple[Staged, FileLoad]:
+    """Stage what is new since `cursor` (as an earlier load kept it), or everything without one."""
+    assert source.sql is not None
+    try:
+        engine = sa.create_engine(source.sql.url)
+    except (SQLAlchemyError, NoSuchModuleError, ImportError) as problem:
+        raise SourceError(f"source {source.name}: the database URL cannot be used: {_plain(problem)}") from None
+    try:
+        with engine.connect().execution_options(stream_results=True, max_row_buffer=_BATCH) as connection:
+            return _stage(scratch, source, connection, source.sql, cursor)
+    except DBAPIError as problem:
+        where = engine.url.render_as_string(hide_password=True)
+        reason = _plain(problem.orig or problem)
+        if _answers(engine):
+            raise SourceError(f"source {source.name}: {where} refuses the query: {reason}") from None
+        # Not chained: a driver's error may quote the whole connection string.
+        raise SourceUnreachableError(f"source {source.name}: {where} does not answer: {reason}") from None
+    finally:
+        engine.dispose()
+
+
+def _answers(engine: sa.Engine) -> bool:
+    try:
+        with engine.connect():
+            return True
+    except DBAPIError:
+        return False
+
+
+def _plain(problem: BaseException) -> str:
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+
+
+def _stage(
+    scratch: Scratch, source: Source, connection: sa.Connection, sql: Sql, cursor: str | None
+) -> tuple[Staged, FileLoad]:
+    relation = _relation(source, connection, sql)
+    statement = sa.select(relation)
+    low = None
+    if sql.cursor is not None:
+        if sql.cursor not in relation.c:
+            near = did_you_mean(sql.cursor, relation.c.keys())
+            raise ColumnMissingError(f"source {source.name}: there is no cursor column '{sql.cursor}'{near}")
+        column = relation.c[sql.cursor]
+        if cursor is not None:
+            low = _less_overlap(_from_text(cursor), sql.overlap or timedelta())
+            statement = statement.where(sa.or_(column >= low, column.is_(None)))
+        statement = statement.order_by(column)
+    result = connection.execute(statement)
+    names = list(result.keys())
+    columns = {name: f"c{number}" for number, name in enumerate(names)}
+    table = scratch.name("staged")
+    texts = ", ".join(f"{column} VARCHAR" for column in columns.values())
+    scratch.connection.execute(f"CREATE TEMP TABLE {table} (_place INTEGER, _broken VARCHAR, _raw VARCHAR, {texts})")
+    read = FileLoad(0, sql.table or "query")
+    if low is not None:
+        read.place += f" from {sql.cursor} {low}"
+    highest: Any = None
+    place = names.index(sql.cursor) if sql.cursor is not None else None
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        nonlocal highest
+        for chunk in result.partitions(_BATCH):
+            by_column = list(zip(*chunk, strict=True))
+            if place is not None:
+                highest = max([value for value in by_column[place] if value is not None], default=highest)
+            yield pa.record_batch([_texts(values) for values in by_column], schema=schema)
+
+    schema = pa.schema([(column, pa.string()) for column in columns.values()])
+    with scratch.arrow(pa.RecordBatchReader.from_batches(schema, batches())) as rows:
+        scratch.connection.execute(f"INSERT INTO {table} SELECT 0, NULL, NULL, * FROM {rows}")
+    read.cursor = _to_text(highest) if highest is not None else cursor
+    read.fingerprint = _fingerprint(scratch, table, columns)
+    return Staged(table, columns, columns), read
+
+
+def _relation(source: Source, connection: sa.Connection, sql: Sql) -> sa.FromClause:
+    """The table as the database knows it, or the query under a name."""
+    if sql.query is not None:
+        query = sa.text(sql.query.strip().rstrip(";"))
+        # Its columns are only known by asking; no row is fetched.
+        probe = sa.select(sa.literal_column("*")).select_from(query.columns().subquery("q")).limit(0)
+        names = list(connection.execute(probe).keys())
+        return query.columns(*[sa.column(name) for name in names]).subquery("q")
+    assert sql.table is not None
+    schema, _, name = sql.table.rpartition(".")
+    try:
+        return sa.Table(name, sa.MetaData(), schema=schema or None, autoload_with=connection)
+    except NoSuchTableError:
+        inspector = sa.inspect(connection)
+        known = [*inspector.get_table_names(schema or None), *inspector.get_view_names(schema or None)]
+        near = did_you_mean(name, known)
+        raise SourceError(f"source {source.name}: the database has no table '{sql.table}'{near}") from None
+
+
+def _texts(values: Sequence[Any]) -> pa.Array:
+    """A column's values as text; databases without strict types may mix them."""
+    try:
+        array = pa.array(values)
+        if pa.types.is_string(array.type):
+            return array
+        if not pa.types.is_binary(array.type):
+            return array.cast(pa.string())
+    except (pa.ArrowException, TypeError, OverflowError):
+        pass
+    return pa.array([None if value is None else _text(value) for value in values], pa.string())
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes | memoryview):
+        return bytes(value).decode("utf-8", "backslashreplace")
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _fingerprint(scratch: Scratch, table: str, columns: dict[str, str]) -> str:
+    """A hash of the rows read, whatever their order: the same rows again are nothing new."""
+    texts = ", ".join(columns.values())
+    row = scratch.connection.execute(
+        f"SELECT sum(hash({texts})::HUGEINT), bit_xor(hash({texts}, 1)), count(*) FROM {table}"
+    ).fetchone()
+    return hashlib.sha256(json.dumps([list(columns), [str(value) for value in row or ()]]).encode()).hexdigest()[:32]
+
+
+_KINDS: dict[str, Any] = {"timestamp": datetime, "date": date, "integer": int, "number": float, "money": Decimal}
+
+
+def _to_text(value: Any) -> str:
+    """A cursor value with its kind, so that the next load compares like with like."""
+    kind = next((name for name, type in _KINDS.items() if isinstance(value, type)), "string")
+    return json.dumps([kind, value.isoformat() if isinstance(value, date) else str(value)])
+
+
+def _from_text(text: str) -> Any:
+    kind, value = json.loads(text)
+    if kind in ("timestamp", "date"):
+        return _KINDS[kind].fromisoformat(value)
+    return _KINDS[kind](value) if kind in _KINDS else value
+
+
+def _less_overlap(value: Any, overlap: timedelta) -> Any:
+    """The value some time earlier; only times have an earlier."""
+    if not overlap:
+        return value
+    if isinstance(value, date):
+        return value - overlap
+    if isinstance(value, str):
+        try:
+            earlier = datetime.fromisoformat(value) - overlap
+        except ValueError:
+            return value
+        return earlier.isoformat(sep="T" if "T" in value else " ")
+    return value
