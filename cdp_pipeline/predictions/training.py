@@ -28,8 +28,8 @@ HISTORY = {
 }
 """What every model knows besides the declared traits: the person's own history of the target, in words."""
 
-Population = Callable[[ibis.Table], ibis.Table]
-"""Keeps the rows (person, day, traits) a prediction speaks of; made from its rules by the caller."""
+Population = Callable[[ibis.Table, Sequence[date]], ibis.Table]
+"""Keeps the rows (person, day, traits) a prediction speaks of on these days; made from its rules by the caller."""
 
 
 class AsOf(Protocol):
@@ -119,7 +119,7 @@ def history(timeline: ibis.Table, days: Sequence[date], prediction: Prediction) 
     )
 
 
-def everybody(rows: ibis.Table) -> ibis.Table:
+def everybody(rows: ibis.Table, days: Sequence[date]) -> ibis.Table:
     return rows
 
 
@@ -139,7 +139,7 @@ def features(
     names = {*(prediction.features or project.traits), *population_traits(prediction.population)}
     traits = as_of(timeline, people, days, project, [name for name in project.traits if name in names])
     learnt = feature_names(prediction, traits.schema())
-    rows = population(traits).inner_join(history(timeline, days, prediction), ["person_id", "day"])
+    rows = population(traits, days).inner_join(history(timeline, days, prediction), ["person_id", "day"])
     # Rounded: the last bit of a parallel sum of floats differs from run to run and would make a new version.
     return rows.select(
         "person_id", "day", *(rows[name].cast("float64").round(6).name(name) for name in [*learnt, *HISTORY])

@@ -144,7 +144,7 @@ def test_the_population_is_asked_with_the_traits_its_rules_mention() -> None:
     rows = [event(), event(_day=DAYS[4]), event(person_id="p_01")]
     table = features(
         as_of, ibis.memtable(timeline_rows(rows)), people_of(rows), spec, SHOP, [DAYS[6]],
-        lambda traits: traits.filter(traits.orders >= 2),
+        lambda traits, days: traits.filter(traits.orders >= 2),
     )  # fmt: skip
     assert table.columns == ("person_id", "day", "points", *HISTORY)
     assert table.person_id.to_pyarrow().to_pylist() == ["p_00"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pytest
 from cdp_pipeline.audiences.rules import Scope, matching
 from cdp_pipeline.predictions.registry import MODELS, Renewal, champion, renew
 from cdp_pipeline.predictions.scores import score
-from cdp_pipeline.predictions.training import Population, cutoffs, features, training_set
+from cdp_pipeline.predictions.training import cutoffs, features, training_set
 from cdp_pipeline.profile.timeline import timeline_table
 from cdp_pipeline.spec.load import load_project
 from cdp_pipeline.spec.project import Project
@@ -45,22 +45,19 @@ class Shop:
         self.timeline = lines.cast(dict(timeline_table(project).schema))
         self.people = lines.filter(lines.person_id.notnull()).select("person_id").distinct()
 
-    def population(self, days: list[date]) -> Population:
-        def keep(traits: ibis.Table) -> ibis.Table:
-            found = matching(self.project, self.prediction.population, Scope(traits=traits), days)
-            return traits.semi_join(found, ["person_id", "day"])
-
-        return keep
+    def population(self, traits: ibis.Table, days: Sequence[date]) -> ibis.Table:
+        found = matching(self.project, self.prediction.population, Scope(traits=traits), days)
+        return traits.semi_join(found, ["person_id", "day"])
 
     def training(self, last_day: date = LAST_DAY) -> pa.Table:
         windows = cutoffs(self.prediction, last_day, self.project.settings.first_day)
         return training_set(
             as_of, self.timeline, self.people, self.prediction, self.project, windows,
-            self.population(list(windows.days)),
+            self.population,
         ).to_pyarrow()  # fmt: skip
 
     def features(self, day: date) -> pa.Table:
-        rows = features(as_of, self.timeline, self.people, self.prediction, self.project, [day], self.population([day]))
+        rows = features(as_of, self.timeline, self.people, self.prediction, self.project, [day], self.population)
         return rows.order_by("person_id").to_pyarrow()
 
 
