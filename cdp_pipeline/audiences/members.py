@@ -82,7 +82,7 @@ def changes(
     first = ibis.date(days[0])
     last = sizes_before.filter(sizes_before.audience.isin(names) & (sizes_before.day < first))
     last = last.group_by("audience").aggregate(day=last.day.max())
-    was = before.semi_join(last, ["audience", "day"]).select("audience", "person_id", day=first)
+    was = before.semi_join(last, ["audience", "day"]).select("audience", "person_id").mutate(day=first)
     if len(days) > 1:
         stayed = members.filter(members.day < ibis.date(days[-1]))
         following = ibis.cases(*[(stayed.day == ibis.date(a), ibis.date(b)) for a, b in pairwise(days)])
