@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from cdp_pipeline.orchestration.status import Finding
     from cdp_pipeline.spec.project import Project
 
-app = typer.Typer(help="An open Customer Data Platform, declared in YAML.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="An open Customer Data Platform, declared in YAML.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 explain = typer.Typer(help="Why things are as they are.", no_args_is_help=True)
 audience = typer.Typer(help="Audiences: sizes and samples.", no_args_is_help=True)
 quarantine = typer.Typer(help="Rows that broke a contract: look, mend, replay.", no_args_is_help=True)
@@ -37,12 +42,14 @@ MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"
 
 Folder = Annotated[Path | None, typer.Option("--project", help="Project folder; default: CDP_PROJECT, else the demo.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"])]
+DAY = {"formats": ["%Y-%m-%d"], "metavar": "YYYY-MM-DD"}
+Day = Annotated[datetime | None, typer.Option("--day", help="As of the end of this day.", **DAY)]
 
 
 def main() -> None:
     """Run a command; problems a user can act on are told in one line each, without a traceback."""
     from cdp_pipeline.activation.ledger import LedgerError
+    from cdp_pipeline.audiences.look import NothingComputedError
     from cdp_pipeline.identity.explain import UnknownIdentifier
     from cdp_pipeline.lake.errors import LakeError
     from cdp_pipeline.orchestration.run import SelectionError
@@ -50,7 +57,15 @@ def main() -> None:
 
     try:
         app()
-    except (LakeError, LedgerError, UnknownIdentifier, SelectionError, SourceError, ProjectError) as problem:
+    except (
+        LakeError,
+        LedgerError,
+        UnknownIdentifier,
+        NothingComputedError,
+        SelectionError,
+        SourceError,
+        ProjectError,
+    ) as problem:
         err.print(str(problem).strip("'\""), style="red", markup=False, highlight=False)
         sys.exit(1)
     except BrokenPipeError:
@@ -129,7 +144,9 @@ def demo_data(
 def check(
     project: Folder = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema for editors instead.")] = False,
-    drift: Annotated[bool, typer.Option("--drift", help="Also compare the files that lie there with the columns.")] = False,
+    drift: Annotated[
+        bool, typer.Option("--drift", help="Also compare the files that lie there with the columns.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Name every problem of a project, one line each. Exit 0 when sound, 1 when not."""
@@ -166,9 +183,9 @@ def check(
 @app.command()
 def run(
     selection: Annotated[str | None, typer.Argument(help="Dagster's asset selection, such as 'group:traits'.")] = None,
-    day: Annotated[Day, typer.Option("--day", help="Compute this day.")] = None,
-    first: Annotated[Day, typer.Option("--from", help="Compute each day from this one …")] = None,
-    last: Annotated[Day, typer.Option("--to", help="… to this one.")] = None,
+    day: Day = None,
+    first: Annotated[datetime | None, typer.Option("--from", help="Compute each day from this one …", **DAY)] = None,
+    last: Annotated[datetime | None, typer.Option("--to", help="… to this one.", **DAY)] = None,
     project: Folder = None,
     as_json: Json = False,
 ) -> None:
@@ -214,7 +231,11 @@ def _tell_run(report: RunReport, project: Project) -> None:
     passed = sum(each["passed"] for each in report.checks)
     out.print(f"\n{passed} of {len(report.checks)} checks passed", highlight=False)
     tell_failed = [
-        {"check": f"{each['asset']}: {each['check']}", "severity": each["severity"], "found": json.dumps(each["metadata"])}
+        {
+            "check": f"{each['asset']}: {each['check']}",
+            "severity": each["severity"],
+            "found": json.dumps(each["metadata"]),
+        }
         for each in report.checks
         if not each["passed"]
     ]
@@ -236,7 +257,9 @@ def dev(project: Folder = None, port: int = 3000) -> None:
     folder = (project or project_folder()).resolve()
     declared = the_project(folder)
     out.print(f"Dagster: http://127.0.0.1:{port}  (ready in about 20 seconds)", highlight=False)
-    out.print("Where to click: Lineage shows every table from source to delivery; Assets › audiences shows who is where;")
+    out.print(
+        "Where to click: Lineage shows every table from source to delivery; Assets › audiences shows who is where;"
+    )
     out.print("Automation turns schedules on; Ctrl-C ends everything.")
     raise typer.Exit(serve(declared, folder, port))
 
@@ -280,7 +303,7 @@ def _person(lake: LakeView, project: Project, identifier: str) -> str:
 @app.command()
 def person(
     identifier: Annotated[str, typer.Argument(help="email:ann@example.com, customer_id:17, … or a person id.")],
-    as_of: Annotated[Day, typer.Option("--as-of", help="As this day ended.")] = None,
+    as_of: Annotated[datetime | None, typer.Option("--as-of", help="As this day ended.", **DAY)] = None,
     project: Folder = None,
     as_json: Json = False,
 ) -> None:
@@ -292,7 +315,11 @@ def person(
     if as_json:
         print_json(page)
     else:
-        tell([{"": section, "name": name, "value": value} for section, name, value in flat(page)], False, page["person_id"])
+        tell(
+            [{"": section, "name": name, "value": value} for section, name, value in flat(page)],
+            False,
+            page["person_id"],
+        )
 
 
 @app.command()
@@ -338,7 +365,7 @@ def audience_list(project: Folder = None, as_json: Json = False) -> None:
 
 
 @audience.command("size")
-def audience_size(name: str, day: Annotated[Day, typer.Option("--day")] = None, project: Folder = None,
+def audience_size(name: str, day: Day = None, project: Folder = None,
                   as_json: Json = False) -> None:  # fmt: skip
     """How many people an audience has, and how many can be reached: under today's definition, computed now."""
     from cdp_pipeline.audiences.look import size_now
@@ -348,7 +375,7 @@ def audience_size(name: str, day: Annotated[Day, typer.Option("--day")] = None, 
 
 
 @audience.command("preview")
-def audience_preview(name: str, limit: int = 10, day: Annotated[Day, typer.Option("--day")] = None,
+def audience_preview(name: str, limit: int = 10, day: Day = None,
                      project: Folder = None, as_json: Json = False) -> None:  # fmt: skip
     """A sample of an audience's people with their profile."""
     from cdp_pipeline.audiences.look import preview
@@ -369,7 +396,9 @@ def _audience(project: Project, name: str) -> str:
 def sql(
     query: str,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    as_of: Annotated[Day, typer.Option("--as-of", help="The lake as it was when this day (UTC) ended.")] = None,
+    as_of: Annotated[
+        datetime | None, typer.Option("--as-of", help="The lake as it was when this day (UTC) ended.", **DAY)
+    ] = None,
     project: Folder = None,
     as_json: Json = False,
 ) -> None:

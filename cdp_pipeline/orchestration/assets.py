@@ -16,6 +16,7 @@ from cdp_pipeline.activation.plan import PLAN
 from cdp_pipeline.activation.refresh import fire_newest, members_now, plan_all
 from cdp_pipeline.activation.sync import conservation
 from cdp_pipeline.activation.tables import CONTACTS, DELIVERIES, OUTBOX, contact_rows, delivery_rows, outbox_rows
+from cdp_pipeline.audiences.look import scope_of
 from cdp_pipeline.audiences.members import CHANGES as AUDIENCE_CHANGES
 from cdp_pipeline.audiences.members import MEMBERS, SIZES, changes, members, sizes
 from cdp_pipeline.audiences.rules import Scope, matching
@@ -32,6 +33,7 @@ from cdp_pipeline.orchestration import checks
 from cdp_pipeline.orchestration.describe import asset_arguments, column_schema, published
 from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, is_filed_by_day, requested_days, yesterday
 from cdp_pipeline.orchestration.resources import ledger_of, models_folder
+from cdp_pipeline.predictions.charts import charts
 from cdp_pipeline.predictions.registry import MODELS, champion, renew
 from cdp_pipeline.predictions.scores import score, scores_table
 from cdp_pipeline.predictions.training import cutoffs, features, training_set, training_table, words
@@ -297,8 +299,7 @@ def newest_day(lake: LakeView, project: Project, context: dg.AssetExecutionConte
 def population(project: Project, prediction: Prediction) -> Any:
     """Keeps the rows of a traits table for which the prediction's rules hold."""
 
-    def select(rows: ibis.Table) -> ibis.Table:
-        days = rows.select("day").distinct().day.to_pyarrow().to_pylist()
+    def select(rows: ibis.Table, days: Sequence[date]) -> ibis.Table:
         chosen = matching(project, prediction.population, Scope(traits=rows), days)
         return rows.semi_join(chosen, ["person_id", "day"])
 
@@ -362,7 +363,10 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
                 "version": renewed.version,
                 "status": renewed.status,
                 **figures,
-                **{title: dg.MetadataValue.md(image) for title, image in charts(renewed.card, words(prediction, project)).items()},
+                **{
+                    title: dg.MetadataValue.md(image)
+                    for title, image in charts(renewed.card, words(prediction, project)).items()
+                },
             },
             check_results=[
                 checks.result("gates", not failed, model_key, failed="; ".join(failed) or "none", **figures)
@@ -383,16 +387,16 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
 
         lake: Lake = context.resources.lake
         days = requested_days(context) or []
-        known = features(
-            as_of, lake.read(events), living(lake.read(PEOPLE), project), prediction, project, days,
-            population(project, prediction),
-        )  # fmt: skip
-        best = champion(prediction, lake.read(MODELS).to_pyarrow(), models_folder(project), known.columns)
-        of_day = [
-            score(known.filter(known.day == ibis.date(day)).drop("day").to_pyarrow(), best, prediction, project, day)
-            for day in days
-        ]
-        rows = pa.concat_tables(of_day)
+        best = champion(prediction, lake.read(MODELS).to_pyarrow(), models_folder(project), list(training.columns))
+        of_days = []
+        # One query per day: a single day needs no edges of windows, and memory stays that of a day.
+        for day in days:
+            known = features(
+                as_of, lake.read(events), living(lake.read(PEOPLE), project), prediction, project, [day],
+                population(project, prediction),
+            )  # fmt: skip
+            of_days.append(score(known.drop("day").to_pyarrow(), best, prediction, project, day))
+        rows = pa.concat_tables(of_days)
         result = lake.publish(Mirror(scored, rows, within={"day": days}), note=note(context))
         said = {"model version": best.version or "none", "basis": best.why_prior or "model"}
         return dg.MaterializeResult(metadata=published(result.counts[scored.name], said))
@@ -405,18 +409,6 @@ def model_list(project: Project) -> Iterator[dg.AssetsDefinition]:
     if project.predictions:
         deps = [["predictions", f"{name}_model"] for name in project.predictions]
         yield shown(MODELS, deps, project.settings.owner, "status")
-
-
-def scope(lake: LakeView, project: Project) -> Scope:
-    """The tables that conditions are asked of."""
-    return Scope(
-        traits=lake.read(daily_table(project)),
-        customers=lake.read(customers_table(project)),
-        predictions={name: lake.read(scores_table(spec)) for name, spec in project.predictions.items()},
-        bands=lake.read(BANDS),
-        timeline=lake.read(timeline_table(project)),
-        identifiers=lake.read(IDENTIFIERS),
-    )
 
 
 def audience_assets(project: Project, cadence: str) -> dg.AssetsDefinition:
@@ -451,21 +443,24 @@ def audience_assets(project: Project, cadence: str) -> dg.AssetsDefinition:
         lake: Lake = context.resources.lake
         names = sorted(key.path[-1] for key in context.selected_asset_keys)
         days = requested_days(context) or []
-        found = members(project, names, scope(lake, project), days).cache()
-        counted = sizes(found, lake.read(IDENTIFIERS), names, days).to_pyarrow()
         lake.publish(
-            Mirror(MEMBERS, found, within={"audience": names, "day": days}),
-            Mirror(SIZES, counted, within={"audience": names, "day": days}),
+            Mirror(
+                MEMBERS, members(project, names, scope_of(lake, project), days), within={"audience": names, "day": days}
+            ),
             note=note(context),
         )
         # What came after a restated day moved against it, so its moves are told anew.
-        told = lake.read(SIZES)
-        later = told.filter(told.audience.isin(names) & (told.day >= ibis.date(days[0]))).select("day").distinct()
+        told, current = lake.read(SIZES), lake.read(MEMBERS)
+        later = told.filter(told.audience.isin(names) & (told.day > ibis.date(days[0]))).select("day").distinct()
         following = sorted({*days, *later.day.to_pyarrow().to_pylist()})
-        current = lake.read(MEMBERS)
         of_days = current.filter(current.audience.isin(names) & current.day.isin(following))
+        counted = sizes(of_days, lake.read(IDENTIFIERS), names, days).to_pyarrow()
         moves = changes(of_days, current, told, lake.read(daily_table(project)), names, following)
-        lake.publish(Mirror(AUDIENCE_CHANGES, moves, within={"audience": names, "day": following}), note=note(context))
+        lake.publish(
+            Mirror(SIZES, counted, within={"audience": names, "day": days}),
+            Mirror(AUDIENCE_CHANGES, moves, within={"audience": names, "day": following}),
+            note=note(context),
+        )
         newest = {row["audience"]: row for row in counted.to_pylist() if row["day"] == days[-1]}
         before = sizes_before(told, days[-1])
         for name in names:

@@ -11,7 +11,9 @@ from pathlib import Path
 from cdp_pipeline.orchestration.resources import prepare_dagster_home
 from cdp_pipeline.spec.project import Project
 
-WORKSPACE = "load_from:\n  - python_module:\n      module_name: cdp_pipeline.definitions\n      location_name: cdp_pipeline\n"
+WORKSPACE = (
+    "load_from:\n  - python_module:\n      module_name: cdp_pipeline.definitions\n      location_name: cdp_pipeline\n"
+)
 
 
 def dev_command(project: Project, port: int) -> list[str]:

@@ -16,14 +16,21 @@ from cdp_pipeline.orchestration.resources import lake_of, ledger_of, local_folde
 from cdp_pipeline.orchestration.status import Finding
 from cdp_pipeline.spec.load import ProjectError, load_project
 
-ONE_VERSION = ("duckdb", "duckdb-extension-ducklake", "duckdb-extension-sqlite-scanner", "duckdb-extension-postgres-scanner")
+ONE_VERSION = (
+    "duckdb",
+    "duckdb-extension-ducklake",
+    "duckdb-extension-sqlite-scanner",
+    "duckdb-extension-postgres-scanner",
+)
 LEAST_FREE = 2 * 1024**3
 
 
 def examine(folder: Path) -> Iterator[Finding]:
     """Each thing an installation needs, whether it is there, and what to do where it is not."""
     python = ".".join(map(str, sys.version_info[:3]))
-    yield Finding("versions", "python", "ok" if sys.version_info >= (3, 11) else "fail", python, "install Python 3.11 or newer")
+    yield Finding(
+        "versions", "python", "ok" if sys.version_info >= (3, 11) else "fail", python, "install Python 3.11 or newer"
+    )
     versions = {name: _version(name) for name in ONE_VERSION}
     same = len(set(versions.values())) == 1
     yield Finding(
@@ -38,7 +45,9 @@ def examine(folder: Path) -> Iterator[Finding]:
     except ProjectError as error:
         yield Finding("project", str(folder), "fail", f"{len(error.problems)} problems", "cdp check")
         return
-    yield Finding("project", project.settings.name, "ok", f"{len(project.sources)} sources, {len(project.traits)} traits")
+    yield Finding(
+        "project", project.settings.name, "ok", f"{len(project.sources)} sources, {len(project.traits)} traits"
+    )
     try:
         with lake_of(project, read_only=True) as lake:
             yield Finding("lake", "catalog", "ok", f"snapshot {lake.snapshot}")
@@ -57,7 +66,9 @@ def examine(folder: Path) -> Iterator[Finding]:
     place = local_folder(project)
     free = shutil.disk_usage(place if place.exists() else Path.cwd()).free
     enough = free >= LEAST_FREE
-    yield Finding("disk", "free", "ok" if enough else "warn", f"{free / 1024**3:.1f} GiB", "" if enough else "make room")
+    yield Finding(
+        "disk", "free", "ok" if enough else "warn", f"{free / 1024**3:.1f} GiB", "" if enough else "make room"
+    )
 
 
 def _version(package: str) -> str | None:

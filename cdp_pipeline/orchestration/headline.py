@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-
 from cdp_pipeline.audiences.look import listed
 from cdp_pipeline.identity.history import QUALITY
 from cdp_pipeline.lake.errors import LakeMissingError
@@ -35,4 +34,6 @@ def headline(project: Project) -> Iterator[str]:
         for (_, _, state), count in ledger.counts().items():
             states[state] += count
     if states:
-        yield "Deliveries: " + ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in sorted(states.items()))
+        yield "Deliveries: " + ", ".join(
+            f"{count:,} {state.replace('_', ' ')}" for state, count in sorted(states.items())
+        )

@@ -1,8 +1,8 @@
 """One job and one schedule per cadence the project names, one job for newly arrived files, one for housekeeping."""
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from croniter import croniter
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from cdp_pipeline.orchestration.housekeeping import housekeeping_job
 from cdp_pipeline.orchestration.partitions import daily, is_filed_by_day

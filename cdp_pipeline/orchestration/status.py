@@ -52,7 +52,9 @@ def _sources(project: Project, now: datetime) -> Iterator[Finding]:
             newest = loads.filter(loads.status == "loaded").group_by("source").agg(at=loads.loaded_at.max())
             at: dict[str, Any] = {row["source"]: row["at"] for row in newest.to_pyarrow().to_pylist()}
             quarantine = lake.read(QUARANTINE)
-            waiting = quarantine.filter(quarantine.replayed_at.isnull()).group_by("source").agg(rows=lambda t: t.count())
+            waiting = (
+                quarantine.filter(quarantine.replayed_at.isnull()).group_by("source").agg(rows=lambda t: t.count())
+            )
             aside = {row["source"]: row["rows"] for row in waiting.to_pyarrow().to_pylist()}
     except LakeMissingError as error:
         yield Finding("lake", "lake", "fail", str(error), "cdp run")
@@ -65,7 +67,11 @@ def _sources(project: Project, now: datetime) -> Iterator[Finding]:
         age = now - at[name].replace(tzinfo=UTC)
         late = source.freshness is not None and age > source.freshness.fail
         yield Finding(
-            "source", name, "fail" if late else "ok", f"loaded {_words(age)} ago{rows}", f"cdp run sources/{name}" if late else ""
+            "source",
+            name,
+            "fail" if late else "ok",
+            f"loaded {_words(age)} ago{rows}",
+            f"cdp run sources/{name}" if late else "",
         )
 
 
@@ -82,7 +88,9 @@ def _checks(project: Project, instance: dg.DagsterInstance) -> Iterator[Finding]
         if not evaluation.passed:
             asset = key.asset_key.to_user_string()
             state = "fail" if evaluation.severity == dg.AssetCheckSeverity.ERROR else "warn"
-            yield Finding("check", f"{asset}: {key.name}", state, evaluation.description or "failed", f"cdp run {asset}")
+            yield Finding(
+                "check", f"{asset}: {key.name}", state, evaluation.description or "failed", f"cdp run {asset}"
+            )
     yield Finding("check", "all others", "ok", f"{passed} passed, {len(keys)} declared")
 
 
