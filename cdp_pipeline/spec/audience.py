@@ -86,6 +86,9 @@ class Rule(Part):
         elif self.op == "between":
             if not isinstance(self.value, list) or len(self.value) != 2:
                 raise ValueError("'between' needs a list of two values, lowest first")
+            low, high = self.value
+            if isinstance(low, str) == isinstance(high, str) and low > high:  # type: ignore[operator]
+                raise ValueError("'between' has its two values the wrong way round, lowest first")
         elif self.value is None or isinstance(self.value, list):
             raise ValueError(f"'{self.op}' needs one value")
 

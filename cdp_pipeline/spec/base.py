@@ -93,12 +93,23 @@ def _duration_text(span: timedelta) -> str:
     return f"{int(span.total_seconds() // _UNITS[unit])} {unit}s"
 
 
+_DurationText = Annotated[
+    str, Field(pattern=r"^\d+ (minute|hour|day|week)s?$", json_schema_extra={"examples": ["15 minutes", "30 days"]})
+]
 Duration = Annotated[
     timedelta,
-    BeforeValidator(parse_duration),
+    BeforeValidator(parse_duration, json_schema_input_type=_DurationText),
     PlainSerializer(_duration_text),
-    Field(json_schema_extra={"type": "string", "examples": ["15 minutes", "30 days"]}),
 ]
+
+
+def _whole_days(span: timedelta) -> timedelta:
+    if span < timedelta(days=1) or span % timedelta(days=1):
+        raise ValueError("should be whole days, such as '30 days'")
+    return span
+
+
+WholeDays = Annotated[Duration, AfterValidator(_whole_days)]
 
 
 class Window(Part):
@@ -127,9 +138,10 @@ def parse_window(text: object) -> object:
     return Window(days=int(found[1]) * (7 if found[2] == "week" else 1))
 
 
+_WindowPattern = Annotated[
+    str,
+    Field(pattern=r"^(lifetime|last \d+ (day|week)s?)$", json_schema_extra={"examples": ["last 90 days", "lifetime"]}),
+]
 WindowText = Annotated[
-    Window,
-    BeforeValidator(parse_window),
-    PlainSerializer(str),
-    Field(json_schema_extra={"type": "string", "examples": ["last 90 days", "lifetime"]}),
+    Window, BeforeValidator(parse_window, json_schema_input_type=_WindowPattern), PlainSerializer(str)
 ]

@@ -19,7 +19,7 @@ def _flag(value: object) -> object:
     return value
 
 
-Flag = Annotated[bool, BeforeValidator(_flag)]
+Flag = Annotated[bool, BeforeValidator(_flag, json_schema_input_type=bool)]
 
 
 class _Destination(Document):

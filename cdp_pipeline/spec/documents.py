@@ -33,6 +33,10 @@ class Document:
     written: dict[Path, str] = field(default_factory=dict)
     findings: list[tuple[int, Path, str]] = field(default_factory=list)
 
+    def __str__(self) -> str:
+        names = isinstance(self.data, dict) and isinstance(self.data.get("name"), str)
+        return f"{self.data.get('kind')} '{self.data['name']}'" if names else ""
+
     def line_of(self, path: Path) -> int:
         """The line of a path, or of the nearest thing around it."""
         while path and path not in self.lines:

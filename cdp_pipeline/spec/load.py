@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as Folder
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -123,7 +123,7 @@ class _Reading:
     def report(self, place: _Place, path: Path, message: str, line: int | None = None) -> None:
         line = place.document.line_of(path) if line is None else line
         place.reported.add(path)
-        self.problems.append(Problem(place.file, line, _path_text(path), message))
+        self.problems.append(Problem(place.file, line, _path_text(path) or str(place.document), message))
 
     def texts(self, folder: Folder) -> Iterator[tuple[str, str]]:
         """Name and text of every YAML file, hidden folders left out."""
@@ -185,7 +185,7 @@ class _Reading:
         try:
             spec = ADAPTERS[kind].validate_python(data)
         except ValidationError as error:
-            for path, message in explained(error.errors(include_url=False), MODELS[kind], document):
+            for path, message in explained(error.errors(include_url=False), _models(kind, data), document):
                 if path not in place.reported:
                     self.report(place, path, message)
             self.broken.setdefault(kind, set()).add(str(name))
@@ -197,12 +197,22 @@ class _Reading:
         if kind == "project" and others:
             (first,) = others
             self.report(place, ("kind",), f"a folder is one project, which {self.places[kind, first]} declares")
+            self.broken.setdefault(kind, set()).add(spec.name)
         elif spec.name in others:
             first_place = self.places[kind, spec.name]
             self.report(place, ("name",), f"{kind} '{spec.name}' is already declared in {first_place}")
         else:
             others[spec.name] = spec
             self.places[kind, spec.name] = place
+
+
+def _models(kind: str, data: Mapping[str, Any]) -> Sequence[type[BaseModel]]:
+    """The models of a kind that the document's `type`, where it has one, leaves."""
+    return [
+        m
+        for m in MODELS[kind]
+        if kind != "destination" or data.get("type") in get_args(m.model_fields["type"].annotation)
+    ]
 
 
 def _secret_fields(kind: str) -> set[str]:

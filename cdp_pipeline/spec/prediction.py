@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from cdp_pipeline.spec.audience import Rule
-from cdp_pipeline.spec.base import Document, Duration, Name, Part, SqlFragment
+from cdp_pipeline.spec.base import Document, Name, Part, SqlFragment, WholeDays
 
 
 class Target(Part):
@@ -50,16 +50,19 @@ class Prediction(Document):
         default=[], description="Whom it speaks of, as rules over traits; default: everybody."
     )
     target: Target
-    horizon: Duration
+    horizon: WholeDays
     features: list[Name] = Field(default=[], description="Traits to learn from; default: every numeric trait.")
     cutoffs: Annotated[int, Field(ge=1, le=24)] = 4
-    every: Duration = Field(default=timedelta(days=30), description="Distance between training cut-offs.")
+    every: WholeDays = Field(default=timedelta(days=30), description="Distance between training cut-offs.")
     gates: Gates = Gates()
     minimum: Minimum = Minimum()
     bands: list[ScoreBand] = []
 
     @model_validator(mode="after")
-    def _whole_days(self) -> Prediction:
-        if self.horizon.total_seconds() % 86400:
-            raise ValueError("'horizon' should be whole days")
+    def _bands_are_a_ladder(self) -> Prediction:
+        if len({band.name for band in self.bands}) != len(self.bands):
+            raise ValueError("two bands have the same name")
+        steps = [band.above for band in self.bands]
+        if steps != sorted(set(steps)):
+            raise ValueError("bands should be listed from low to high")
         return self

@@ -74,7 +74,7 @@ class Declared:
 
     @cached_property
     def settings(self) -> ProjectSettings | None:
-        return next(iter(self.of("project").values()), None)
+        return None if self.broken.get("project") else next(iter(self.of("project").values()), None)
 
     @cached_property
     def all_sources_known(self) -> bool:
@@ -306,7 +306,7 @@ def sync_findings(sync: Sync, declared: Declared) -> Findings:
     yield from declared.reference("destination", sync.destination, ("destination",))
     yield from _mapping(sync.mapping, declared, ("mapping",))
     if sync.key not in sync.mapping:
-        yield ("key",), unknown("field of the mapping", sync.key, sync.mapping)
+        yield ("key",), unknown("mapping field", sync.key, sync.mapping)
 
 
 def match_findings(match: Match, declared: Declared) -> Findings:
@@ -353,7 +353,7 @@ def _prediction_rule(rule: Rule, name: str, declared: Declared, path: Path) -> F
         bands = [band.name for band in prediction.bands]
         for value in rule.value if isinstance(rule.value, list) else [rule.value]:
             if value is not None and value not in bands:
-                yield (*path, "value"), unknown(f"band of '{name}'", value, bands)
+                yield (*path, "value"), unknown("band", value, bands)
 
 
 def _comparison(rule: Rule, type_: str | None, path: Path) -> Findings:
@@ -438,7 +438,7 @@ def _band(trait: str, band: str | None, declared: Declared, path: Path) -> Findi
         if not bands:
             yield path, f"trait '{trait}' has no bands"
         elif band not in bands:
-            yield path, unknown(f"band of '{trait}'", band, bands)
+            yield path, unknown("band", band, bands)
 
 
 def _mapping(mapping: Mapping[str, str], declared: Declared, path: Path) -> Findings:
@@ -465,7 +465,8 @@ def _word(type_: str) -> str:
 def _words(types: Collection[str]) -> str:
     if types == {BOOLEAN}:
         return "a condition"
-    return "a number" if set(types) == NUMERIC else " or ".join(_word(type_) for type_ in sorted(types))
+    others = [_word(type_) for type_ in sorted(set(types) - NUMERIC)]
+    return " or ".join(["a number", *others] if set(types) >= NUMERIC else others)
 
 
 CHECKS: dict[str, Callable[[Any, Declared], Findings]] = {

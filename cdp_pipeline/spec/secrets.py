@@ -1,8 +1,8 @@
 """Secrets written in the clear. They belong in the environment: `${NAME}`, or with an empty default, `${NAME:-}`.
 
-A default that says something, `${NAME:-demo}`, is a secret in the clear as well, and is let pass only as long as what
-it opens is on this machine (localhost, 127.0.0.1, ::1): so a demo runs out of the box, and the same project pointed at
-a real server by an environment variable is told to set its secret too.
+A default that says something, `${NAME:-demo}`, is a secret in the clear as well. It is let pass while what it opens is
+on this machine (localhost, 127.0.0.1, ::1), or while NAME is set and takes its place: so a demo runs out of the box,
+and the same project pointed at a real server by an environment variable is told to set its secret too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def secret_findings(document: Document, secret_fields: Collection[str]) -> Itera
         else:
             spans = [found.span(found.lastindex or 0) for found in IN_ADDRESSES.finditer(written)]
             address = value
-        if any(_is_readable(written, start, end, address) for start, end in spans):
+        if any(_is_readable(written, start, end, value, address) for start, end in spans):
             yield path, MESSAGE
 
 
@@ -42,12 +42,12 @@ def _texts(data: Any, path: Path) -> Iterator[tuple[Path, str]]:
         yield from _texts(value, (*path, key))
 
 
-def _is_readable(written: str, start: int, end: int, address: str) -> bool:
-    reference = REFERENCE.fullmatch(written, start, end)
-    if reference is not None and not reference["default"]:
-        return False
-    within_default = any(r.start() <= start and end <= r.end() for r in REFERENCE.finditer(written))
-    return not (within_default and _host(address) in LOCAL)
+def _is_readable(written: str, start: int, end: int, value: str, address: str) -> bool:
+    reference = next((r for r in REFERENCE.finditer(written) if r.start() <= start and end <= r.end()), None)
+    if reference is None:
+        return True
+    default = reference["default"] if (start, end) == reference.span() else written[start:end]
+    return bool(default) and default in value and _host(address) not in LOCAL
 
 
 def _host(address: str) -> str | None:

@@ -138,7 +138,7 @@ class Source(Document):
     """One table that comes in, in mode `events` (append by day) or `snapshot` (full copies, kept as history)."""
 
     kind: Literal["source"]
-    files: Annotated[Files, BeforeValidator(_files_from_text)] | None = None
+    files: Annotated[Files, BeforeValidator(_files_from_text, json_schema_input_type=Files | str)] | None = None
     sql: Sql | None = None
     collector: Collector | None = None
     party: Literal["first", "second", "third"] = "first"

@@ -38,7 +38,9 @@ class Trait(Document):
 
     kind: Literal["trait"]
     evaluation: Evaluation
-    event: Annotated[list[Name], BeforeValidator(_as_list)] = Field(default=[], description="One or more event names.")
+    event: Annotated[list[Name], BeforeValidator(_as_list, json_schema_input_type=list[Name] | Name)] = Field(
+        default=[], description="One or more event names."
+    )
     value: SqlFragment | None = Field(
         default=None, description="What is summed, averaged, …: over the event's columns."
     )

@@ -51,6 +51,8 @@ def explained(
     for path, found in places.items():
         given = document.written.get(path, found[0]["input"])
         wanted = list(dict.fromkeys(wants for error in found if (wants := _wanted(error))))
+        if "a number" in wanted:
+            wanted = [words for words in wanted if words != "a whole number"]
         others = [error for error in found if not _wanted(error)]
         if others:
             yield path, _message(others[0], path, given, models)
@@ -64,13 +66,12 @@ def _place(error: ErrorDetails, data: Any) -> Path:
     location = error["loc"]
     if error["type"].startswith("union_tag"):
         return (*location, "type")
-    if location[-1:] == ("[key]",):
-        return location[:-1]
-    missing = error["type"] == "missing"
+    if isinstance(data, dict) and location and location[0] == data.get("type"):
+        location = location[1:]
     for depth, part in enumerate(location):
         inside = part in data if isinstance(data, dict) else isinstance(data, list) and part in range(len(data))
         if not inside:
-            return location[: depth + 1] if missing else location[:depth]
+            return location[: depth + 1] if error["type"] == "missing" else location[:depth]
         data = data[part]
     return location
 
