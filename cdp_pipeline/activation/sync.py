@@ -13,7 +13,17 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from cdp_pipeline.activation.ledger import Ledger, LedgerError, acknowledged, known_ids, new_row, outbox, plans, utc
+from cdp_pipeline.activation.ledger import (
+    Ledger,
+    LedgerError,
+    acknowledged,
+    known_ids,
+    new_row,
+    outbox,
+    plans,
+    portions,
+    utc,
+)
 from cdp_pipeline.activation.plan import Held, SyncPlan, guards
 
 SUPERSEDED = "superseded: no longer what is wanted"
@@ -95,7 +105,7 @@ def _enqueue(connection: Connection, plan: SyncPlan, dry_run: bool, at: datetime
     # What was planned from a state that has changed since, or is changing now, is left to the next plan.
     sound = [op for op in plan.ops if op.key not in under_way and latest.get(op.key) == op.after]
     known = known_ids(connection, [op.op_id for op in sound])
-    enqueued = 0
+    fresh = []
     for op in sound:
         row = rows.get(op.op_id)
         values = new_row(op, at, op.state, op.reason)
@@ -108,15 +118,16 @@ def _enqueue(connection: Connection, plan: SyncPlan, dry_run: bool, at: datetime
             values |= {"attempt": row.attempt, "forgiven": row.attempt}
         elif op.op_id in known:
             continue
-        connection.execute(outbox.insert(), values)
-        enqueued += 1
+        fresh.append(values)
+    if fresh:
+        connection.execute(outbox.insert(), fresh)
     for key in plan.forgotten:
         connection.execute(
             acknowledged.update()
             .where(acknowledged.c.sync == plan.sync.name, acknowledged.c.key == key)
             .values(present=False, payload_hash=None, certain=True, at=at)
         )
-    return enqueued
+    return len(fresh)
 
 
 def _supersede(connection: Connection, plan: SyncPlan, at: datetime) -> None:
@@ -125,15 +136,11 @@ def _supersede(connection: Connection, plan: SyncPlan, at: datetime) -> None:
     open_case = sa.and_(
         outbox.c.origin == f"sync:{plan.sync.name}", outbox.c.state.in_(("pending", "retry", "failed", "unknown"))
     )
-    stale = [
-        op_id
-        for op_id in connection.execute(sa.select(outbox.c.op_id).where(open_case)).scalars()
-        if op_id not in wanted
-    ]
-    for op_id in stale:
+    decided = connection.execute(sa.select(outbox.c.op_id).where(open_case)).scalars()
+    for some in portions([op_id for op_id in decided if op_id not in wanted]):
         connection.execute(
             outbox.update()
-            .where(outbox.c.op_id == op_id, open_case)
+            .where(outbox.c.op_id.in_(some), open_case)
             .values(state="suppressed", reason=SUPERSEDED, updated_at=at)
         )
 
