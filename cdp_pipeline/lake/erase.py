@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import ibis
 
 from cdp_pipeline.lake.catalog import identifier, literal
-from cdp_pipeline.lake.maintenance import call, forget
+from cdp_pipeline.lake.maintenance import call, forget, remove_orphans
 
 if TYPE_CHECKING:
     from cdp_pipeline.lake.lake import Lake
@@ -29,7 +29,7 @@ def erase(lake: Lake, what: Mapping[str, Predicate]) -> dict[str, int]:
         ).fetchall()
         forget(lake, [row[0] for row in older])
         call(lake, "ducklake_cleanup_old_files('lake', cleanup_all => true)")
-        call(lake, "ducklake_delete_orphaned_files('lake', cleanup_all => true)")
+        remove_orphans(lake)
         # Deleted catalog rows (minima and maxima of columns) stay in free pages until then.
         lake.catalog.vacuum()
     return erased

@@ -37,11 +37,15 @@ def maintain(lake: Lake, now: datetime, keep: timedelta) -> Maintained:
         merged = call(lake, "ducklake_merge_adjacent_files('lake')")
         forgotten = _forget(lake, now - keep)
         removed = call(lake, f"ducklake_cleanup_old_files('lake', older_than => {_moment(now - GRACE)})")
-        # Nobody else is writing, so that a file the catalog does not know is the leftover of a writer that died.
-        orphans = call(lake, "ducklake_delete_orphaned_files('lake', cleanup_all => true)")
+        orphans = remove_orphans(lake)
         lake.catalog.vacuum()
     _remove_spill_of_the_dead(lake)
     return Maintained(forgotten, rewritten + merged, removed, orphans)
+
+
+def remove_orphans(lake: Lake) -> int:
+    """Remove the leftovers of writers that died: where nobody else is writing, a file the catalog does not know."""
+    return call(lake, "ducklake_delete_orphaned_files('lake', cleanup_all => true)")
 
 
 def forget(lake: Lake, snapshots: list[int]) -> int:

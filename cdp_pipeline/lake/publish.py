@@ -19,6 +19,7 @@ import pyarrow as pa
 from cdp_pipeline.lake.catalog import identifier, literal
 from cdp_pipeline.lake.columns import fitted, require_columns, stored_type
 from cdp_pipeline.lake.errors import DuplicateKeyError, LakeBusyError, LakeFullError, RowsError
+from cdp_pipeline.lake.maintenance import remove_orphans
 from cdp_pipeline.lake.schema import emptied, grow
 from cdp_pipeline.lake.table import Table
 
@@ -93,7 +94,7 @@ def publish(lake: Lake, writes: Sequence[Mirror | Upsert], note: Note) -> Publis
     names = [write.table.name for write in writes]
     if len(set(names)) < len(names):
         raise RowsError(f"One publish writes each table once, but got {', '.join(names)}.")
-    with _temporary(lake) as temporary, disk_full_is_clear(lake):
+    with _temporary(lake) as temporary, _disk_full_is_clear(lake):
         staged = [(write, *_stage(lake, write, temporary)) for write in writes]
         for attempt in range(ATTEMPTS):
             try:
@@ -314,15 +315,17 @@ def _rollback(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 @contextmanager
-def disk_full_is_clear(lake: Lake) -> Iterator[None]:
-    """Turn the many ways in which a full disk shows into one error."""
+def _disk_full_is_clear(lake: Lake) -> Iterator[None]:
+    """Turn the many ways in which a full disk shows into one error, and give back what was written."""
     try:
         yield
     except (duckdb.Error, OSError) as error:
         text = str(error).lower()
-        if "no space left" in text or "disk is full" in text or "disk full" in text or "failed to offload" in text:
-            raise LakeFullError(
-                f"No room left under {lake.catalog.spill.parent}. Nothing was published; the lake is as it was. "
-                "Free some room (`cdp doctor` shows what uses it) and run again."
-            ) from error
-        raise
+        if not any(sign in text for sign in ("no space left", "disk is full", "disk full", "failed to offload")):
+            raise
+        with suppress(duckdb.Error, LakeBusyError), lake.catalog.alone():
+            remove_orphans(lake)
+        raise LakeFullError(
+            f"No room left under {lake.catalog.spill.parent}. Nothing was published; the lake is as it was. "
+            "Free some room (`cdp doctor` shows what uses it) and run again."
+        ) from error
