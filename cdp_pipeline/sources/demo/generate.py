@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
@@ -13,7 +14,8 @@ import numpy as np
 from cdp_pipeline.sources.demo import crm, marketing, service, stores, truth, web
 from cdp_pipeline.sources.demo.clock import Day
 from cdp_pipeline.sources.demo.company import STORES, Catalogue, catalogue, demand
-from cdp_pipeline.sources.demo.feeds import Files
+from cdp_pipeline.sources.demo.feeds import FEEDS
+from cdp_pipeline.sources.demo.files import Files
 from cdp_pipeline.sources.demo.people import NEVER, PROSPECT, STORE, People
 from cdp_pipeline.sources.demo.text import hexadecimal, scramble
 from cdp_pipeline.sources.demo.today import Agenda, Counters, Today
@@ -171,10 +173,6 @@ def _clear(folder: Path) -> None:
         return
     if not (folder / SUMMARY).is_file():
         raise FolderHoldsOtherFiles(folder)
-    import shutil
-
-    from cdp_pipeline.sources.demo.feeds import FEEDS
-
     for feed in FEEDS.values():
         if feed.daily:
             shutil.rmtree(folder / feed.path.split("/")[0], ignore_errors=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from cdp_pipeline.sources.demo.clock import Day
 from cdp_pipeline.sources.demo.company import ARTICLES_PER_CATEGORY, CATEGORIES, Catalogue, category_shares
-from cdp_pipeline.sources.demo.feeds import Files
+from cdp_pipeline.sources.demo.files import Files
 from cdp_pipeline.sources.demo.people import LOYALTY, PHONE, People, bits
 from cdp_pipeline.sources.demo.text import Numbers, Text, digits, join, only, pick
 
