@@ -17,6 +17,7 @@ from cdp_pipeline.sources.history import moment_literal
 from cdp_pipeline.sources.normalise import as_literal
 from cdp_pipeline.sources.reading import Readable, Scratch, Staged, fields_as_json, raw_rows
 from cdp_pipeline.sources.report import FileLoad
+from cdp_pipeline.sources.stored import stored_sql
 from cdp_pipeline.sources.tables import QUARANTINE
 from cdp_pipeline.spec.source import Source
 
@@ -113,10 +114,7 @@ class SetAside:
 
     def settle(self, ready: str | None) -> None:
         """Rows set aside before stay as they are; those that have now come sound (in `ready`) need no replay."""
-        quarantine = self.lake.read(QUARANTINE)
-        if not self.lake.exists(QUARANTINE.name):
-            return
-        stored = self.lake.ibis.compile(quarantine.filter(quarantine.source == self.source.name))
+        stored = f"SELECT * FROM ({stored_sql(self.lake, QUARANTINE)}) WHERE source = {as_literal(self.source.name)}"
         self.run(f"DELETE FROM {self.table} WHERE quarantine_id IN (SELECT quarantine_id FROM ({stored}))")
         if ready is not None:
             self.run(

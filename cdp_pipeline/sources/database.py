@@ -13,6 +13,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, NoSuchTableError, SQLAlchemyError
@@ -85,17 +86,30 @@ def _stage(
     highest: Any = None
     place = names.index(sql.cursor) if sql.cursor is not None else None
 
+    def chunks() -> Iterator[Sequence[sa.Row[Any]]]:
+        try:
+            yield from result.partitions(_BATCH)
+        except DBAPIError as problem:
+            failures.append(problem)
+            raise
+
     def batches() -> Iterator[pa.RecordBatch]:
         nonlocal highest
-        for chunk in result.partitions(_BATCH):
+        for chunk in chunks():
             by_column = list(zip(*chunk, strict=True))
             if place is not None:
                 highest = max([value for value in by_column[place] if value is not None], default=highest)
             yield pa.record_batch([_texts(values) for values in by_column], schema=schema)
 
     schema = pa.schema([(column, pa.string()) for column in columns.values()])
+    failures: list[DBAPIError] = []
     with scratch.arrow(pa.RecordBatchReader.from_batches(schema, batches())) as rows:
-        scratch.connection.execute(f"INSERT INTO {table} SELECT 0, NULL, NULL, * FROM {rows}")
+        try:
+            scratch.connection.execute(f"INSERT INTO {table} SELECT 0, NULL, NULL, * FROM {rows}")
+        except duckdb.Error:
+            if failures:  # the database went away in the middle; DuckDB only knows that its input failed
+                raise failures[0] from None
+            raise
     read.cursor = _to_text(highest) if highest is not None else cursor
     read.fingerprint = _fingerprint(scratch, table, columns)
     return Staged(table, columns, columns), read
@@ -106,7 +120,7 @@ def _relation(source: Source, connection: sa.Connection, sql: Sql) -> sa.FromCla
     if sql.query is not None:
         query = sa.text(sql.query.strip().rstrip(";"))
         # Its columns are only known by asking; no row is fetched.
-        probe = sa.select(sa.literal_column("*")).select_from(query.columns().subquery("q")).limit(0)
+        probe: sa.Select[Any] = sa.select(sa.literal_column("*")).select_from(query.columns().subquery("q")).limit(0)
         names = list(connection.execute(probe).keys())
         return query.columns(*[sa.column(name) for name in names]).subquery("q")
     assert sql.table is not None

@@ -9,6 +9,7 @@ import duckdb
 
 from cdp_pipeline.sources.errors import ColumnMissingError, did_you_mean
 from cdp_pipeline.sources.reading import Staged
+from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.source import Source
 
 # Tried in order on a sample; the first type that all values have is proposed.
@@ -79,3 +80,33 @@ def unknown_columns(
         passed = connection.execute(f"SELECT {tests} FROM {sample}").fetchone() or ()
         found[name] = next((guess for guess, fits in zip(_GUESSES, passed, strict=True) if fits), "string")
     return found
+
+
+def drift_of(source: Source, project: Project) -> list[dict[str, str]]:
+    """How the newest file of a source that lies there differs from its declaration, and what to declare."""
+    from cdp_pipeline.sources.files import file_format, find_files, scan
+    from cdp_pipeline.sources.reading import Readable, Scratch, json_keys, read_header, stage
+
+    newest = find_files(source)[-1:] if source.files is not None else []
+    if source.files is None or not newest:
+        return []
+    place = newest[0].place
+    connection = duckdb.connect()
+    try:
+        form, first_pass = file_format(source.files, place), scan(place)
+        header = read_header(connection, source.files, form, place, first_pass)
+        readable = Readable(0, place, first_pass, form, header)
+        wanted = [origin(source, name) for name in source.columns]
+        staged = stage(Scratch(connection), source.files, [readable], wanted)
+        present = list(header) or json_keys(connection, staged)
+        drift = Drift(unknown_columns(connection, source, staged, present))
+    finally:
+        connection.close()
+    found = {"source": source.name, "file": place}
+    lines = drift.patch(source.columns).splitlines()[1:]
+    rows = [
+        {**found, "column": name, "problem": "not declared", "declare": line.strip()}
+        for name, line in zip(drift.unknown, lines, strict=True)
+    ]
+    absent = [name for name in source.columns if origin(source, name) not in present]
+    return rows + [{**found, "column": name, "problem": "not in the file", "declare": ""} for name in absent]

@@ -10,6 +10,7 @@ from datetime import datetime
 from cdp_pipeline.lake import Lake
 from cdp_pipeline.lake.table import Table
 from cdp_pipeline.sources.reading import Scratch
+from cdp_pipeline.sources.stored import stored_sql
 
 
 def moment_literal(moment: datetime) -> str:
@@ -25,7 +26,7 @@ class History:
         self.table = table
         self.latest = latest
         self.versions = scratch.name("versions")
-        stored = lake.ibis.compile(lake.read(table))
+        stored = stored_sql(lake, table)
         lately = "false" if latest is None else f"_valid_to >= {moment_literal(latest)}"
         # _undone: a version of the latest copy, while a correction of that copy is applied.
         self.run(

@@ -16,6 +16,7 @@ from cdp_pipeline.sources.drift import origin
 from cdp_pipeline.sources.errors import ReferenceNotLoadedError, SourceError, did_you_mean
 from cdp_pipeline.sources.normalise import LOOKED_UP, looked_up
 from cdp_pipeline.sources.reading import Scratch, Staged
+from cdp_pipeline.sources.stored import stored_sql
 from cdp_pipeline.sources.tables import source_table
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.source import Source
@@ -94,7 +95,9 @@ class Judge:
             raise SourceError(f"{where}, but there is no such column{did_you_mean(column, target.columns)}")
         if not self.lake.exists(f"sources.{other}"):
             raise ReferenceNotLoadedError(f"{where}, but {other} has not been loaded yet; load it first")
-        values = self.lake.ibis.compile(self.lake.read(source_table(target)).select(v=column).distinct())
+        stored = stored_sql(self.lake, source_table(target))
         table = self.scratch.name("reference")
-        self.run(f"CREATE TEMP TABLE {table} AS SELECT v::VARCHAR AS v FROM ({values}) WHERE v IS NOT NULL")
+        self.run(
+            f'CREATE TEMP TABLE {table} AS SELECT DISTINCT "{column}"::VARCHAR AS v FROM ({stored}) WHERE v IS NOT NULL'
+        )
         return table

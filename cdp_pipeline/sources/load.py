@@ -22,6 +22,7 @@ from cdp_pipeline.sources.history import History, moment_literal
 from cdp_pipeline.sources.judge import Judge
 from cdp_pipeline.sources.reading import Readable, Scratch, Staged, by_header, json_keys, read_header, stage
 from cdp_pipeline.sources.report import FileLoad, LoadReport, conservation
+from cdp_pipeline.sources.stored import stored_sql
 from cdp_pipeline.sources.tables import LOADS, source_table
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.source import Source
@@ -292,7 +293,7 @@ class _Load:
 
     def _find_standing(self, ready: str, standing: str, losers: str) -> date | None:
         """Rows that the lake has just so, or (`latest_occurred`) newer, need no writing; the newest day it has."""
-        stored = self.lake.ibis.compile(self.lake.read(self.table))
+        stored = stored_sql(self.lake, self.table)
         equal = " AND ".join(f's."{name}" IS NOT DISTINCT FROM r."{name}"' for name in self.source.columns)
         newer = "s._occurred_at > r._occurred_at" if self.source.on_conflict == "latest_occurred" else "false"
         self.sql(

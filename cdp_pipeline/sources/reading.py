@@ -6,7 +6,6 @@ Every row is kept, also the broken ones, with its text as received. What the tex
 from __future__ import annotations
 
 import csv
-import json
 import sys
 import uuid
 from collections import defaultdict
@@ -197,8 +196,9 @@ def _insert_jsonl(
 ) -> None:
     paths, number = _paths(group)
     # A character that JSON cannot hold parts the line into one column.
-    lines = f"""SELECT {number} AS _place, NULL AS broken, line FROM read_csv({paths}, columns={{'line': 'VARCHAR'}}, delim='\x01',
-        quote='', escape='', auto_detect=false, header=false, strict_mode=true, encoding={as_literal(files.encoding)})"""
+    lines = f"""SELECT {number} AS _place, NULL AS broken, line
+        FROM read_csv({paths}, columns={{'line': 'VARCHAR'}}, delim='\x01', quote='', escape='', auto_detect=false,
+                      header=false, strict_mode=true, encoding={as_literal(files.encoding)})"""
     connection.execute(f"INSERT INTO {staged.table} {_json_fields(lines, staged)}")
 
 
@@ -296,7 +296,3 @@ def fields_as_json(whole: Mapping[str, str]) -> str:
     """SQL for a staged row's columns as a JSON object."""
     pairs = ", ".join(f"{as_literal(name)}, {column}" for name, column in whole.items())
     return f"CAST(json_object({pairs}) AS VARCHAR)"
-
-
-def fields_from_json(text: str) -> dict[str, str | None]:
-    return json.loads(text)
