@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cdp_pipeline.activation.ledger import Ledger, LedgerError, open_ledger
 from cdp_pipeline.activation.plan import PLAN, Held, SyncPlan, guards, plan, plan_rows
@@ -82,15 +81,18 @@ def person(version: int = 0) -> dict[str, object]:
     return {"tier": version}
 
 
-FAULTS = st.lists(st.sampled_from(["fine", "fine", "answer lost", "refused", "rejected", "crash"]), max_size=6)
-MEMBERS = st.sampled_from([{}, {"p1": person(0)}, {"p1": person(1)}, {"p1": person(0), "p2": person(0)}])
+FAULTS = ["fine", "fine", "answer lost", "refused", "rejected", "crash"]
+AUDIENCES: list[People] = [{}, {"p1": person(0)}, {"p1": person(1)}, {"p1": person(0), "p2": person(0)}]
 
 
-@settings(max_examples=60, deadline=None)
-@given(steps=st.lists(st.tuples(MEMBERS, FAULTS, st.integers(0, 2)), min_size=4, max_size=8))
-def test_through_every_fault_a_mirror_ends_up_equal_and_never_touches_what_is_not_ours(
-    steps: list[tuple[People, list[str], int]],
-) -> None:
+@pytest.mark.parametrize("seed", range(50))
+def test_through_every_fault_a_mirror_ends_up_equal_and_never_touches_what_is_not_ours(seed: int) -> None:
+    # Dice, not hypothesis: it favours short and equal steps, and missed a broken ledger that one run in ten here finds.
+    dice = random.Random(seed)
+    steps = [
+        (dice.choice(AUDIENCES), dice.choices(FAULTS, k=dice.randint(0, 4)), dice.randint(0, 2))
+        for _ in range(dice.randint(4, 8))
+    ]
     with open_ledger("sqlite://") as ledger:
         world = World(ledger, sync(mapping={"id": "person_id", "tier": "tier"}, key="id"), foreign=("theirs",))
         for people, faults, rounds in steps:
@@ -222,3 +224,50 @@ def test_the_published_plan_names_nobody_s_key() -> None:
     rows = plan_rows(found, "held", ["the first synchronisation"])
     assert rows.schema == PLAN.schema.to_pyarrow()
     assert rows.num_rows == 1 and "ann@example.com" not in str(rows.to_pylist())
+
+
+def test_a_plan_made_before_the_destination_changed_does_not_undo_the_change(ledger: Ledger) -> None:
+    world = World(ledger, sync(mapping={"id": "person_id", "tier": "tier"}, key="id"))
+    world.plan({"p1": person(1)})
+    world.work([])
+    stale = plan(world.sync, {}, {}, holds(ledger, "vips"))
+    world.plan({"p1": person(2)})
+    world.work([])
+    assert [op.kind for op in stale.ops] == ["remove"]
+    approve_and_submit(ledger, stale)
+    world.work([])
+    assert world.there.rows == {"p1": {"id": "p1", "tier": 2}}
+
+
+def test_who_comes_back_while_the_removal_is_under_way_is_there_in_the_end(ledger: Ledger) -> None:
+    """Otherwise the repeated addition would be taken for a duplicate over there, and for delivered over here."""
+    world = World(ledger, sync(mapping={"id": "person_id"}, key="id"))
+    world.plan({"p1": {}})
+    world.work(["answer lost"])
+    world.plan({})
+    removal = ledger.claim(
+        "hook",
+        limit=1,
+        now=world.now + 12 * HOUR,
+        lease=HOUR,
+        worker="slow",
+        repeatable=True,
+        max_attempts=3,
+        rate=1000,
+    )
+    world.plan({"p1": {}})
+    world.there.take(removal.ops[0].delivery)
+    ledger.settle(
+        [(removal.ops[0], Outcome(removal.ops[0].delivery.op_id, "delivered"))],
+        worker="slow",
+        now=world.now,
+        max_attempts=3,
+    )
+    world.settle_down({"p1": {}})
+    assert world.there.rows == {"p1": {"id": "p1"}}
+
+
+def approve_and_submit(ledger: Ledger, found: SyncPlan) -> None:
+    if submit(ledger, found, dry_run=False, now=NOW).state == "held":
+        approve(ledger, found.plan_id, by="test", now=NOW)
+        submit(ledger, found, dry_run=False, now=NOW)
