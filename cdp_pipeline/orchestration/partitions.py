@@ -28,7 +28,8 @@ def is_filed_by_day(source: Source) -> bool:
 
 def requested_days(context: dg.AssetExecutionContext) -> list[date] | None:
     """The days of this run's partitions, oldest first; None for an asset without partitions."""
-    if not context.has_partition_key and not context.has_partition_key_range:
+    # A run over a range of days tags every step of it, those of assets without days too.
+    if context.assets_def.partitions_def is None:
         return None
     return sorted(date.fromisoformat(key) for key in context.partition_keys)
 
