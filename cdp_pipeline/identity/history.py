@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 QUALITY = Table(
     name="measurement.identity_quality",
-    description="How well people were put together: sizes, shared and blocked identifiers, accuracy where truth is known.",
+    description="How well people were put together: sizes, shared and blocked values, accuracy where truth is known.",
     columns={
         "day": Column("date", "The day it was measured."),
         "figure": Column("string", "What was measured."),

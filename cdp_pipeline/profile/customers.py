@@ -76,92 +76,118 @@ def _column_types(project: Project, source: str) -> dict[str, str]:
 def provenance(sources: Mapping[str, ibis.Table], identifiers: ibis.Table, project: Project) -> ibis.Table:
     """The winning value per person and attribute: person_id, attribute, value, source, record_id, rule, at.
 
-    A snapshot source speaks with its current rows; only `first` also hears the rows that were.
+    A snapshot source speaks with its current rows; only `first` also hears the rows that were. All attributes are read
+    in one pass over a source (one more where some are counted, and where some are added up), and win in one window.
     """
     owned = {
         name: person_of_rows(rows, project.sources[name], identifiers, project).filter(ibis._["person_id"].notnull())
         for name, rows in sources.items()
         if project.sources[name].identifier_columns
     }
-    winners = []
+    by_way: dict[str, list[Attribute]] = {}
     for attribute in project.attributes.values():
-        values = _values(attribute, owned, project)
-        if values is not None:
-            winners.append(_winners(values, attribute))
-    return ibis.union(*winners) if winners else ibis.memtable([], schema=PROVENANCE.schema)
+        apart = attribute.survivorship in ("most_frequent", "sum", "union")
+        by_way.setdefault(attribute.survivorship if apart else "compared", []).append(attribute)
+    winners = []
+    for way, attributes in by_way.items():
+        values = _values(attributes, owned, project)
+        if values is not None and way == "most_frequent":
+            times = ibis._.count().over(group_by=["person_id", "attribute", "value"])
+            winners.append(_winners(values.mutate(whole=times.cast("int64"))))
+        elif values is not None and way in ("sum", "union"):
+            latest = _winners(values.mutate(**{key: ibis.null(type_) for key, type_ in _KEYS.items()})).drop("value")
+            winners.append(latest.join(_totals(values, way), ["person_id", "attribute"]))
+        elif values is not None:
+            winners.append(_winners(values))
+    columns = list(PROVENANCE.columns)
+    return ibis.union(*(rows.select(columns) for rows in winners)) if winners else _none()
 
 
-def _values(attribute: Attribute, owned: Mapping[str, ibis.Table], project: Project) -> ibis.Table | None:
-    """Every value the sources give: person_id, value, trust (0 is the most trusted), source, record_id, at, version."""
-    type_ = _value_type(attribute, project)
+def _none() -> ibis.Table:
+    return ibis.memtable([], schema=PROVENANCE.schema)
+
+
+# What values are compared by before their time: greater wins, but of `low` the smaller. All but one are null.
+_KEYS = {"whole": "int64", "exact": "decimal(18, 4)", "real": "float64", "high": "string", "low": "string"}
+
+
+def _values(attributes: list[Attribute], owned: Mapping[str, ibis.Table], project: Project) -> ibis.Table | None:
+    """Every value the sources give for these attributes, one row each, with the keys it is compared by."""
     parts = []
-    for trust, one in enumerate(attribute.sources):
-        if one.source not in owned:
-            continue
-        rows, source = owned[one.source], project.sources[one.source]
-        if source.mode == "snapshot" and attribute.survivorship != "first":
-            rows = rows.filter(rows["_valid_to"].isnull())
-        value = expressions.compile(one.column, {name: rows[name] for name in source.columns})
-        parts.append(
-            rows.select(
+    for name, rows in owned.items():
+        source = project.sources[name]
+        declared = {column: rows[column] for column in source.columns}
+        version = (rows["_valid_from"] if source.mode == "snapshot" else ibis.null()).cast("timestamp(6)")
+        told = []
+        for attribute in attributes:
+            for trust, one in enumerate(attribute.sources):
+                if one.source != name:
+                    continue
+                value = expressions.compile(one.column, declared).cast(_value_type(attribute, project))
+                if source.mode == "snapshot" and attribute.survivorship != "first":
+                    value = rows["_valid_to"].isnull().ifelse(value, ibis.null(value.type()))
+                keys = _keys(attribute.survivorship, value, trust, happened_at(rows), version)
+                fields = {
+                    "attribute": ibis.literal(attribute.name),
+                    "rule": ibis.literal(attribute.survivorship),
+                    "trust": ibis.literal(trust, type="int32"),
+                    "value": value.cast("string"),
+                }
+                fields |= {key: keys.get(key, ibis.null()).cast(type_) for key, type_ in _KEYS.items()}
+                told.append(ibis.struct(fields))
+        if told:
+            each = rows.select(
                 person_id=rows["person_id"],
-                value=value.cast(type_),
-                trust=ibis.literal(trust, type="int32"),
-                source=ibis.literal(one.source),
+                source=ibis.literal(name),
                 record_id=rows["_record_id"],
                 at=happened_at(rows),
-                version=rows["_valid_from"] if source.mode == "snapshot" else ibis.null("timestamp(6)"),
-            ).filter(ibis._["value"].notnull())
-        )
+                version=version,
+                told=ibis.array(told).unnest(),
+            )
+            parts.append(each.unpack("told").filter(ibis._["value"].notnull()))
     return ibis.union(*parts) if parts else None
 
 
-def _winners(values: ibis.Table, attribute: Attribute) -> ibis.Table:
-    rule, value = attribute.survivorship, ibis._["value"]
-    if rule == "most_frequent":
-        values = values.mutate(times=ibis._.count().over(group_by=["person_id", "value"]))
-    latest = [ibis.desc("at"), ibis.asc("trust")]
-    leading = {
-        "first": [ibis.asc("at"), ibis.asc("trust")],
-        "source_priority": [ibis.asc("trust"), ibis.desc("at")],
-        "most_frequent": [ibis.desc("times"), *latest],
-        "longest": [ibis.desc(value.cast("string").length()), *latest],
-        "min": [ibis.asc("value"), *latest],
-        "max": [ibis.desc("value"), *latest],
-        "any": [ibis.desc("value"), *latest],
-        "all": [ibis.asc("value"), *latest],
-        "most_restrictive": [ibis.asc("value"), *latest],
-    }.get(rule, latest)
-    # The record and its version settle every tie, so that no two engines or runs choose differently.
-    version = ibis.asc("version") if rule == "first" else ibis.desc("version")
-    place = ibis.row_number().over(group_by="person_id", order_by=[*leading, ibis.asc("record_id"), version])
-    first = values.mutate(place=place).filter(ibis._["place"] == 0)
-    text = first["value"].cast("string")
-    if rule in ("sum", "union"):
-        totals = _totals(values, rule)
-        first = first.left_join(totals, "person_id")
-        text = first["total"]
-    return first.select(
-        person_id="person_id",
-        attribute=ibis.literal(attribute.name),
-        value=text,
-        source="source",
-        record_id="record_id",
-        rule=ibis.literal(rule),
-        at="at",
-    )
+def _keys(rule: str, value: ibis.Value, trust: int, at: ibis.Value, version: ibis.Value) -> dict[str, ibis.Value]:
+    """What a value is compared by under a rule; times compare as text, which sorts as they do."""
+    if rule == "source_priority":
+        return {"whole": ibis.literal(-trust)}
+    if rule == "longest":
+        return {"whole": value.cast("string").length()}
+    if rule == "first":
+        return {"low": at.cast("string") + " " + version.cast("string").fill_null("")}
+    if rule in ("most_recent", "most_frequent", "union"):
+        return {}
+    smaller = rule in ("min", "all", "most_restrictive")
+    type_ = value.type()
+    if type_.is_boolean() or type_.is_integer():
+        key, number = "whole", value.cast("int64")
+    elif type_.is_decimal():
+        key, number = "exact", value
+    elif type_.is_floating():
+        key, number = "real", value
+    else:
+        return {"low" if smaller else "high": value.cast("string")}
+    return {key: -number if smaller else number}
+
+
+def _winners(values: ibis.Table) -> ibis.Table:
+    """The best value per person and attribute; the record and its version settle every tie, on every engine alike."""
+    keys = [ibis.asc(key) if key == "low" else ibis.desc(key) for key in _KEYS]
+    ties = [ibis.desc("at"), ibis.asc("trust"), ibis.asc("record_id"), ibis.desc("version")]
+    place = ibis.row_number().over(group_by=["person_id", "attribute"], order_by=[*keys, *ties])
+    return values.mutate(place=place).filter(ibis._["place"] == 0)
 
 
 def _totals(values: ibis.Table, rule: str) -> ibis.Table:
+    person = ["person_id", "attribute"]
     if rule == "sum":
-        total = values["value"].sum().cast(values["value"].type()).cast("string")
-        return values.group_by("person_id").agg(total=total)
-    distinct = values.select("person_id", value=values["value"].cast("string")).distinct()
-    return (
-        distinct.group_by("person_id")
-        .agg(all=distinct["value"].collect())
-        .select("person_id", total=lambda person: person["all"].sort().join(_BETWEEN))
-    )
+        sums = values.group_by(person).agg(**{key: values[key].sum() for key in ("whole", "exact", "real")})
+        text = ibis.coalesce(*(sums[key].cast(_KEYS[key]).cast("string") for key in ("whole", "exact", "real")))
+        return sums.select(*person, value=text)
+    all_ = values.select(*person, "value").distinct()
+    lists = all_.group_by(person).agg(all=all_["value"].collect())
+    return lists.select(*person, value=lists["all"].sort().join(_BETWEEN))
 
 
 def customers(provenance: ibis.Table, people: ibis.Table, project: Project) -> ibis.Table:
