@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -126,7 +125,7 @@ words = st.text(st.sampled_from("abAB.-_% 017@é"), max_size=8)
 row = st.tuples(
     st.none() | st.decimals(-99999, 99999, places=4),
     st.none() | st.integers(-100000, 100000),
-    st.none() | st.floats(-1e6, 1e6).filter(lambda x: math.isclose(x * 2 % 1, 0) and x != 0),
+    st.none() | st.integers(-4_000_000, 4_000_000).map(lambda quarters: quarters / 4),
     st.none() | words,
     st.none() | st.booleans(),
     st.none() | st.dates(date(1990, 1, 1), date(2030, 12, 31)),
@@ -134,7 +133,7 @@ row = st.tuples(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(row, min_size=1, max_size=8))
 def test_any_rows_give_what_duckdb_gives_for_the_same_text(duck, rows):
     table = duck.create_table("t", arrow([(i, *values) for i, values in enumerate(rows)]), overwrite=True)
@@ -194,7 +193,7 @@ def test_the_columns_a_fragment_reads_are_known():
         ("s = null", "'=' is never true of null: write 'is null' or 'is not null'"),
         ("regexp_matches(s, '(')", "'(' in 'regexp_matches' is not a regular expression"),
         ("regexp_matches(s, s)", "'regexp_matches' takes (string, constant string), got (string, string)"),
-        ("regexp_matches(s, '(?=a)')", "look-around"),
+        ("regexp_matches(s, '(?=a)')", "is not a regular expression (RE2): invalid perl operator: (?="),
         ("substr(s, 0)", "0 in 'substr' should be 1 or more"),
         ("round(x, -1)", "-1 in 'round' should be between 0 and 10"),
         ("date_diff('week', d, ts)", "'week' in 'date_diff' should be 'day'"),
@@ -229,7 +228,7 @@ operations = st.sampled_from(["+", "-", "*", "%", "=", "<>", "<", ">=", "and", "
 operands = st.sampled_from(["n", "-n", "7", "2", "-3", "n is null", "n between 1 and 9", "n in (2, 3)", "b"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(operands, min_size=2, max_size=6), st.data())
 def test_operators_bind_as_they_do_in_duckdb(duck, parts, data):
     table = duck.table("binding")

@@ -68,7 +68,7 @@ values = st.recursive(
 )
 
 
-@settings(fuzzing, max_examples=200)
+@settings(fuzzing, max_examples=100)
 @given(st.lists(st.dictionaries(keys, values, max_size=8) | values, max_size=4), st.booleans())
 def test_any_structure(tmp_path, documents, flow):
     text = yaml.safe_dump_all(documents, allow_unicode=True, default_flow_style=flow)
@@ -98,7 +98,7 @@ def mutate(data: Any, draw: Any) -> Any:
     return data
 
 
-@settings(fuzzing, max_examples=200)
+@settings(fuzzing, max_examples=100)
 @given(st.data())
 def test_a_sound_project_with_something_changed(tmp_path, data):
     documents = list(DOCUMENTS)
