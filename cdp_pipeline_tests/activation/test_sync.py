@@ -263,6 +263,8 @@ def test_who_comes_back_while_the_removal_is_under_way_is_there_in_the_end(ledge
         now=world.now,
         max_attempts=3,
     )
+    world.now += HOUR
+    world.work([])
     world.settle_down({"p1": {}})
     assert world.there.rows == {"p1": {"id": "p1"}}
 
