@@ -89,7 +89,7 @@ def load_project(folder: Folder | str, environment: Mapping[str, str] = os.envir
     declared = Declared(reading.sound, reading.broken, reading.strays)
     for kind, name, path, message in findings(declared):
         reading.report(reading.places[kind, name], path, message)
-    if not reading.problems and not declared.of("project"):
+    if not (declared.of("project") or declared.broken.get("project") or declared.strays):
         reading.problems.append(Problem("project.yaml", 1, "kind", "there is no document of kind 'project'"))
     if reading.problems:
         raise ProjectError(reading.problems)
@@ -128,24 +128,19 @@ class _Reading:
     def texts(self, folder: Folder) -> Iterator[tuple[str, str]]:
         """Name and text of every YAML file, hidden folders left out."""
         if not folder.is_dir():
-            self.problems.append(Problem(str(folder), 1, "", "there is no such folder"))
+            self.unreadable(str(folder), 1, "there is no such folder")
             return
         for path in sorted(self.files(folder)):
             file = path.relative_to(folder).as_posix()
             try:
-                content = path.read_bytes()
+                if path.exists() and (not path.is_file() or path.stat().st_size > MAX_BYTES):
+                    self.unreadable(file, 1, f"is not a file of at most {MAX_BYTES // 1_000_000} MB")
+                else:
+                    yield file, path.read_text("utf-8-sig")
             except OSError as error:
                 self.unreadable(file, 1, f"cannot be read: {error.strerror}")
-                continue
-            try:
-                text = content.decode("utf-8-sig")
             except UnicodeDecodeError as error:
-                self.unreadable(file, content.count(b"\n", 0, error.start) + 1, "is not UTF-8 text")
-                continue
-            if len(content) > MAX_BYTES:
-                self.unreadable(file, 1, f"is larger than {MAX_BYTES // 1_000_000} MB")
-            else:
-                yield file, text
+                self.unreadable(file, error.object.count(b"\n", 0, error.start) + 1, "is not UTF-8 text")
 
     def files(self, folder: Folder) -> Iterator[Folder]:
         def refused(error: OSError) -> None:
@@ -207,12 +202,10 @@ class _Reading:
 
 
 def _models(kind: str, data: Mapping[str, Any]) -> Sequence[type[BaseModel]]:
-    """The models of a kind that the document's `type`, where it has one, leaves."""
-    return [
-        m
-        for m in MODELS[kind]
-        if kind != "destination" or data.get("type") in get_args(m.model_fields["type"].annotation)
-    ]
+    """The models of a kind that a document may follow: of a destination, that of its type."""
+    if kind != "destination":
+        return MODELS[kind]
+    return [model for model in MODELS[kind] if data.get("type") in get_args(model.model_fields["type"].annotation)]
 
 
 def _secret_fields(kind: str) -> set[str]:

@@ -64,9 +64,13 @@ def test_files_that_cannot_be_read_are_problems(tmp_path):
     overlaid("sound", tmp_path)
     (tmp_path / "dangling.yaml").symlink_to(tmp_path / "nowhere")
     (tmp_path / "folder.yaml").mkdir()
+    os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / ".hidden").mkdir()
     (tmp_path / ".hidden" / "other.yaml").write_text("- 1")
-    assert problems(tmp_path) == "dangling.yaml:1: cannot be read: No such file or directory\n"
+    assert problems(tmp_path).splitlines() == [
+        "dangling.yaml:1: cannot be read: No such file or directory",
+        "pipe.yaml:1: is not a file of at most 20 MB",
+    ]
 
 
 def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path):
