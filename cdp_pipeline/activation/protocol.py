@@ -7,10 +7,10 @@ walk back. No connector and no ledger here.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from decimal import Decimal
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
@@ -71,15 +71,18 @@ class DestinationError(Exception):
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} cannot be sent as JSON")
+    """What JSON cannot say, said as text; a number that is none (NaN, infinity) is null."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 def canonical_json(payload: Mapping[str, object]) -> str:
     """The one JSON text of a payload: what is hashed, kept, shown in a dry run and sent. Money stays exact, as text."""
-    return json.dumps(
-        payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain, allow_nan=False
-    )
+    return json.dumps(_plain(payload), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

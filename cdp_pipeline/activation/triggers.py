@@ -124,6 +124,8 @@ def _payload(
             "data": mapped or {"person_id": occasion.person_id},
         }, "", "pending"  # fmt: skip
     to = person.get(act.to or "email")
+    if isinstance(to, list):
+        to = next(iter(to), None)  # Of several addresses a union keeps, the first.
     if not to:
         return {}, f"no '{act.to or 'email'}' to write to", "suppressed"
     try:
