@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import uuid
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
 
 import duckdb
 import ibis
@@ -141,8 +143,6 @@ class SparkEngine:
 
     def _copied(self, query: str) -> str:
         if "://" not in self.folder:
-            from pathlib import Path
-
             Path(self.folder).mkdir(parents=True, exist_ok=True)
         file = f"{self.folder}/{uuid.uuid4().hex[:12]}.parquet"
         self.duckdb.connection.execute(f"COPY ({query}) TO {literal(file)}")
@@ -161,12 +161,18 @@ def connected(url: str) -> SparkBackend:
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise EngineError(f"engine {url} needs the extra: pip install 'cdp-pipeline[spark]'") from error
+    place = urlsplit(url.split(";")[0])
+    try:
+        # Spark's client would try for ten minutes before it says that nobody is there.
+        socket.create_connection((place.hostname or "localhost", place.port or 15002), timeout=10).close()
+    except OSError as error:
+        raise EngineError(f"engine {place.scheme}://{place.netloc}: Spark Connect does not answer: {error}") from error
     try:
         session = SparkSession.builder.remote(url).create()
         session.conf.set("spark.sql.session.timeZone", "UTC")
         return ibis.pyspark.from_connection(session)
     except PySparkException as error:
-        raise EngineError(f"engine {url}: Spark Connect does not answer: {str(error).splitlines()[0]}") from error
+        raise EngineError(f"engine {place.netloc}: Spark Connect refused: {str(error).splitlines()[0]}") from error
 
 
 def _list(values: list[str]) -> str:
