@@ -50,6 +50,7 @@ class Evaluation(ABC):
     name: ClassVar[str]
     empty: ClassVar[int | None] = None
     over_values: ClassVar[bool] = False
+    needs_moment: ClassVar[bool] = False
 
     def type(self, value: dt.DataType | None) -> dt.DataType:
         assert value is not None
@@ -68,6 +69,11 @@ class Evaluation(ABC):
 def _known(combined: Any, one: Any, other: Any) -> Any:
     """What was combined, or where one side saw nothing the other side."""
     return ibis.coalesce(combined, one, other)
+
+
+def _chosen(condition: Any, one: Parts, other: Parts) -> Parts:
+    """The parts of one side where the condition holds or the other side saw nothing."""
+    return {part: _known(ibis.ifelse(condition, one[part], other[part]), one[part], other[part]) for part in one}
 
 
 class Count(Evaluation):
@@ -171,9 +177,7 @@ class Min(Evaluation):
         return {"min": rows.value.min(where=where)}
 
     def combine(self, one: Parts, other: Parts) -> Parts:
-        return {
-            "min": _known(ibis.ifelse(one["min"] < other["min"], one["min"], other["min"]), one["min"], other["min"])
-        }
+        return _chosen(one["min"] < other["min"], one, other)
 
     def result(self, parts: Parts, day: Any) -> Any:
         return parts["min"]
@@ -188,47 +192,46 @@ class Max(Evaluation):
         return {"max": rows.value.max(where=where)}
 
     def combine(self, one: Parts, other: Parts) -> Parts:
-        return {
-            "max": _known(ibis.ifelse(one["max"] > other["max"], one["max"], other["max"]), one["max"], other["max"])
-        }
+        return _chosen(one["max"] > other["max"], one, other)
 
     def result(self, parts: Parts, day: Any) -> Any:
         return parts["max"]
-
-
-def _dated(rows: Rows) -> Any:
-    """The value behind its time and event id: structs compare field by field, so that ties always fall the same way."""
-    return ibis.struct({"at": rows.table.occurred_at, "id": rows.table.event_id, "value": rows.value})
 
 
 class First(Evaluation):
     """The oldest known value; of two at the same instant, that of the smaller event id."""
 
     name = "first"
+    needs_moment = True
 
     def parts(self, rows: Rows, where: Any) -> Parts:
-        return {"min": _dated(rows).min(where=where & rows.value.notnull())}
+        where = where & rows.value.notnull()
+        return {
+            "value": rows.value.argmin(rows.table.moment, where=where),
+            "moment": rows.table.moment.min(where=where),
+        }
 
     def combine(self, one: Parts, other: Parts) -> Parts:
-        return Min().combine(one, other)
+        return _chosen(one["moment"] < other["moment"], one, other)
 
     def result(self, parts: Parts, day: Any) -> Any:
-        return parts["min"].value
+        return parts["value"]
 
 
-class Last(Evaluation):
+class Last(First):
     """The newest known value; of two at the same instant, that of the larger event id."""
 
     name = "last"
 
     def parts(self, rows: Rows, where: Any) -> Parts:
-        return {"max": _dated(rows).max(where=where & rows.value.notnull())}
+        where = where & rows.value.notnull()
+        return {
+            "value": rows.value.argmax(rows.table.moment, where=where),
+            "moment": rows.table.moment.max(where=where),
+        }
 
     def combine(self, one: Parts, other: Parts) -> Parts:
-        return Max().combine(one, other)
-
-    def result(self, parts: Parts, day: Any) -> Any:
-        return parts["max"].value
+        return _chosen(one["moment"] > other["moment"], one, other)
 
 
 class DaysSince(Evaluation):

@@ -93,7 +93,7 @@ class StagedTrait:
 
 @dataclass(frozen=True)
 class Plan:
-    """The prepared events (person_id, _day, occurred_at, event_id, conditions, values) and the traits made of them."""
+    """The prepared events (person_id, _day, a column per condition and value, moment) and the traits made of them."""
 
     events: ibis.Table
     traits: list[StagedTrait]
@@ -118,7 +118,11 @@ class Plan:
         seen = Span(days[0], days[-1]).any_sees(timeline._day, {trait.window for trait in staged})
         named = timeline.event.isin(sorted({event for trait in traits.values() for event in trait.event}))
         events = timeline.filter(timeline.person_id.notnull() & named & seen)
-        return cls(events.select("person_id", "_day", "occurred_at", "event_id", **columns), staged, days)
+        if dated := {t.condition: columns[t.condition] for t in staged if t.evaluation.needs_moment}:
+            # Structs compare field by field, so that ties always fall the same way. Other rows are spared the cost.
+            moment = ibis.struct({"at": timeline.occurred_at, "id": timeline.event_id})
+            columns["moment"] = ibis.ifelse(_any(dated.values()), moment, ibis.null(moment.type()))
+        return cls(events.select("person_id", "_day", **columns), staged, days)
 
     @property
     def span(self) -> Span:
@@ -160,10 +164,16 @@ class Plan:
         """Per person and value, for each condition, the last day up to the first requested one, and the next after."""
         conditions = sorted({trait.condition for trait in traits})
         first = ibis.date(self.span.first)
-        events = self.events.filter(self.events[value].notnull() & _any(self.events[c] for c in conditions))
+        events = self.events.filter(self.events[value].notnull() & self._seen_by_any(traits))
         return events.group_by("person_id", value).aggregate(
             **{f"last_{c}": events._day.max(where=events[c] & (events._day <= first)) for c in conditions},
             **{f"next_{c}": events._day.min(where=events[c] & (events._day > first)) for c in conditions},
+        )
+
+    def _seen_by_any(self, traits: list[StagedTrait]) -> Any:
+        events = self.events
+        return _any(
+            {t.counts: events[t.condition] & self.span.any_sees(events._day, {t.window}) for t in traits}.values()
         )
 
     def _lasts(self, known: ibis.Table, trait: StagedTrait) -> Any:
@@ -200,11 +210,8 @@ class Plan:
                 for trait in traits
             )
         )
-        later = self.events.filter(
-            self.events[value].notnull()
-            & _any(self.events[c] for c in conditions)
-            & (self.events._day > ibis.date(self.span.first))
-        )
+        later = self.events.filter(self.events[value].notnull() & self._seen_by_any(traits))
+        later = later.filter(later._day > ibis.date(self.span.first))
         later = later.join(days, later._day <= days.day)
         later = later.group_by("person_id", "day", value).aggregate(
             **{f"last_{c}": later._day.max(where=later[c]) for c in conditions}
