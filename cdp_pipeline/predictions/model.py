@@ -189,6 +189,7 @@ def train(training: pa.Table, prediction: Prediction, seed: int = 0, champion: S
     gives everybody the rate known so far.
     """
     import pyarrow.compute as pc
+    import sklearn.ensemble  # noqa: F401 - brings the thread pool that is limited below
     from threadpoolctl import threadpool_limits
 
     training = training.sort_by([("day", "ascending"), ("person_id", "ascending")])

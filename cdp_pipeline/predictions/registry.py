@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,7 +137,7 @@ def renew(
         "version": version,
         "status": status,
         "metrics": json.dumps(trained.metrics, sort_keys=True),
-        "trained_at": now.replace(tzinfo=None),
+        "trained_at": now.astimezone(UTC).replace(tzinfo=None),
         "card": json.dumps(card, sort_keys=True),
         "sha256": sha256,
     }
@@ -208,8 +208,17 @@ def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _same(draft: Path, place: Path) -> bool:
+    """Whether the model already in place is the one just made."""
+    made, there = draft / "model.joblib", place / "model.joblib"
+    return made.exists() and there.exists() and _hash(made) == _hash(there)
+
+
 class _new_folder:
-    """A folder filled under another name and put in place whole, or not at all."""
+    """A folder filled under another name and put in place whole, or not at all.
+
+    Two runs that train one version at once write the same bytes, so whoever comes first is as good as the other.
+    """
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -221,6 +230,9 @@ class _new_folder:
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is not None:
+            shutil.rmtree(self.draft)
+            return
+        if _same(self.draft, self.place):
             shutil.rmtree(self.draft)
             return
         shutil.rmtree(self.place, ignore_errors=True)

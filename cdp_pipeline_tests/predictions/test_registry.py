@@ -116,6 +116,15 @@ def test_a_champion_of_another_question_or_of_lost_features_does_not_score(regis
     assert without.why_prior == "the champion needs features that are no longer there"
 
 
+def test_two_runs_that_train_one_version_at_once_agree(registry: Registry) -> None:
+    """Neither has seen the other's row; whichever publishes last, row and file belong together."""
+    first = renew(GOOD, prediction(), NONE, registry.folder, NOW)
+    second = renew(GOOD, prediction(), NONE, registry.folder, NOW)
+    assert first.changed.equals(second.changed)
+    registry.rows = first.changed
+    assert registry.champion().version == first.version
+
+
 @pytest.mark.parametrize("harm", ["changed", "swapped", "gone"])
 def test_a_file_that_is_not_the_registered_one_is_never_loaded(registry: Registry, harm: str) -> None:
     other = registry.renew(OTHER)
