@@ -134,7 +134,12 @@ def _moment(column: Column, text: str) -> tuple[str, str]:
         return "NULL::TIMESTAMP", parsed
     zoned = _ZONED.format(x=text)
     utc = f"CASE WHEN {zoned} THEN make_timestamp(epoch_us(TRY_CAST({text} AS TIMESTAMPTZ))) END"
-    return utc, f"TRY_CAST({text} AS TIMESTAMP)"
+    return utc, f"TRY_CAST({_numeric(text)} AS TIMESTAMP)"
+
+
+def _numeric(text: str) -> str:
+    """Texts that begin with a digit (or a space): DuckDB would also read 'epoch' and 'infinity' as dates."""
+    return f"CASE WHEN {text} < ':' THEN {text} END"
 
 
 def _typed(column: Column, text: str) -> str:
@@ -153,8 +158,9 @@ def _typed(column: Column, text: str) -> str:
         low = f"lower(trim({text}))"
         yes, no = (", ".join(map(as_literal, words)) for words in (TRUE, FALSE))
         return f"CASE WHEN {low} IN ({yes}) THEN true WHEN {low} IN ({no}) THEN false END"
-    parsed = f"try_strptime({text}, {as_literal(column.format)})" if column.format else text
-    return _possible(f"TRY_CAST({parsed} AS DATE)")
+    if column.format is not None:
+        return _possible(f"TRY_CAST(try_strptime({text}, {as_literal(column.format)}) AS DATE)")
+    return _possible(f"TRY_CAST({_numeric(text)} AS DATE)")
 
 
 def _mended(column: Column, text: str, zone: str) -> str | None:
