@@ -247,8 +247,8 @@ def test_the_next_weeks_can_be_learned_from_the_past(tmp_path: Path) -> None:
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import cross_val_predict
 
-    company = Company(generate(tmp_path, 2_000, 210, 1))
-    cut = company.summary.last_day - timedelta(days=60)
+    company = Company(generate(tmp_path, 1_500, 150, 1))
+    cut = company.summary.last_day - timedelta(days=50)
     features, bought_later = [], []
     for days in _purchases(company).values():
         past = {day for day in days if day <= cut}

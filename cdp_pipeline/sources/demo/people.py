@@ -151,7 +151,7 @@ class People:
         doubled = (kind == ACCOUNT) & (rng.random(n) < 0.015)
         self.second_account[who] = np.where(doubled, joined + rng.integers(20, 300, n), NEVER)
 
-        buying = rng.gamma(0.8, 0.022, n).clip(0.0005, 0.25)
+        buying = rng.gamma(0.5, 0.036, n).clip(0.0005, 0.25)
         self.buying[who] = np.where(known, buying, 0)
         self.browsing[who] = np.where(known, 0.08 + 9.0 * buying * rng.gamma(3, 1 / 3, n), 0.3)
         self.store_share[who] = np.select(
