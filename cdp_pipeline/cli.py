@@ -133,11 +133,15 @@ def demo_data(
 
     with Progress(console=err, transient=True) as bar:
         task = bar.add_task("Generating", total=days)
-        summary = generate(folder, customers, days, seed, progress=lambda done, total: bar.update(task, completed=done))
+        summary = generate(
+            folder, customers, days, seed, progress=lambda done, _days, _rows: bar.update(task, completed=done)
+        )
     if as_json:
         print_json(vars(summary))
     else:
-        out.print(f"{folder}: {summary.people:,} people, {summary.events:,} rows, {days} days", highlight=False)
+        out.print(
+            f"{folder}: {summary.people:,} people, {sum(summary.rows.values()):,} rows, {days} days", highlight=False
+        )
 
 
 @app.command()

@@ -19,7 +19,7 @@ from cdp_pipeline.activation.tables import CONTACTS, DELIVERIES, OUTBOX, contact
 from cdp_pipeline.audiences.look import scope_of
 from cdp_pipeline.audiences.members import CHANGES as AUDIENCE_CHANGES
 from cdp_pipeline.audiences.members import MEMBERS, SIZES, changes, members, sizes
-from cdp_pipeline.audiences.rules import Scope, matching
+from cdp_pipeline.audiences.rules import Scope, audiences_in_order, leaves, matching
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.identity.edges import EDGES, edges
 from cdp_pipeline.identity.history import QUALITY, figures_of_day, read_truth
@@ -42,6 +42,7 @@ from cdp_pipeline.profile.timeline import timeline, timeline_table
 from cdp_pipeline.sources.days import newest_complete_day
 from cdp_pipeline.sources.load import load
 from cdp_pipeline.sources.tables import LOADS, QUARANTINE, source_table
+from cdp_pipeline.spec.audience import Rule
 from cdp_pipeline.spec.prediction import Prediction
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.source import Source
@@ -90,7 +91,7 @@ def source_tables(lake: LakeView, project: Project) -> dict[str, ibis.Table]:
 
 
 def source_asset(project: Project, source: Source) -> dg.AssetsDefinition:
-    """`sources.<source>`: loads what has arrived for the days asked for, or whatever is new where days have no files."""
+    """`sources.<source>`: loads what arrived for the days asked for, or all that is new where days have no files."""
     by_day = is_filed_by_day(source)
     kind = (source.files.format or Path(source.files.path.removesuffix(".gz")).suffix[1:]) if source.files else "sql"
 
@@ -163,7 +164,7 @@ def identity_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
             Upsert(CHANGES, resolution.changes),
             note=note(context),
         )
-        figures = quality(*(lake.read(table) for table in (IDENTIFIERS, PEOPLE, EDGES)))
+        figures = quality(lake.read(IDENTIFIERS), lake.read(PEOPLE), lake.read(EDGES))
         moved = sum(change != "created" for change in resolution.changes["change"].to_pylist())
         results = list(checks.identity_results(figures, moved, before.num_rows))
         for table in tables:
@@ -178,7 +179,8 @@ def identity_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
     @dg.asset(**asset_arguments(QUALITY, owner, {"duckdb"}), deps=[key_of(PEOPLE)], required_resource_keys=RESOURCES)
     def identity_quality(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         lake: Lake = context.resources.lake
-        figures = quality(*(lake.read(table) for table in (IDENTIFIERS, PEOPLE, EDGES)), read_truth(project, lake.ibis))
+        truth = read_truth(project, lake.ibis)
+        figures = quality(lake.read(IDENTIFIERS), lake.read(PEOPLE), lake.read(EDGES), truth)
         rows = figures_of_day(figures, context.resources.clock(), project)
         result = lake.publish(Upsert(QUALITY, rows), note=note(context))
         return dg.MaterializeResult(metadata=published(result.counts[QUALITY.name], figures))
@@ -191,14 +193,11 @@ def profile_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
     owner = project.settings.owner
     used = {source.source for attribute in project.attributes.values() for source in attribute.sources}
     table = customers_table(project)
+    told_by = [key_of(PEOPLE), key_of(IDENTIFIERS), *(["sources", name] for name in sorted(used))]
 
     @dg.multi_asset(
         name="profile",
-        specs=[
-            asset_spec(each, [key_of(PEOPLE), key_of(IDENTIFIERS), *(["sources", name] for name in sorted(used))], owner,
-                       {"ibis"})
-            for each in (table, PROVENANCE)
-        ],
+        specs=[asset_spec(each, told_by, owner, {"ibis"}) for each in (table, PROVENANCE)],
         check_specs=[checks.spec(key_of(table), "one_row_per_person", "Every living person has exactly one profile.")],
         required_resource_keys=RESOURCES,
     )  # fmt: skip
@@ -312,7 +311,7 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
     daily_traits, events = daily_table(project), timeline_table(project)
     training = training_table(prediction, project, daily_traits.schema)
     scored = scores_table(prediction)
-    key, model_key = key_of(scored), ["predictions", f"{name}_model"]
+    model_key = ["predictions", f"{name}_model"]
 
     @dg.asset(
         **asset_arguments(training, owner, {"ibis"}),
@@ -335,7 +334,7 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
     @dg.asset(
         key=model_key,
         group_name="predictions",
-        description=f"The model behind '{name}': trained, proven on the newest days, promoted only if it passes its gates.",
+        description=f"The model behind '{name}': proven on the newest days, promoted only if it passes its gates.",
         owners=[owner] if owner else [],
         kinds={"scikitlearn"},
         deps=[key_of(training)],
@@ -357,7 +356,7 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
         )
         lake.publish(Upsert(MODELS, renewed.changed), note=note(context))
         failed = [gate["words"] for gate in renewed.card["gates"] if not gate["passed"]]
-        figures = {metric: float(value) for metric, value in renewed.metrics.items()}
+        figures: dict[str, Any] = {metric: float(value) for metric, value in renewed.metrics.items()}
         return dg.MaterializeResult(
             metadata={
                 "version": renewed.version,
@@ -411,20 +410,35 @@ def model_list(project: Project) -> Iterator[dg.AssetsDefinition]:
         yield shown(MODELS, deps, project.settings.owner, "status")
 
 
+def asked_of(project: Project, rules: Sequence[Rule]) -> list[list[str]]:
+    """The tables that conditions look into, also by way of other audiences they name."""
+    every = [*rules, *(rule for batch in audiences_in_order(project, rules) for name in batch
+                       for rule in project.audiences[name].rules)]  # fmt: skip
+    keys = {
+        "band": key_of(BANDS),
+        "attribute": key_of(customers_table(project)),
+        "event": key_of(timeline_table(project)),
+        "identifier": key_of(IDENTIFIERS),
+    }
+    found = {tuple(key_of(daily_table(project)))}
+    for rule in leaves(every):
+        if rule.prediction is not None:
+            found.add(("predictions", rule.prediction))
+        elif rule.subject in keys:
+            found.add(tuple(keys[rule.subject]))
+    return [list(key) for key in sorted(found)]
+
+
 def audience_assets(project: Project, cadence: str) -> dg.AssetsDefinition:
     """The audiences of a cadence, found in one pass; each is a node of its own with its own checks."""
     audiences = {name: audience for name, audience in project.audiences.items() if audience.cadence == cadence}
-    conditions = [
-        key_of(daily_table(project)), key_of(BANDS), key_of(customers_table(project)), key_of(timeline_table(project)),
-        *(["predictions", name] for name in project.predictions),
-    ]  # fmt: skip
 
     @dg.multi_asset(
         name=f"audiences_{cadence}",
         specs=[
             dg.AssetSpec(
                 ["audiences", name],
-                deps=conditions,
+                deps=asked_of(project, audience.rules),
                 group_name="audiences",
                 description=audience.description,
                 owners=[owner] if (owner := audience.owner or project.settings.owner) else [],
@@ -499,11 +513,18 @@ def audience_tables(project: Project) -> Iterator[dg.AssetsDefinition]:
 def activation_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
     """What is to be sent, what was decided, what was delivered and who was reached."""
     owner = project.settings.owner
-    audiences = [["audiences", name] for name in project.audiences]
+    synced = sorted({sync.audience for sync in project.syncs.values()})
+    on = [trigger.on for trigger in project.triggers.values()]
+    watched = sorted({name for change in on for name in (change.entered, change.left) if name is not None})
+    crossed = [key_of(BANDS)] if any(change.crossed is not None for change in on) else []
 
     @dg.asset(
         **asset_arguments(PLAN, owner, {"sqlalchemy"}),
-        deps=[*audiences, key_of(customers_table(project)), key_of(daily_table(project))],
+        deps=[
+            *(["audiences", name] for name in synced),
+            key_of(customers_table(project)),
+            key_of(daily_table(project)),
+        ],
         required_resource_keys=RESOURCES,
     )
     def plan_syncs(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -518,7 +539,7 @@ def activation_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
 
     @dg.asset(
         **asset_arguments(OUTBOX, owner, {"sqlalchemy"}),
-        deps=[key_of(PLAN), key_of(BANDS), *audiences],
+        deps=[key_of(PLAN), *crossed, *(["audiences", name] for name in watched)],
         required_resource_keys=RESOURCES,
     )
     def decide(context: dg.AssetExecutionContext) -> dg.MaterializeResult:

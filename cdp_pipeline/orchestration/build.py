@@ -1,4 +1,4 @@
-"""From a declared project to Dagster's definitions: the single entry of definitions.py, of the commands and of the tests."""
+"""From a declared project to Dagster's definitions: the single entry of definitions.py, the commands and the tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cdp_pipeline.spec.project import Project
 
 
 def build_defs(project: Project, *, overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
-    """Assets, checks, schedules and sensors of a project; `overrides` replaces resources by name (lake, clock) and loggers."""
+    """Assets, checks, schedules, sensors of a project; `overrides` replaces resources (lake, clock) and loggers."""
     given = dict(overrides or {})
     loggers = given.pop("loggers", {})
     clock = given.get("clock", system_clock)

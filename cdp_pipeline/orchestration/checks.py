@@ -67,14 +67,17 @@ def source_results(lake: LakeView, source: Source) -> Iterator[dg.AssetCheckResu
     table = lake.read(source_table(source))
     required = [name for name, column in source.columns.items() if column.required]
     accepted = {
-        name: check.accepted for name, column in source.columns.items() for check in column.checks if check.accepted
+        name: [str(value) for value in check.accepted]
+        for name, column in source.columns.items()
+        for check in column.checks
+        if check.accepted
     }
     version = table._record_id if source.mode == "events" else table._record_id + table._valid_from.cast("string")
     counts = table.aggregate(
         rows=table.count(),
         keys=version.nunique(),
         **{f"null_{name}": table[name].isnull().sum() for name in required},
-        **{f"odd_{name}": (~table[name].cast("string").isin([str(v) for v in values])).sum() for name, values in accepted.items()},
+        **{f"odd_{name}": (~table[name].cast("string").isin(values)).sum() for name, values in accepted.items()},
     ).to_pyarrow().to_pylist()[0]  # fmt: skip
     yield result("grain_unique", counts["rows"] == counts["keys"], rows=counts["rows"], keys=counts["keys"])
     yield from _load_results(lake, source)
@@ -93,8 +96,9 @@ def _load_results(lake: LakeView, source: Source) -> Iterator[dg.AssetCheckResul
     mine = loads.filter(loads.source == source.name)
     names = ("read", "accepted", "duplicates", "quarantined", "rejected")
     totals = mine.aggregate(**{name: mine[name].sum().fill_null(0) for name in names}).to_pyarrow().to_pylist()[0]
-    read, *parts = (int(totals[name]) for name in names)
-    yield result("rows_accounted_for", read == sum(parts), severe=True, **{name: int(totals[name]) for name in names})
+    counted: dict[str, Any] = {name: int(totals[name]) for name in names}
+    read, *parts = counted.values()
+    yield result("rows_accounted_for", read == sum(parts), severe=True, **counted)
     share = totals["quarantined"] / read if read else 0.0
     yield result("few_set_aside", share <= QUARANTINE_BUDGET, share=float(share), limit=QUARANTINE_BUDGET)
 
@@ -145,9 +149,12 @@ PEOPLE_KEY = ["identity", "people"]
 def identity_specs() -> list[dg.AssetCheckSpec]:
     """What must hold before anything is computed about people."""
     return [
-        spec(PEOPLE_KEY, "no_collapse", f"No person has more than {LARGEST_PERSON} identifiers, and the ten largest hold "
-             f"at most {LARGEST_SHARE:.0%} of all: otherwise strangers have been merged.", blocking=True),
-        spec(PEOPLE_KEY, "ids_stable", f"At most {ID_CHURN_BUDGET:.0%} of the people were merged or split in this run."),
+        spec(
+            PEOPLE_KEY, "no_collapse",
+            f"No person has more than {LARGEST_PERSON} identifiers, and the ten largest hold at most "
+            f"{LARGEST_SHARE:.0%} of all: otherwise strangers have been merged.", blocking=True,
+        ),
+        spec(PEOPLE_KEY, "ids_stable", f"At most {ID_CHURN_BUDGET:.0%} of people were merged or split in this run."),
     ]  # fmt: skip
 
 

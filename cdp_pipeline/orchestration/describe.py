@@ -1,4 +1,4 @@
-"""What the Dagster UI says of a table: its columns in words, its size, where it is. Never a row, never a value of one."""
+"""What the Dagster UI says of a table: its columns in words, its size, where it is. Never a row or a value of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The job that keeps the installation small: the lake compacted, old snapshots, ledger rows and Dagster runs forgotten."""
+"""The job that keeps the installation small: the lake compacted, old snapshots and Dagster runs forgotten."""
 
 from datetime import datetime
 

@@ -12,7 +12,7 @@ ARRIVALS_JOB = "arrivals"
 
 
 def runs_within_the_day(cron: str) -> bool:
-    """Whether a cron expression fires more than once a day, so that it refreshes today rather than closing yesterday."""
+    """Whether a cron fires more than once a day, so that it refreshes today rather than closing yesterday."""
     first, second = croniter(cron, ret_type=float), croniter(cron, ret_type=float)
     second.get_next()
     return second.get_next() - first.get_next() < 86_400
@@ -21,7 +21,7 @@ def runs_within_the_day(cron: str) -> bool:
 def cadence_selection(project: Project, cadence: str) -> dg.AssetSelection:
     """What a cadence makes: everything, but the audiences of other cadences; models are trained daily or slower."""
     others = [["audiences", name] for name, audience in project.audiences.items() if audience.cadence != cadence]
-    selection = dg.AssetSelection.all()
+    selection: dg.AssetSelection = dg.AssetSelection.all()
     if others:
         selection = selection - dg.AssetSelection.assets(*others)
     if runs_within_the_day(project.settings.cadences[cadence]) and project.predictions:

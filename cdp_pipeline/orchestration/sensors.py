@@ -1,4 +1,4 @@
-"""The few sensors: arrivals, triggers, deliver, failed checks, failed runs. Each is a thin shell around a pure function.
+"""The few sensors: arrivals, triggers, deliver, failed checks, failed runs. Each is a thin shell.
 
 What was loaded, decided or sent is known by the lake and the ledger, never by a cursor: a cursor survives a wiped data
 folder, and a run key is forgotten with its run.
@@ -169,9 +169,9 @@ def failed_runs_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
         alert_about_checks(project, clock, run, context.instance)
         # Only the kind of error: a message may quote a row.
         steps = [
-            f"{event.step_key}: {event.event_specific_data.error.cls_name}"
+            f"{event.step_key}: {error.cls_name}"
             for event in context.get_step_failure_events()
-            if event.event_specific_data.error is not None
+            if (error := event.step_failure_data.error) is not None
         ]
         with ledger_of(project) as ledger:
             alert(

@@ -1,4 +1,4 @@
-"""`cdp status`: how fresh the data is, which checks fail, which sensors stopped, what waits, and what to do about it."""
+"""`cdp status`: how fresh the data is, which checks fail, which sensors stopped, what waits, and what to do."""
 
 from __future__ import annotations
 
