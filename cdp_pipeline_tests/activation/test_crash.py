@@ -23,8 +23,8 @@ from cdp_pipeline.destinations import destination_for
 from cdp_pipeline_tests.activation.projects import DAY, NOW, project, sync, webhook
 from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
 
-SPEED = 600  # Five minutes of the workers' clock pass in half a second.
-PEOPLE, OCCASIONS, MEMBERS, KILLS = 30, 3, 40, 25
+SPEED = 6000  # An hour of the workers' clock passes in 0.6 seconds.
+PEOPLE, OCCASIONS, MEMBERS, KILLS = 20, 3, 30, 15
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload([__name__])
 
@@ -40,7 +40,7 @@ def work(url: str, hook: str, started: float) -> None:
         while True:
             deliver(
                 ledger, whole, now=clock(started), connect=destination_for,
-                budget=timedelta(seconds=5), lease_beyond=timedelta(seconds=60),
+                budget=timedelta(seconds=5), lease_beyond=timedelta(hours=1),
             )  # fmt: skip
             time.sleep(0.005)
 
