@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-Path = tuple[str | int, ...]
+DataPath = tuple[str | int, ...]
 MAX_BYTES, MAX_DEPTH, MAX_VALUES = 20_000_000, 40, 100_000
 
 VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\}")
@@ -29,15 +29,15 @@ class Document:
 
     data: Any = None
     line: int = 1
-    lines: dict[Path, int] = field(default_factory=dict)
-    written: dict[Path, str] = field(default_factory=dict)
-    findings: list[tuple[int, Path, str]] = field(default_factory=list)
+    lines: dict[DataPath, int] = field(default_factory=dict)
+    written: dict[DataPath, str] = field(default_factory=dict)
+    findings: list[tuple[int, DataPath, str]] = field(default_factory=list)
 
     def __str__(self) -> str:
         names = isinstance(self.data, dict) and isinstance(self.data.get("name"), str)
         return f"{self.data.get('kind')} '{self.data['name']}'" if names else ""
 
-    def line_of(self, path: Path) -> int:
+    def line_of(self, path: DataPath) -> int:
         """The line of a path, or of the nearest thing around it."""
         while path and path not in self.lines:
             path = path[:-1]
@@ -82,7 +82,7 @@ class _Reader:
         self.result.data, _ = self.value(first, ())
         return self.result
 
-    def value(self, event: Any, path: Path) -> tuple[Any, int]:
+    def value(self, event: Any, path: DataPath) -> tuple[Any, int]:
         line = event.start_mark.line + 1
         self.result.lines.setdefault(path, line)
         if isinstance(event, yaml.AliasEvent):
@@ -106,14 +106,14 @@ class _Reader:
             raise UnreadableError(line, f"unfolds to more than {MAX_VALUES} values")
         return data, size
 
-    def alias(self, event: Any, path: Path) -> tuple[Any, int]:
+    def alias(self, event: Any, path: DataPath) -> tuple[Any, int]:
         known = self.anchors.get(event.anchor)
         if known is None:
             refers = "itself" if event.anchor in self.anchors else "nothing before it"
             self.find(event, path, f"'*{event.anchor}' refers to {refers}")
         return known or (None, 1)
 
-    def sequence(self, path: Path) -> tuple[list[Any], int]:
+    def sequence(self, path: DataPath) -> tuple[list[Any], int]:
         items: list[Any] = []
         size = 1
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
@@ -122,7 +122,7 @@ class _Reader:
             size += grown
         return items, size
 
-    def mapping(self, path: Path) -> tuple[dict[str, Any], int]:
+    def mapping(self, path: DataPath) -> tuple[dict[str, Any], int]:
         entries: dict[str, Any] = {}
         size = 1
         while not isinstance(key := next(self.events), yaml.MappingEndEvent):
@@ -141,7 +141,7 @@ class _Reader:
                 entries.setdefault(name, item)
         return entries, size
 
-    def scalar(self, event: Any, path: Path) -> str | int | float | bool | None:
+    def scalar(self, event: Any, path: DataPath) -> str | int | float | bool | None:
         text = event.value
         plain = event.style in (None, "") and event.tag is None
         if "${" not in text:
@@ -152,7 +152,7 @@ class _Reader:
         filled = VARIABLE.sub(lambda found: self.variable(found, event, path), text)
         return None if plain and not filled else filled
 
-    def variable(self, found: re.Match[str], event: Any, path: Path) -> str:
+    def variable(self, found: re.Match[str], event: Any, path: DataPath) -> str:
         name, default = found[1], found[2]
         if name is None:
             return "${"
@@ -161,7 +161,7 @@ class _Reader:
             self.find(event, path, f"environment variable '{name}' is not set")
         return value or ""
 
-    def find(self, event: Any, path: Path, message: str) -> None:
+    def find(self, event: Any, path: DataPath, message: str) -> None:
         self.result.findings.append((event.start_mark.line + 1, path, message))
 
 

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path as Folder
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -19,7 +19,7 @@ from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.audience import Audience
 from cdp_pipeline.spec.base import unknown
 from cdp_pipeline.spec.destination import Destination, Smtp, Webhook
-from cdp_pipeline.spec.documents import MAX_BYTES, Document, Path, UnreadableError, read_documents
+from cdp_pipeline.spec.documents import MAX_BYTES, DataPath, Document, UnreadableError, read_documents
 from cdp_pipeline.spec.identifier import Identifier
 from cdp_pipeline.spec.match import Match
 from cdp_pipeline.spec.prediction import Prediction
@@ -32,7 +32,7 @@ from cdp_pipeline.spec.trait import Trait
 from cdp_pipeline.spec.trigger import Trigger
 from cdp_pipeline.spec.wording import explained
 
-DEMO = Folder(__file__).parents[1] / "demo"
+DEMO = Path(__file__).parents[1] / "demo"
 MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "project": (ProjectSettings,),
     "source": (Source,),
@@ -74,14 +74,14 @@ class ProjectError(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-def project_folder(environment: Mapping[str, str] = os.environ) -> Folder:
+def project_folder(environment: Mapping[str, str] = os.environ) -> Path:
     """The project in use: CDP_PROJECT, or the packaged demo."""
-    return Folder(environment.get("CDP_PROJECT") or DEMO)
+    return Path(environment.get("CDP_PROJECT") or DEMO)
 
 
-def load_project(folder: Folder | str, environment: Mapping[str, str] = os.environ) -> Project:
+def load_project(folder: Path | str, environment: Mapping[str, str] = os.environ) -> Project:
     """Read a project folder; raises ProjectError with every problem in it."""
-    folder = Folder(folder)
+    folder = Path(folder)
     reading = _Reading()
     for file, text in reading.texts(folder):
         for document in reading.documents(file, text, environment):
@@ -104,7 +104,7 @@ class _Place:
 
     file: str
     document: Document
-    reported: set[Path] = field(default_factory=set)
+    reported: set[DataPath] = field(default_factory=set)
 
     def __str__(self) -> str:
         return f"{self.file}:{self.document.line_of(('name',))}"
@@ -120,12 +120,12 @@ class _Reading:
     broken: dict[str, set[str]] = field(default_factory=dict)
     strays: set[str] = field(default_factory=set)
 
-    def report(self, place: _Place, path: Path, message: str, line: int | None = None) -> None:
+    def report(self, place: _Place, path: DataPath, message: str, line: int | None = None) -> None:
         line = place.document.line_of(path) if line is None else line
         place.reported.add(path)
         self.problems.append(Problem(place.file, line, _path_text(path) or str(place.document), message))
 
-    def texts(self, folder: Folder) -> Iterator[tuple[str, str]]:
+    def texts(self, folder: Path) -> Iterator[tuple[str, str]]:
         """Name and text of every YAML file, hidden folders left out."""
         if not folder.is_dir():
             self.unreadable(str(folder), 1, "there is no such folder")
@@ -142,13 +142,13 @@ class _Reading:
             except UnicodeDecodeError as error:
                 self.unreadable(file, error.object.count(b"\n", 0, error.start) + 1, "is not UTF-8 text")
 
-    def files(self, folder: Folder) -> Iterator[Folder]:
+    def files(self, folder: Path) -> Iterator[Path]:
         def refused(error: OSError) -> None:
             self.unreadable(os.path.relpath(error.filename, folder), 1, f"cannot be read: {error.strerror}")
 
         for parent, folders, files in os.walk(folder, onerror=refused):
             folders[:] = [name for name in folders if not name.startswith(".")]
-            yield from (Folder(parent, name) for name in files if name.endswith((".yaml", ".yml")))
+            yield from (Path(parent, name) for name in files if name.endswith((".yaml", ".yml")))
 
     def documents(self, file: str, text: str, environment: Mapping[str, str]) -> Iterator[Document]:
         try:
@@ -213,7 +213,7 @@ def _secret_fields(kind: str) -> set[str]:
     return {name for name, extra in fields if isinstance(extra, dict) and extra.get("secret")}
 
 
-def _path_text(path: Path) -> str:
+def _path_text(path: DataPath) -> str:
     """`rules[0].trait`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.removeprefix(".")

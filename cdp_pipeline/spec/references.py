@@ -18,7 +18,7 @@ from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.audience import SUBJECTS, Audience, Rule
 from cdp_pipeline.spec.base import shown, unknown
 from cdp_pipeline.spec.destination import Smtp
-from cdp_pipeline.spec.documents import Path
+from cdp_pipeline.spec.documents import DataPath
 from cdp_pipeline.spec.match import Match
 from cdp_pipeline.spec.prediction import Prediction
 from cdp_pipeline.spec.project import ProjectSettings
@@ -38,7 +38,7 @@ from cdp_pipeline.spec.types import (
     traits_read,
 )
 
-Finding = tuple[Path, str]
+Finding = tuple[DataPath, str]
 Findings = Iterator[Finding]
 STRING, BOOLEAN, DATE, TIMESTAMP = (IBIS_TYPES[word] for word in ("string", "boolean", "date", "timestamp"))
 RESERVED = {
@@ -68,7 +68,7 @@ class Declared:
     def unreadable(self, kind: str, name: str) -> bool:
         return name in self.broken.get(kind, ()) or name in self.strays
 
-    def reference(self, kind: str, name: str | None, path: Path) -> Findings:
+    def reference(self, kind: str, name: str | None, path: DataPath) -> Findings:
         if name is not None and name not in self.of(kind) and not self.unreadable(kind, name):
             yield path, unknown(kind, name, self.of(kind))
 
@@ -100,7 +100,7 @@ class Declared:
         return {name: type_ for name, type_ in found.items() if type_ is not None}
 
 
-def findings(declared: Declared) -> Iterator[tuple[str, str, Path, str]]:
+def findings(declared: Declared) -> Iterator[tuple[str, str, DataPath, str]]:
     """Everything wrong between the documents, as kind, name, path and message."""
     for kind, check in CHECKS.items():
         for name, spec in declared.of(kind).items():
@@ -147,7 +147,7 @@ def source_findings(source: Source, declared: Declared) -> Findings:
     if source.occurred_at is not None:
         yield from _column(source.occurred_at, columns, ("occurred_at",), {DATE, TIMESTAMP})
     for name, column in source.columns.items():
-        path: Path = ("columns", name)
+        path: DataPath = ("columns", name)
         if "__" in name:
             yield path, "should have no '__', which the pipeline keeps for itself"
         yield from declared.reference("identifier", column.identifier, (*path, "identifier"))
@@ -165,7 +165,9 @@ def source_findings(source: Source, declared: Declared) -> Findings:
         yield from _mapping_findings(mapping, source, columns, declared, ("events", i))
 
 
-def _check_findings(check: Check, type_: str, columns: Mapping[str, str], declared: Declared, path: Path) -> Findings:
+def _check_findings(
+    check: Check, type_: str, columns: Mapping[str, str], declared: Declared, path: DataPath
+) -> Findings:
     for i, value in enumerate(check.accepted or []):
         yield from _value(value, type_, (*path, "accepted", i))
     if check.range is not None and type_ not in NUMERIC:
@@ -185,7 +187,7 @@ def _check_findings(check: Check, type_: str, columns: Mapping[str, str], declar
 
 
 def _mapping_findings(
-    mapping: EventMapping, source: Source, columns: Mapping[str, str], declared: Declared, path: Path
+    mapping: EventMapping, source: Source, columns: Mapping[str, str], declared: Declared, path: DataPath
 ) -> Findings:
     if mapping.column is not None:
         yield from _column(mapping.column, columns, (*path, "column"), {STRING})
@@ -216,7 +218,7 @@ def attribute_findings(attribute: Attribute, declared: Declared) -> Findings:
     }.get(attribute.survivorship)  # fmt: skip
     types = []
     for i, one in enumerate(attribute.sources):
-        path: Path = ("sources", i)
+        path: DataPath = ("sources", i)
         yield from declared.reference("source", one.source, (*path, "source"))
         if one.source in declared.of("source"):
             columns = source_columns(declared.of("source")[one.source])
@@ -285,7 +287,7 @@ def trigger_findings(trigger: Trigger, declared: Declared) -> Findings:
         yield from _act(act, declared, ("do", i))
 
 
-def _act(act: Act, declared: Declared, path: Path) -> Findings:
+def _act(act: Act, declared: Declared, path: DataPath) -> Findings:
     yield from declared.reference("destination", act.destination, (*path, "destination"))
     yield from _mapping(act.mapping, declared, (*path, "mapping"))
     yield from declared.reference("attribute", act.to, (*path, "to"))
@@ -317,7 +319,7 @@ def match_findings(match: Match, declared: Declared) -> Findings:
             yield from declared.reference("attribute", name, ("blocking", i, j))
 
 
-def _rule(rule: Rule, declared: Declared, path: Path, subjects: tuple[str, ...] = SUBJECTS) -> Findings:
+def _rule(rule: Rule, declared: Declared, path: DataPath, subjects: tuple[str, ...] = SUBJECTS) -> Findings:
     subject = rule.subject
     if subject not in subjects:
         yield (*path, subject), f"has no place here, only {', '.join(subjects)}"
@@ -343,7 +345,7 @@ def _rule(rule: Rule, declared: Declared, path: Path, subjects: tuple[str, ...] 
     yield from declared.reference("identifier", rule.identifier, (*path, "identifier"))
 
 
-def _prediction_rule(rule: Rule, name: str, declared: Declared, path: Path) -> Findings:
+def _prediction_rule(rule: Rule, name: str, declared: Declared, path: DataPath) -> Findings:
     yield from declared.reference("prediction", name, (*path, "prediction"))
     types = {"score": IBIS_TYPES["number"], "rank": IBIS_TYPES["integer"], "band": STRING}
     problems = list(_comparison(rule, types[rule.field], path))
@@ -356,7 +358,7 @@ def _prediction_rule(rule: Rule, name: str, declared: Declared, path: Path) -> F
                 yield (*path, "value"), unknown("band", value, bands)
 
 
-def _comparison(rule: Rule, type_: str | None, path: Path) -> Findings:
+def _comparison(rule: Rule, type_: str | None, path: DataPath) -> Findings:
     """Whether operator and value suit the type of what is compared."""
     if type_ is None:
         return
@@ -374,7 +376,7 @@ def _comparison(rule: Rule, type_: str | None, path: Path) -> Findings:
         yield from _value(rule.value, type_, (*path, "value"))
 
 
-def _value(value: object, type_: str, path: Path) -> Findings:
+def _value(value: object, type_: str, path: DataPath) -> Findings:
     """Whether a value written in YAML can be compared with this type."""
     if type_ in NUMERIC:
         fits, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a number"
@@ -397,7 +399,7 @@ def _is_iso(value: object, kind: type[date]) -> bool:
         return False
 
 
-def _column(name: str, columns: Mapping[str, str], path: Path, wanted: Collection[str] | None = None) -> Findings:
+def _column(name: str, columns: Mapping[str, str], path: DataPath, wanted: Collection[str] | None = None) -> Findings:
     if name not in columns:
         yield path, unknown("column", name, columns)
     elif wanted is not None and columns[name] not in wanted:
@@ -405,7 +407,7 @@ def _column(name: str, columns: Mapping[str, str], path: Path, wanted: Collectio
 
 
 def _fragment(
-    fragment: str | None, columns: Mapping[str, str], path: Path, wanted: Collection[str] | None = None
+    fragment: str | None, columns: Mapping[str, str], path: DataPath, wanted: Collection[str] | None = None
 ) -> Findings:
     if fragment is None:
         return
@@ -418,21 +420,21 @@ def _fragment(
         yield path, f"should be {_words(wanted)}, '{fragment}' is {_word(type_)}"
 
 
-def _events(names: Iterable[str], declared: Declared, path: Path) -> Findings:
+def _events(names: Iterable[str], declared: Declared, path: DataPath) -> Findings:
     if declared.all_sources_known:
         for name in names:
             if name not in declared.events:
                 yield path, unknown("event", name, declared.events)
 
 
-def _trait(name: str | None, declared: Declared, path: Path, wanted: Collection[str] | None = None) -> Findings:
+def _trait(name: str | None, declared: Declared, path: DataPath, wanted: Collection[str] | None = None) -> Findings:
     yield from declared.reference("trait", name, path)
     type_ = declared.traits.get(name or "")
     if wanted is not None and type_ is not None and type_ not in wanted:
         yield path, f"should be {_words(wanted)}, trait '{name}' is {_word(type_)}"
 
 
-def _band(trait: str, band: str | None, declared: Declared, path: Path) -> Findings:
+def _band(trait: str, band: str | None, declared: Declared, path: DataPath) -> Findings:
     if band is not None and trait in declared.of("trait"):
         bands = [band.name for band in declared.of("trait")[trait].bands]
         if not bands:
@@ -441,7 +443,7 @@ def _band(trait: str, band: str | None, declared: Declared, path: Path) -> Findi
             yield path, unknown("band", band, bands)
 
 
-def _mapping(mapping: Mapping[str, str], declared: Declared, path: Path) -> Findings:
+def _mapping(mapping: Mapping[str, str], declared: Declared, path: DataPath) -> Findings:
     kinds = ("attribute", "trait", "prediction")
     known = {"person_id"}.union(*(declared.of(kind) for kind in kinds))
     for field, name in mapping.items():

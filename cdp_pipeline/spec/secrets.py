@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from cdp_pipeline.spec.documents import Document, Path
+from cdp_pipeline.spec.documents import DataPath, Document
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 REFERENCE = re.compile(r"\$\{\w+(?::-(?P<default>[^{}]*))?\}")
@@ -21,7 +21,7 @@ IN_ADDRESSES = re.compile(rf"://[^/@\s:]*:{_VALUE}@|[?&](?:password|secret|token
 MESSAGE = "holds a secret in the clear: write ${NAME} and set NAME in the environment"
 
 
-def secret_findings(document: Document, secret_fields: Collection[str]) -> Iterator[tuple[Path, str]]:
+def secret_findings(document: Document, secret_fields: Collection[str]) -> Iterator[tuple[DataPath, str]]:
     """Secret fields of the document, and passwords in the addresses anywhere in it, that are readable in the YAML."""
     for path, value in _texts(document.data, ()):
         written = document.written.get(path, value)
@@ -34,7 +34,7 @@ def secret_findings(document: Document, secret_fields: Collection[str]) -> Itera
             yield path, MESSAGE
 
 
-def _texts(data: Any, path: Path) -> Iterator[tuple[Path, str]]:
+def _texts(data: Any, path: DataPath) -> Iterator[tuple[DataPath, str]]:
     if isinstance(data, str) and data:
         yield path, data
     entries = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from cdp_pipeline.spec.base import NAME_PATTERN, shown, unknown
-from cdp_pipeline.spec.documents import Document, Path
+from cdp_pipeline.spec.documents import DataPath, Document
 
 # By the beginning of pydantic's error type.
 WANTED = {
@@ -40,12 +40,12 @@ MESSAGES = {
 
 def explained(
     errors: Sequence[ErrorDetails], models: Sequence[type[BaseModel]], document: Document
-) -> Iterator[tuple[Path, str]]:
+) -> Iterator[tuple[DataPath, str]]:
     """One finding per place: where a value could have been one of several things, they are named together.
 
     A value that came from the environment is shown as it is written, `${NAME}`: it may be a secret.
     """
-    places: dict[Path, list[ErrorDetails]] = {}
+    places: dict[DataPath, list[ErrorDetails]] = {}
     for error in errors:
         places.setdefault(_place(error, document.data), []).append(error)
     for path, found in places.items():
@@ -61,7 +61,7 @@ def explained(
             yield path, f"should be {choice}, got {shown(given)}"
 
 
-def _place(error: ErrorDetails, data: Any) -> Path:
+def _place(error: ErrorDetails, data: Any) -> DataPath:
     """Where in the document: pydantic also names the alternatives it tried, which nobody wrote."""
     location = error["loc"]
     if error["type"].startswith("union_tag"):
@@ -80,7 +80,7 @@ def _wanted(error: ErrorDetails) -> str | None:
     return next((words for start, words in WANTED.items() if error["type"].startswith(start)), None)
 
 
-def _message(error: ErrorDetails, path: Path, given: Any, models: Sequence[type[BaseModel]]) -> str:
+def _message(error: ErrorDetails, path: DataPath, given: Any, models: Sequence[type[BaseModel]]) -> str:
     context: Mapping[str, Any] = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
@@ -111,7 +111,7 @@ def _quoted(expected: str) -> list[str]:
     return expected.replace(" or ", ", ").strip("'").split("', '")
 
 
-def fields_at(models: Sequence[type[BaseModel]], path: Path) -> set[str]:
+def fields_at(models: Sequence[type[BaseModel]], path: DataPath) -> set[str]:
     """The names that may be written at a path of a document."""
     skip = False
     for part in path:

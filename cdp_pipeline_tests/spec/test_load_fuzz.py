@@ -141,4 +141,5 @@ def test_a_long_chain_of_references_does_not_overflow(tmp_path):
     assert [problem.message[:30] for problem in raised.value.problems] == [
         "traits go round in a circle: t",
         "audiences go round in a circle",
+        "there is no document of kind '",
     ]
