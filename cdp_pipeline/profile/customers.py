@@ -5,7 +5,7 @@ Which rows are whose is decided in identity/; which value wins is declared per a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import ibis
@@ -76,118 +76,159 @@ def _column_types(project: Project, source: str) -> dict[str, str]:
 def provenance(sources: Mapping[str, ibis.Table], identifiers: ibis.Table, project: Project) -> ibis.Table:
     """The winning value per person and attribute: person_id, attribute, value, source, record_id, rule, at.
 
-    A snapshot source speaks with its current rows; only `first` also hears the rows that were. All attributes are read
-    in one pass over a source (one more where some are counted, and where some are added up), and win in one window.
+    Where several rows say the winning value, `first`, `min`, `all` and `most_restrictive` name the earliest, the
+    other rules the latest; then the more trusted source. A snapshot source speaks with its current rows; only `first`
+    also hears the rows that were.
     """
     owned = {
         name: person_of_rows(rows, project.sources[name], identifiers, project).filter(ibis._["person_id"].notnull())
         for name, rows in sources.items()
         if project.sources[name].identifier_columns
     }
-    by_way: dict[str, list[Attribute]] = {}
+    by_way: dict[Callable[[_Said], ibis.Table], list[Attribute]] = {}
     for attribute in project.attributes.values():
-        apart = attribute.survivorship in ("most_frequent", "sum", "union")
-        by_way.setdefault(attribute.survivorship if apart else "compared", []).append(attribute)
-    winners = []
-    for way, attributes in by_way.items():
-        values = _values(attributes, owned, project)
-        if values is not None and way == "most_frequent":
-            times = ibis._.count().over(group_by=["person_id", "attribute", "value"])
-            winners.append(_winners(values.mutate(whole=times.cast("int64"))))
-        elif values is not None and way in ("sum", "union"):
-            latest = _winners(values.mutate(**{key: ibis.null(type_) for key, type_ in _KEYS.items()})).drop("value")
-            winners.append(latest.join(_totals(values, way), ["person_id", "attribute"]))
-        elif values is not None:
-            winners.append(_winners(values))
-    columns = list(PROVENANCE.columns)
-    return ibis.union(*(rows.select(columns) for rows in winners)) if winners else _none()
+        by_way.setdefault(_WAYS.get(attribute.survivorship, _greatest), []).append(attribute)
+    said = [(way, _said(attributes, owned, project)) for way, attributes in by_way.items()]
+    winners = [way(statements) for way, statements in said if statements]
+    return ibis.union(*winners) if winners else ibis.memtable([], schema=PROVENANCE.schema)
 
 
-def _none() -> ibis.Table:
-    return ibis.memtable([], schema=PROVENANCE.schema)
+# What a source says of people: its rows, and for every attribute a struct of what a row says of it.
+_Said = list[tuple[ibis.Table, list[ibis.Value]]]
+# A struct compares field by field: first these, of which an attribute uses at most one, then time, trust and record.
+_KEYS = {"whole": "int64", "exact": "decimal(18, 4)", "real": "float64", "text": "string"}
+_LATER = ("at", "trust", "record_id", "version", "source", "rule")
+_LEAST = ("first", "min", "all", "most_restrictive")
 
 
-# What values are compared by before their time: greater wins, but of `low` the smaller. All but one are null.
-_KEYS = {"whole": "int64", "exact": "decimal(18, 4)", "real": "float64", "high": "string", "low": "string"}
-
-
-def _values(attributes: list[Attribute], owned: Mapping[str, ibis.Table], project: Project) -> ibis.Table | None:
-    """Every value the sources give for these attributes, one row each, with the keys it is compared by."""
-    parts = []
+def _said(attributes: list[Attribute], owned: Mapping[str, ibis.Table], project: Project) -> _Said:
+    found: _Said = []
     for name, rows in owned.items():
         source = project.sources[name]
         declared = {column: rows[column] for column in source.columns}
-        version = (rows["_valid_from"] if source.mode == "snapshot" else ibis.null()).cast("timestamp(6)")
-        told = []
+        statements = []
         for attribute in attributes:
-            for trust, one in enumerate(attribute.sources):
+            rule, type_ = attribute.survivorship, _value_type(attribute, project)
+            for place, one in enumerate(attribute.sources):
                 if one.source != name:
                     continue
-                value = expressions.compile(one.column, declared).cast(_value_type(attribute, project))
-                if source.mode == "snapshot" and attribute.survivorship != "first":
-                    value = rows["_valid_to"].isnull().ifelse(value, ibis.null(value.type()))
-                keys = _keys(attribute.survivorship, value, trust, happened_at(rows), version)
-                fields = {
+                value = expressions.compile(one.column, declared).cast(type_)
+                if source.mode == "snapshot" and rule != "first":
+                    value = rows["_valid_to"].isnull().ifelse(value, ibis.null(type_))
+                at = happened_at(rows).cast("timestamp(6)")
+                keys = _keys(rule, value, place)
+                fields = {key: keys.get(key, ibis.literal(0)).cast(type_) for key, type_ in _KEYS.items()} | {
+                    "at": at,
+                    "trust": ibis.literal(place if rule in _LEAST else -place, type="int64"),
+                    "record_id": rows["_record_id"],
+                    "version": rows["_valid_from"].cast("timestamp(6)") if source.mode == "snapshot" else at,
+                    "source": ibis.literal(name),
+                    "rule": ibis.literal(rule),
+                    "type": ibis.literal(next(iter(keys), "")),
                     "attribute": ibis.literal(attribute.name),
-                    "rule": ibis.literal(attribute.survivorship),
-                    "trust": ibis.literal(trust, type="int32"),
                     "value": value.cast("string"),
                 }
-                fields |= {key: keys.get(key, ibis.null()).cast(type_) for key, type_ in _KEYS.items()}
-                told.append(ibis.struct(fields))
-        if told:
-            each = rows.select(
-                person_id=rows["person_id"],
-                source=ibis.literal(name),
-                record_id=rows["_record_id"],
-                at=happened_at(rows),
-                version=version,
-                told=ibis.array(told).unnest(),
-            )
-            parts.append(each.unpack("told").filter(ibis._["value"].notnull()))
-    return ibis.union(*parts) if parts else None
+                statements.append(ibis.struct(fields))
+        if statements:
+            found.append((rows, statements))
+    return found
 
 
-def _keys(rule: str, value: ibis.Value, trust: int, at: ibis.Value, version: ibis.Value) -> dict[str, ibis.Value]:
-    """What a value is compared by under a rule; times compare as text, which sorts as they do."""
+def _keys(rule: str, value: ibis.Value, place: int) -> dict[str, ibis.Value]:
+    """What a value is compared by under a rule, before its time."""
     if rule == "source_priority":
-        return {"whole": ibis.literal(-trust)}
+        return {"whole": ibis.literal(-place)}
     if rule == "longest":
         return {"whole": value.cast("string").length()}
-    if rule == "first":
-        return {"low": at.cast("string") + " " + version.cast("string").fill_null("")}
-    if rule in ("most_recent", "most_frequent", "union"):
+    if rule not in ("min", "max", "any", "all", "most_restrictive", "sum"):
         return {}
-    smaller = rule in ("min", "all", "most_restrictive")
     type_ = value.type()
     if type_.is_boolean() or type_.is_integer():
-        key, number = "whole", value.cast("int64")
-    elif type_.is_decimal():
-        key, number = "exact", value
-    elif type_.is_floating():
-        key, number = "real", value
-    else:
-        return {"low" if smaller else "high": value.cast("string")}
-    return {key: -number if smaller else number}
+        return {"whole": value}
+    if type_.is_decimal() or type_.is_floating():
+        return {"exact" if type_.is_decimal() else "real": value}
+    return {"text": value}  # dates and times too: written out, they sort as they do
 
 
-def _winners(values: ibis.Table) -> ibis.Table:
-    """The best value per person and attribute; the record and its version settle every tie, on every engine alike."""
-    keys = [ibis.asc(key) if key == "low" else ibis.desc(key) for key in _KEYS]
-    ties = [ibis.desc("at"), ibis.asc("trust"), ibis.asc("record_id"), ibis.desc("version")]
-    place = ibis.row_number().over(group_by=["person_id", "attribute"], order_by=[*keys, *ties])
-    return values.mutate(place=place).filter(ibis._["place"] == 0)
+def _long(said: _Said, best: Callable[[ibis.Value, ibis.Value], ibis.Value] | None = None) -> ibis.Table:
+    """One row per statement that gives a value: person_id, attribute, told. With `best`, one per person and source."""
+    parts = []
+    for rows, statements in said:
+        if best is not None:
+            names = [f"told_{place}" for place in range(len(statements))]
+            # Named first: Sail names an aggregate by the fields of its struct, and all structs have the same.
+            rows = rows.select("person_id", **dict(zip(names, statements, strict=True)))
+            bests = {name: best(rows[name], rows[name]["value"].notnull()) for name in names}
+            rows = rows.group_by("person_id").agg(**bests)
+            statements = [rows[name] for name in names]
+        each = rows.select("person_id", told=ibis.array(statements).unnest())
+        parts.append(each.filter(each["told"]["value"].notnull()))
+    union = ibis.union(*parts)
+    return union.select("person_id", attribute=union["told"]["attribute"], told=union["told"])
 
 
-def _totals(values: ibis.Table, rule: str) -> ibis.Table:
-    person = ["person_id", "attribute"]
-    if rule == "sum":
-        sums = values.group_by(person).agg(**{key: values[key].sum() for key in ("whole", "exact", "real")})
-        text = ibis.coalesce(*(sums[key].cast(_KEYS[key]).cast("string") for key in ("whole", "exact", "real")))
-        return sums.select(*person, value=text)
-    all_ = values.select(*person, "value").distinct()
-    lists = all_.group_by(person).agg(all=all_["value"].collect())
-    return lists.select(*person, value=lists["all"].sort().join(_BETWEEN))
+def _greatest(said: _Said) -> ibis.Table:
+    said_best = _long(said, lambda told, present: told.max(where=present))
+    return _winner(said_best.group_by("person_id", "attribute").agg(told=said_best["told"].max()))
+
+
+def _least(said: _Said) -> ibis.Table:
+    said_best = _long(said, lambda told, present: told.min(where=present))
+    return _winner(said_best.group_by("person_id", "attribute").agg(told=said_best["told"].min()))
+
+
+def _most_frequent(said: _Said) -> ibis.Table:
+    each = _long(said)
+    each = each.mutate(value=each["told"]["value"])
+    values = each.group_by("person_id", "attribute", "value").agg(times=each.count(), told=each["told"].max())
+    most = values.group_by("person_id", "attribute").agg(
+        most=ibis.struct({"times": values["times"], "told": values["told"]}).max()
+    )
+    return _winner(most.select("person_id", "attribute", told=most["most"]["told"]))
+
+
+def _sum(said: _Said) -> ibis.Table:
+    each = _long(said)
+    told = each["told"]
+    sums = each.group_by("person_id", "attribute").agg(
+        told=_latest(told), type=told["type"].max(), **{key: told[key].sum() for key in ("whole", "exact", "real")}
+    )
+    texts = {key: sums[key].cast(_KEYS[key]).cast("string") for key in ("whole", "exact", "real")}
+    value = ibis.cases(*((sums["type"] == key, text) for key, text in texts.items()))
+    return _winner(sums.select("person_id", "attribute", "told", value=value))
+
+
+def _union(said: _Said) -> ibis.Table:
+    each = _long(said)
+    lists = each.group_by("person_id", "attribute").agg(
+        told=_latest(each["told"]), all=each["told"]["value"].collect(distinct=True)
+    )
+    return _winner(lists.select("person_id", "attribute", "told", value=lists["all"].sort().join(_BETWEEN)))
+
+
+def _latest(told: ibis.Value) -> ibis.Value:
+    return ibis.struct({name: told[name] for name in _LATER}).max()
+
+
+def _winner(won: ibis.Table) -> ibis.Table:
+    told = won["told"]
+    return won.select(
+        "person_id",
+        "attribute",
+        value=won["value"] if "value" in won.columns else told["value"],
+        source=told["source"],
+        record_id=told["record_id"],
+        rule=told["rule"],
+        at=told["at"],
+    )
+
+
+_WAYS: dict[str, Callable[[_Said], ibis.Table]] = {
+    **dict.fromkeys(_LEAST, _least),
+    "most_frequent": _most_frequent,
+    "sum": _sum,
+    "union": _union,
+}
 
 
 def customers(provenance: ibis.Table, people: ibis.Table, project: Project) -> ibis.Table:

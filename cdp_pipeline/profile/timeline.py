@@ -137,9 +137,7 @@ def _events(rows: ibis.Table, source: Source, mapping: EventMapping, project: Pr
     return rows.filter(conditions).select(**cast) if conditions else rows.select(**cast)
 
 
-def _currency(
-    source: Source, mapping: EventMapping, declared: dict[str, ibis.Value], project: Project
-) -> ibis.StringValue:
+def _currency(source: Source, mapping: EventMapping, declared: dict[str, ibis.Value], project: Project) -> ibis.Value:
     """What the mapping says, else the currency of the money column the amount reads, else the project's."""
     choices = [ibis.literal(project.settings.currency)]
     for name in sorted(expressions.names(mapping.amount)) if mapping.amount else []:

@@ -67,19 +67,23 @@ def winner(found: list[Row], one: Attribute) -> tuple[Any, Row] | None:
     times = Counter(values)
 
     def latest(row: Row) -> tuple[Any, ...]:
-        return -row.day, SOURCES.index(row.source), row.record_id
+        return row.day, -SOURCES.index(row.source), row.record_id
 
-    order: dict[str, Any] = {
-        "first": lambda row: (row.day, *latest(row)[1:]),
-        "source_priority": lambda row: (SOURCES.index(row.source), -row.day, row.record_id),
-        "most_frequent": lambda row: (-times[getattr(row, column)], *latest(row)),
-        "longest": lambda row: (-len(str(getattr(row, column))), *latest(row)),
-    }
-    pick = min if rule in ("min", "all", "most_restrictive") else max
+    def earliest(row: Row) -> tuple[Any, ...]:
+        return row.day, SOURCES.index(row.source), row.record_id
+
     if rule in ("min", "max", "any", "all", "most_restrictive"):
-        best = pick(values)
+        best = (max if rule in ("max", "any") else min)(values)
         given_ = [row for row in given_ if getattr(row, column) == best]
-    row = min(given_, key=order.get(rule, latest))
+    before: dict[str, Any] = {
+        "source_priority": lambda row: -SOURCES.index(row.source),
+        "most_frequent": lambda row: times[getattr(row, column)],
+        "longest": lambda row: len(str(getattr(row, column))),
+    }
+    if rule in ("first", "min", "all", "most_restrictive"):
+        row = min(given_, key=earliest)
+    else:
+        row = max(given_, key=lambda row: (before.get(rule, lambda row: 0)(row), latest(row)))
     if rule == "sum":
         return sum(values), row
     return (sorted(set(values)) if rule == "union" else getattr(row, column)), row
