@@ -1,4 +1,4 @@
-"""`cdp`: one function per command, each a few lines over a domain function. What a command means is not decided here."""
+"""`cdp`: one function per command, each a few lines over a domain function that says what the command means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One person's page: attributes with where they come from, traits, bands, predictions, audiences, and their timeline."""
+"""One person's page: attributes and their origin, traits, bands, predictions, audiences, and their timeline."""
 
 from __future__ import annotations
 

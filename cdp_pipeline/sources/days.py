@@ -10,7 +10,7 @@ from cdp_pipeline.spec.project import Project
 
 
 def newest_complete_day(loads: ibis.Table, project: Project, now: datetime) -> date | None:
-    """The last day of any event source's loads, but no later than yesterday in the project's zone; None without data."""
+    """The last day of any event source, but no later than yesterday in the project's zone; None without data."""
     events = [name for name, source in project.sources.items() if source.mode == "events"]
     newest = loads.filter(loads.source.isin(events)).last_day.max().to_pyarrow().as_py()
     yesterday = now.astimezone(project.zone).date() - timedelta(days=1)
