@@ -1,4 +1,4 @@
-"""The one estimator of binary predictions: boosted trees and a logistic averaged, calibrated inside training windows.
+"""The one estimator of binary predictions: boosted trees and a logistic, blended, calibrated inside training windows.
 
 Trains and applies; what a model must prove is in gates.py, where it is kept in registry.py.
 """
@@ -25,7 +25,8 @@ NEW_DAYS, NEW_EVENTS = 30, 2
 PRIOR_WEIGHT = 20
 WORTH_THREADS = 50_000
 """Rows below which threads cost more than they bring: they spin while others use the cores."""
-RECIPE = "logistic+trees+rhythm/1"
+TREES_HEARD = (0.0, 0.25, 0.5, 0.75, 1.0)
+RECIPE = "logistic+trees+rhythm/2"
 """Part of every version id: raise it when training changes, so that models are trained anew."""
 
 
@@ -113,6 +114,7 @@ class Model:
     rhythm: Rhythm
     linear: Linear
     trees: Any
+    trees_heard: float = 0.5
     slope: float = 1.0
     shift: float = 0.0
 
@@ -141,7 +143,7 @@ class Model:
 
         with threadpool_limits(None if len(values) >= WORTH_THREADS else 1):
             grown = self.trees.predict_proba(values)[:, 1]
-        blend = (self.linear.probability(values) + grown) / 2
+        blend = (1 - self.trees_heard) * self.linear.probability(values) + self.trees_heard * grown
         return _sigmoid(self.slope * _log_odds(blend) + self.shift)
 
 
@@ -280,26 +282,31 @@ def _missing(past: pa.Table, test: pa.Table, prediction: Prediction) -> str | No
 
 
 def _calibrated(model: Model, past: pa.Table, horizon: timedelta, seed: int) -> Model:
-    """The model with log-odds stretched and shifted to be true probabilities, as far as training windows can tell.
+    """The model with its estimators weighed and its log-odds made true, as far as the training windows can tell.
 
-    The slope is how an earlier model, of cut-offs fully labelled by then, held up on the newest training cut-off. The
-    level is that of all training windows: one window's level is mostly its season (measured: ECE .020 against .060).
+    How much the trees are heard, and how far log-odds are stretched, is what would have been best for an earlier model,
+    of cut-offs fully labelled by then, on the newest training cut-off. The level is that of all training windows: one
+    window's level is mostly its season (measured: ECE .020 against .060).
     """
     import pyarrow.compute as pc
     from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
 
     newest = pc.max(past["day"]).as_py()
     before = past.filter(pc.less_equal(past["day"], newest - horizon))
     held = past.filter(pc.equal(past["day"], newest))
-    slope = 1.0
     if min(_rarer(before), _rarer(held)) >= 20:
-        earlier = Model.fit(before, model.features, model.horizon_days, seed)
-        odds = _log_odds(earlier.probability(earlier.inputs(held)))
-        fitted = float(LogisticRegression(C=1e6).fit(odds[:, None], matrix(held, ("label",))[:, 0]).coef_[0][0])
+        earlier, label = Model.fit(before, model.features, model.horizon_days, seed), matrix(held, ("label",))[:, 0]
+        values, losses = earlier.inputs(held), {}
+        for weight in TREES_HEARD:
+            odds = _log_odds(replace(earlier, trees_heard=weight).probability(values))[:, None]
+            fitted = LogisticRegression(C=1e6).fit(odds, label)
+            losses[log_loss(label, fitted.predict_proba(odds)[:, 1])] = weight, float(fitted.coef_[0][0])
+        weight, slope = losses[min(losses)]
         # A slope near or below zero would flatten or reverse the ranking; the gates judge a model that bad.
-        slope = min(fitted, 5.0) if fitted > 0.1 else 1.0
-    odds = slope * _log_odds(model.probability(model.inputs(past)))
-    return replace(model, slope=slope, shift=_shift_to(odds, matrix(past, ("label",)).mean()))
+        model = replace(model, trees_heard=weight, slope=min(slope, 5.0) if slope > 0.1 else 1.0)
+    odds = _log_odds(model.probability(model.inputs(past)))
+    return replace(model, shift=_shift_to(odds, matrix(past, ("label",)).mean()))
 
 
 def _shift_to(odds: np.ndarray, rate: float) -> float:
