@@ -99,6 +99,8 @@ def _deliver(today: Today, who: Numbers, vitality: Numbers, medium: str, campaig
     last = today.day.start + today.day.seconds - 1
     for event, chosen, at in outcomes:
         some = np.flatnonzero(chosen)
+        if not len(some):
+            continue
         pieces = {name: values.take(pa.array(some)) for name, values in details.items()}
         happened = np.minimum(at[some], last)
         _emit(
