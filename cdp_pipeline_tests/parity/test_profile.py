@@ -28,13 +28,15 @@ ROWS = [
 ]  # fmt: skip
 
 
-# Every rule once, on every type of key: Spark takes a second to plan each attribute of each source.
+# Every rule once, on every type of key. Spark takes seconds to plan each attribute of each source: there, one per way.
 SOME = ["name_most_recent", "name_first", "name_source_priority", "name_most_frequent", "name_longest", "name_min"]
 SOME += ["points_max", "agrees_any", "agrees_most_restrictive", "paid_sum", "names", "last_seen"]
+ONE_PER_WAY = ["name_most_recent", "name_most_frequent", "agrees_most_restrictive", "paid_sum", "names"]
 
 
 def test_profiles_and_their_provenance_are_equal_on_every_engine(engine: EngineUnderTest) -> None:
-    of = project(attributes={name: ATTRIBUTES[name] for name in SOME})
+    names = ONE_PER_WAY if engine.name == "spark" else SOME
+    of = project(attributes={name: ATTRIBUTES[name] for name in names})
     result = resolved(ROWS, of=of)
     here, there = (
         provenance({name: table(rows) for name, rows in tables(ROWS).items()}, table(result.identifiers), of)
