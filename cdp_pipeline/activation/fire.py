@@ -49,7 +49,7 @@ def _fire(
     ops = fired(
         trigger,
         happened,
-        people=known_people(lake, ids, day),
+        people=known_people(lake, project, ids, day),
         destinations=project.destinations,
         guarded=_guarded(lake, project, trigger, ids, day),
     )
@@ -77,18 +77,23 @@ def _newest_day(lake: LakeView, trigger: Trigger, until: date | None) -> date | 
     return _rows(days.aggregate(day=days.day.max()))[0]["day"]  # type: ignore[return-value]
 
 
-def known_people(lake: LakeView, person_ids: Collection[str], day: date) -> dict[str, dict[str, object]]:
-    """Attributes, and traits as of the day, of some people by id."""
+def known_people(
+    lake: LakeView, project: Project, person_ids: Collection[str], day: date
+) -> dict[str, dict[str, object]]:
+    """What is known of some people by id: attributes, traits as of the day, and the newest score of each prediction."""
     people: dict[str, dict[str, object]] = {person_id: {} for person_id in person_ids}
     if not people:
         return people
-    for name in ("profile.customers", "traits.daily"):
-        if lake.exists(name):
-            table = lake.table(name)
-            some = table.filter(table.person_id.isin(list(people)))
-            if "day" in table.columns:
-                some = some.filter(some.day == ibis.date(day))
-            for row in _rows(some):
+    customers, traits = _table(lake, "profile.customers"), _table(lake, "traits.daily")
+    parts = [customers, None if traits is None else traits.filter(traits.day == ibis.date(day))]
+    for name in project.predictions:
+        scores = _table(lake, f"predictions.{name}")
+        if scores is not None:
+            scores = scores.filter(scores.day <= ibis.date(day))
+            parts.append(scores.group_by("person_id").aggregate(scores.score.argmax(scores.day).name(name)))
+    for part in parts:
+        if part is not None:
+            for row in _rows(part.filter(part.person_id.isin(list(people)))):
                 people[str(row["person_id"])].update(row)
     return people
 

@@ -48,7 +48,7 @@ def plan_all(ledger: Ledger, lake: LakeView, project: Project, *, now: datetime)
         if not recent:
             continue  # Not computed yet: nothing is known of the audience, least of all that it is empty.
         members = members_now(lake, sync.audience)
-        people = known_people(lake, members, recent[0]["day"])
+        people = known_people(lake, project, members, recent[0]["day"])
         found = plan(sync, members, people, holds(ledger, sync.name))
         submitted = submit(
             ledger,

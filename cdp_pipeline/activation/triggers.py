@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from cdp_pipeline.activation.ledger import DecidedState, Op, operation_id
-from cdp_pipeline.activation.templates import TemplateError, render
+from cdp_pipeline.activation.templates import render
 from cdp_pipeline.spec.destination import Smtp, Webhook
+from cdp_pipeline.spec.template import TemplateError
 from cdp_pipeline.spec.trigger import Act, Trigger
 
 Row = Mapping[str, object]

@@ -13,7 +13,7 @@ from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from cdp_pipeline.spec import expressions
+from cdp_pipeline.spec import expressions, template
 from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.audience import SUBJECTS, Audience, Rule
 from cdp_pipeline.spec.base import shown, unknown
@@ -301,6 +301,9 @@ def _act(act: Act, declared: Declared, path: DataPath) -> Findings:
                 yield (*path, field), "is missing, a letter needs it"
             if not isinstance(destination, Smtp) and getattr(act, field) is not None:
                 yield (*path, field), f"only a letter has it, '{act.destination}' is a {destination.type}"
+    for field in ("subject", "body"):
+        for problem in template.problems(getattr(act, field) or "", act.mapping, _sendable(declared)):
+            yield (*path, field), problem
 
 
 def sync_findings(sync: Sync, declared: Declared) -> Findings:
@@ -443,11 +446,18 @@ def _band(trait: str, band: str | None, declared: Declared, path: DataPath) -> F
             yield path, unknown("band", band, bands)
 
 
-def _mapping(mapping: Mapping[str, str], declared: Declared, path: DataPath) -> Findings:
+def _sendable(declared: Declared) -> set[str]:
+    """The names whose values may be sent somewhere, those of unreadable documents included."""
     kinds = ("attribute", "trait", "prediction")
-    known = {"person_id"}.union(*(declared.of(kind) for kind in kinds))
+    return {"person_id", *declared.strays}.union(
+        *({*declared.of(kind), *declared.broken.get(kind, ())} for kind in kinds)
+    )
+
+
+def _mapping(mapping: Mapping[str, str], declared: Declared, path: DataPath) -> Findings:
+    known = _sendable(declared)
     for field, name in mapping.items():
-        if name not in known and not any(declared.unreadable(kind, name) for kind in kinds):
+        if name not in known:
             yield (*path, field), unknown("attribute, trait or prediction", name, known)
 
 

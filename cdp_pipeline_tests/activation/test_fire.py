@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 import pyarrow as pa
 import pytest
 
 from cdp_pipeline.activation.deliver import deliver
-from cdp_pipeline.activation.fire import fire
+from cdp_pipeline.activation.fire import fire, known_people
 from cdp_pipeline.activation.ledger import Ledger, open_ledger
 from cdp_pipeline.activation.tables import (
     CONTACTS,
@@ -85,8 +86,6 @@ def test_a_day_fires_once_and_neither_a_re_run_nor_a_backfill_of_past_days_fires
 
 
 def test_an_unless_rule_suppresses_with_its_reason(lake: Lake, ledger: Ledger) -> None:
-    from dataclasses import replace
-
     from cdp_pipeline.spec.trait import Trait
 
     recency = Trait(kind="trait", name="recency", description="Days.", evaluation="days_since", event=["order"])
@@ -159,3 +158,14 @@ def test_the_ledger_s_tables_are_published_without_payloads(lake: Lake, ledger: 
     )
     assert "@example.com" not in str(found)
     assert set(lake.publish(*written, note=NOTE).counts.values()) == {Counts(1, 0, 0, 0)}
+
+
+def test_a_prediction_is_known_by_its_newest_score_up_to_the_day(lake: Lake) -> None:
+    churn = Table("predictions.churn", "Scores.", {"person_id": TEXT, "day": Column("date"), "score": Column("float64")},
+                  key=("person_id", "day"))  # fmt: skip
+    scores = [
+        {"person_id": "p1", "day": DAY + days * ONE, "score": score} for days, score in ((-7, 0.1), (0, 0.7), (1, 0.9))
+    ]
+    lake.publish(Upsert(churn, rows(churn, *scores)), note=NOTE)
+    whole = replace(project(), predictions={"churn": None})  # type: ignore[dict-item]
+    assert known_people(lake, whole, ["p1", "p2"], DAY) == {"p1": {"person_id": "p1", "churn": 0.7}, "p2": {}}

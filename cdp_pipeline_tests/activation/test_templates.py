@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdp_pipeline.activation.templates import TemplateError, check, render
+from cdp_pipeline.activation.templates import render
+from cdp_pipeline.spec.template import TemplateError, problems
 
 
 def test_mapped_fields_and_the_person_are_filled_in_and_unknown_ones_stay_empty() -> None:
@@ -54,12 +55,19 @@ def test_a_template_reaches_nothing_but_the_words_it_is_given() -> None:
         assert render(text, {"name": "Ann"}, {"x": 1}) == ""
 
 
-def test_checking_names_the_mistake_and_is_silent_about_a_sound_one() -> None:
-    assert check("{{ name }}") is None
-    assert "nosuchtag" in (check("{% nosuchtag %}") or "")
+def test_checking_names_every_mistake_and_is_silent_about_a_sound_template() -> None:
+    sound = "{% if name %}{{ name | upcase }}{% endif %} {{ person.tier }} {% assign n = name %}{{ n }}"
+    assert list(problems(sound, ["name"], ["tier"])) == []
+    assert list(problems("{{ nam | upcas }} {{ person.teir }}", ["name"], ["tier"])) == [
+        "template: unknown filter 'upcas', did you mean 'upcase'?",
+        "template: unknown field of the mapping 'nam', did you mean 'name'?",
+        "template: unknown attribute, trait or prediction 'teir', did you mean 'tier'?",
+    ]
+    assert list(problems("{% nosuchtag %}", [], [])) == ["template: unexpected tag 'nosuchtag'"]
 
 
 @given(st.text(alphabet="{}%|.x '\"1", max_size=40))
 def test_no_text_whatsoever_raises_anything_else(text: str) -> None:
     with suppress(TemplateError):
         render(text, {"x": "1"}, {})
+    list(problems(text, ["x"], []))
