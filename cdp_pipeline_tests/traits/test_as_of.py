@@ -91,9 +91,9 @@ def expected(one: Trait, rows: list[Row], person: str, day: date) -> Any:
     return answers[one.evaluation]() if values or one.evaluation in ("sum", "unique_count") else None
 
 
-def same(found: Any, wanted: Any) -> bool:
+def same(found: Any, wanted: Any, within: float = 1e-9) -> bool:
     if isinstance(found, float) and wanted is not None:
-        return math.isclose(found, float(wanted), rel_tol=1e-9, abs_tol=1e-9)
+        return math.isclose(found, float(wanted), rel_tol=within, abs_tol=within)
     return found == wanted
 
 
