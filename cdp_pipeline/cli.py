@@ -359,6 +359,22 @@ def explain_link_(a: str, b: str, project: Folder = None, as_json: Json = False)
         out.print(str(found), markup=False, highlight=False)
 
 
+@explain.command("audience")
+def explain_audience(name: str, person: str, day: Day = None, project: Folder = None, as_json: Json = False) -> None:
+    """Why a person is, or is not, in an audience: every condition with what was found."""
+    from dataclasses import asdict
+
+    from cdp_pipeline.audiences.look import explain_now
+
+    with the_lake(project) as (declared, lake):
+        person_id = _person(lake, declared, person)
+        answer = explain_now(lake, declared, _audience(declared, name), person_id, _date(day))
+    if as_json:
+        print_json(asdict(answer))
+    else:
+        out.print(str(answer), markup=False, highlight=False)
+
+
 @audience.command("list")
 def audience_list(project: Folder = None, as_json: Json = False) -> None:
     """Every audience with its newest size."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import ibis
 
+from cdp_pipeline.audiences.explain import Answer, explain
 from cdp_pipeline.audiences.members import SIZES, members, sizes
 from cdp_pipeline.audiences.rules import Scope
 
@@ -70,6 +71,16 @@ def preview(lake: LakeView, project: Project, name: str, day: date | None, limit
     if scope.customers is not None:
         rows = rows.left_join(scope.customers, "person_id").drop("person_id_right")
     return rows.order_by("person_id").limit(limit).to_pyarrow().to_pylist()
+
+
+def explain_now(lake: LakeView, project: Project, name: str, person_id: str, day: date | None) -> Answer:
+    """Why a person is in the audience or not, from the traits of the day (default: the newest)."""
+    scope = scope_of(lake, project)
+    day = _day(scope, day)
+    answer = explain(project, name, person_id, scope, day)
+    if answer is None:
+        raise NothingComputedError(f"{person_id} has no traits on {day}: first seen later, or not computed since")
+    return answer
 
 
 def _day(scope: Scope, day: date | None) -> date:
