@@ -5,6 +5,7 @@ Runs inside a sensor's tick as well as in a command; several may run at once. Wh
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections import Counter
@@ -13,13 +14,16 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cdp_pipeline.activation.ledger import Ledger
-from cdp_pipeline.activation.protocol import Connect
+from cdp_pipeline.activation.protocol import Connect, DestinationError
 from cdp_pipeline.spec.destination import Smtp, Webhook
 from cdp_pipeline.spec.project import Project
 
+log = logging.getLogger(__name__)
 BUDGET = timedelta(seconds=45)
 LEASE_BEYOND_BUDGET = timedelta(minutes=2)
-LONGEST_PAUSE_WITHOUT_WORD = timedelta(seconds=30)
+SHORTEST_ROUND = timedelta(seconds=1)
+LONGEST_WAIT_IN_A_ROUND = timedelta(seconds=5)
+PAUSE_WITHOUT_WORD = timedelta(seconds=30)
 
 
 @dataclass
@@ -39,6 +43,29 @@ class DeliverySummary:
         return total
 
 
+@dataclass(frozen=True)
+class _Round:
+    """One round of deliveries: who makes it, when it began and when it has to end."""
+
+    now: datetime
+    started: float
+    budget: timedelta
+    lease_beyond: timedelta
+    worker: str
+
+    @property
+    def passed(self) -> timedelta:
+        return timedelta(seconds=time.monotonic() - self.started)
+
+    @property
+    def left(self) -> timedelta:
+        return self.budget - self.passed
+
+    @property
+    def clock(self) -> datetime:
+        return self.now + self.passed
+
+
 def deliver(
     ledger: Ledger,
     project: Project,
@@ -53,65 +80,56 @@ def deliver(
 ) -> DeliverySummary:
     """Deliver what is due, at each destination's pace, in about `budget` and never starting more than `limit`."""
     # The name in the ledger is this round's own: a later round of the same worker must not settle for it.
-    round_name, started, summary = f"{worker}:{uuid.uuid4().hex[:12]}", time.monotonic(), DeliverySummary()
+    this = _Round(now, time.monotonic(), budget, lease_beyond, f"{worker}:{uuid.uuid4().hex[:12]}")
+    summary = DeliverySummary()
     for name in ledger.destinations_due(now):
-        if only is not None and name not in only:
-            continue
         spec = project.destinations.get(name)
-        if spec is None:
-            continue  # No longer declared: its operations wait until it is back or somebody dismisses them.
+        # One that is no longer declared: its operations wait until it is back or somebody dismisses them.
+        if spec is None or (only is not None and name not in only):
+            continue
         if spec.dry_run:
             summary.add(name, {"dry_run": ledger.show_dry_run(name, now)})
             continue
-        until = started + budget.total_seconds()
-        limit -= _deliver_to(ledger, spec, summary, now, started, until, connect, limit, round_name, lease_beyond)
+        try:
+            limit -= _deliver_to(ledger, spec, summary, this, connect, limit)
+        except DestinationError as error:
+            # One that is declared wrongly must not keep the others from being served; its operations wait.
+            log.warning("destination '%s': %s", name, error)
+            summary.add(name, {"unusable": 1})
     return summary
 
 
 def _deliver_to(
-    ledger: Ledger,
-    spec: Webhook | Smtp,
-    summary: DeliverySummary,
-    now: datetime,
-    started: float,
-    until: float,
-    connect: Connect,
-    limit: int,
-    worker: str,
-    lease_beyond: timedelta,
+    ledger: Ledger, spec: Webhook | Smtp, summary: DeliverySummary, this: _Round, connect: Connect, limit: int
 ) -> int:
+    """Serve one destination until nothing is due, it asks to wait, or time or limit are used up; how many it was."""
     done = 0
     with connect(spec) as connection:
-        while done < limit and (left := until - time.monotonic()) > 1:
-            clock = now + timedelta(seconds=time.monotonic() - started)
+        while done < limit and this.left > SHORTEST_ROUND:
             claim = ledger.claim(
                 spec.name,
                 limit=min(connection.batch_size, limit - done),
-                now=clock,
-                lease=timedelta(seconds=left) + lease_beyond,
-                worker=worker,
+                now=this.clock,
+                lease=this.left + this.lease_beyond,
+                worker=this.worker,
                 repeatable=connection.repeatable,
                 max_attempts=spec.max_attempts,
                 rate=spec.rate,
             )
             if not claim.ops:
-                if not timedelta(0) < claim.wait < timedelta(seconds=min(left, 5)):
+                if not timedelta(0) < claim.wait < min(this.left, LONGEST_WAIT_IN_A_ROUND):
                     break
                 time.sleep(claim.wait.total_seconds())
                 continue
-            outcomes = connection.deliver(
-                [claimed.delivery for claimed in claim.ops], now=clock, within=timedelta(seconds=left)
-            )
-            after = now + timedelta(seconds=time.monotonic() - started)
-            settled = zip(claim.ops, outcomes, strict=True)
-            summary.add(spec.name, ledger.settle(settled, worker=worker, now=after, max_attempts=spec.max_attempts))
+            deliveries = [claimed.delivery for claimed in claim.ops]
+            outcomes = connection.deliver(deliveries, now=this.clock, within=this.left)
             done += len(outcomes)
+            settled = zip(claim.ops, outcomes, strict=True)
+            counts = ledger.settle(settled, worker=this.worker, now=this.clock, max_attempts=spec.max_attempts)
+            summary.add(spec.name, counts)
             resting = [outcome for outcome in outcomes if outcome.state == "untried"]
             if resting:
-                rest = max(
-                    (outcome.after for outcome in resting if outcome.after is not None),
-                    default=LONGEST_PAUSE_WITHOUT_WORD,
-                )
-                ledger.pause(spec.name, after + rest, resting[0].reason)
+                asked = [outcome.after for outcome in resting if outcome.after is not None]
+                ledger.pause(spec.name, this.clock + max(asked, default=PAUSE_WITHOUT_WORD), resting[0].reason)
                 break
     return done

@@ -77,6 +77,15 @@ def test_only_the_named_destinations_are_served(ledger: Ledger) -> None:
         assert round_at(ledger, project(webhook(receiver.url)), NOW, only=["other"]) == {}
 
 
+def test_a_destination_declared_wrongly_does_not_keep_the_others_from_being_served(ledger: Ledger) -> None:
+    ledger.send_once([Op("z", "alert:x", "other", "p9", "act", {})], NOW)
+    with Receiver() as receiver:
+        broken = webhook(receiver.url, secret="whsec_not base64")
+        counts = round_at(ledger, project(broken, webhook(receiver.url, name="other")), NOW)
+    assert counts == {"unusable": 1, "delivered": 1}
+    assert ledger.counts()["alert:x", "hook", "pending"] == 5
+
+
 def test_every_value_of_a_profile_can_be_sent_and_money_stays_exact() -> None:
     payload = {
         "money": Decimal("12.3400"), "day": date(2026, 3, 9), "at": datetime(2026, 3, 9, 1, tzinfo=UTC), "none": None,

@@ -161,8 +161,8 @@ def test_the_ledger_s_tables_are_published_without_payloads(lake: Lake, ledger: 
 
 
 def test_a_prediction_is_known_by_its_newest_score_up_to_the_day(lake: Lake) -> None:
-    churn = Table("predictions.churn", "Scores.", {"person_id": TEXT, "day": Column("date"), "score": Column("float64")},
-                  key=("person_id", "day"))  # fmt: skip
+    columns = {"person_id": TEXT, "day": Column("date"), "score": Column("float64")}
+    churn = Table("predictions.churn", "Scores.", columns, key=("person_id", "day"))
     scores = [
         {"person_id": "p1", "day": DAY + days * ONE, "score": score} for days, score in ((-7, 0.1), (0, 0.7), (1, 0.9))
     ]
