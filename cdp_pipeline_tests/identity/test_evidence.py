@@ -26,11 +26,11 @@ from cdp_pipeline_tests.identity.shop import (
     tables,
 )
 
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=10, deadline=None)
 
 
 @few
-@given(rows())
+@given(rows(most=25))
 def test_every_identifier_on_every_row_is_seen(found: list[Row]) -> None:
     result = seen(ibis_tables(found), project())
     by_hand = [(row.source, row.record_id, *one, row.at) for row in found for one in row.identifiers]
@@ -40,7 +40,7 @@ def test_every_identifier_on_every_row_is_seen(found: list[Row]) -> None:
 
 
 @few
-@given(rows())
+@given(rows(most=25))
 def test_pairs_on_one_row_are_edges_once_per_source_with_their_earliest_row(found: list[Row]) -> None:
     result = edges(ibis_tables(found), project()).to_pyarrow()
     assert {tuple(row.values())[:5]: tuple(row.values())[5:8] for row in result.to_pylist()} == pairs(found)
@@ -90,7 +90,7 @@ def test_a_project_whose_sources_name_nobody_has_no_evidence() -> None:
 
 
 @few
-@given(rows())
+@given(rows(most=25))
 def test_a_row_is_its_strongest_identifiers_person_and_no_row_is_lost(found: list[Row]) -> None:
     result = resolved(found)
     whose = persons(result)

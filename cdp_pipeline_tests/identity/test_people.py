@@ -31,7 +31,7 @@ from cdp_pipeline_tests.identity.shop import (
 
 LIMITS = {"customer_id": 1, "email": 2, "anonymous_id": 3}
 BLOCKED = {("email", "test@example.com"), ("anonymous_id", "anonymous")}
-settings.register_profile("people", max_examples=80, deadline=None)
+settings.register_profile("people", max_examples=60, deadline=None)
 settings.load_profile("people")
 
 
