@@ -60,6 +60,7 @@ class _Load:
         self.judge = Judge(lake, source, project, scratch)
         self.aside = SetAside(lake, source, scratch, self.at, run_id)
         self.readable: dict[int, Readable] = {}
+        self.overlap_from: str | None = None
         loads = lake.read(LOADS)
         mine = loads.filter(loads.source == source.name).order_by("loaded_at").to_pyarrow().to_pylist()
         self.last_from = {row["place"]: row for row in mine}
@@ -193,6 +194,7 @@ class _Load:
 
         copied_at = self.at if self.source.mode == "snapshot" else None
         cursor = next((row["cursor"] for row in reversed(self.loaded) if row["cursor"]), None)
+        self.overlap_from = cursor
         staged, read = read_database(self.scratch, self.source, None if copied_at else cursor)
         before = self.last_from.get(read.place, {"status": None})
         if before["status"] == "loaded" and before["fingerprint"] == read.fingerprint:
@@ -289,7 +291,16 @@ class _Load:
         days = self.sql(f"SELECT DISTINCT _place, _day FROM {ready}")
         own = {one.number: one.day or newest_day for one in self.report.loads}
         self.report.late_days = sorted({day for place, day in days if (limit := own[place]) and day < limit})
+        if self._only_overlap(ready):
+            self.report.loads = []
+            return
         self._publish(ready)
+
+    def _only_overlap(self, ready: str) -> bool:
+        """Whether a read in increments got nothing but rows that stand already: then nothing has happened."""
+        [one] = self.report.loads[:1]
+        same_cursor = self.overlap_from is not None and one.cursor == self.overlap_from
+        return same_cursor and one.error is None and not one.quarantined and not self.sql(f"FROM {ready} LIMIT 1")
 
     def _find_standing(self, ready: str, standing: str, losers: str) -> date | None:
         """Rows that the lake has just so, or (`latest_occurred`) newer, need no writing; the newest day it has."""

@@ -177,3 +177,12 @@ def test_a_column_that_was_renamed_in_the_database_is_said(
     with pytest.raises(ColumnMissingError, match=r"no column 'order_id', .* did you mean 'orderid'"):
         loaded(lake, source(**from_shop(tmp_path)), now=datetime(2024, 6, 1, tzinfo=UTC))
     assert ledger(lake) == []
+
+
+def test_an_overlap_without_news_leaves_no_trace(lake: Lake, tmp_path: Path, shop: sqlite3.Connection) -> None:
+    one = source(**from_shop(tmp_path, cursor="updated_at", overlap="1 hour"))
+    add(shop, *((number, AT, None, number, f"2024-05-01 {number:02}:00:00") for number in range(10)))
+    loaded(lake, one)
+    before = lake.latest()
+    assert loaded(lake, one, now=NOW + timedelta(hours=1)).loads == []
+    assert lake.latest() == before
