@@ -56,7 +56,8 @@ def crossings(daily: ibis.Table, state: ibis.Table, project: Project, days: Sequ
 
     `daily` holds the traits of all these days (and, for `value_before`, of the day before), `state` is
     `state_before(bands, days[0])`. After a day is restated, pass every computed day from there on. A trait of which
-    the state knows nobody is new: its first day sets the baseline, for everybody, with no band left.
+    the state knows nobody is new: its first day sets the baseline, for everybody, with no band left. So it is for those
+    whose band has another name now: renaming moves nobody.
     """
     banded = [trait for name, trait in project.traits.items() if trait.bands and name in daily.columns]
     if not banded:
@@ -77,17 +78,18 @@ def _crossings(trait: Trait, daily: ibis.Table, state: ibis.Table, project: Proj
 
     known = state.filter(state.trait == trait.name)
     start = known.select(
-        "person_id", start=ibis.cases(*[(known.band == name, step) for step, name in enumerate(names)], else_=0)
+        "person_id",
+        start=ibis.cases(*[(known.band == name, step) for step, name in enumerate(names)], else_=0),
+        renamed=~known.band.isin(names),
     )
     introduced = known.aggregate(is_new=known.count() == 0)
     steps = values.left_join(start, "person_id").drop("person_id_right").cross_join(introduced)
     steps = steps.mutate(start=steps.start.fill_null(0), number=steps.day.delta(ibis.date(days[0]), unit="day"))
     steps = steps.mutate(step=_step(trait, steps))
     steps = steps.mutate(lagged=steps.step.lag().over(by_day))
-    steps = steps.mutate(
-        left=steps.lagged.fill_null(steps.start),
-        baseline=steps.is_new & (steps.day == ibis.date(days[0])),
-    )
+    new_to_all = steps.is_new & (steps.day == ibis.date(days[0]))
+    new_name = steps.renamed.fill_null(False) & steps.lagged.isnull()
+    steps = steps.mutate(left=steps.lagged.fill_null(steps.start), baseline=new_to_all | new_name)
     named = ibis.array(names)
     moved = steps.filter((steps.step != steps.left) | steps.baseline)
     return moved.select(

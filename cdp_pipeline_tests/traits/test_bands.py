@@ -144,6 +144,15 @@ def test_bands_that_are_new_move_nobody_but_note_where_everybody_is() -> None:
     assert [(row[0], row[3], row[4]) for row in lake.moves()] == [("p1", None, "alarm"), ("p2", None, "ok")]
 
 
+def test_a_band_with_another_name_moves_nobody() -> None:
+    lake = Lake([{"person_id": "p1", "day": day, "recency": 9, "pace": 9.0} for day in DAYS[:3]], project(RISING))
+    lake.run(DAYS[:1])
+    renamed = [band.model_copy(update={"name": "red"}) if band.name == "alarm" else band for band in RISING.bands]
+    lake.project = project(RISING.model_copy(update={"bands": renamed}))
+    lake.run(DAYS[1:3])
+    assert [(row[2], row[3], row[4]) for row in lake.moves()] == [(DAYS[0], None, "alarm"), (DAYS[1], None, "red")]
+
+
 def test_days_end_when_their_clocks_say_so() -> None:
     lake = Lake(
         [{"person_id": "p1", "day": day, "recency": 9 * (n % 2), "pace": 9.0} for n, day in enumerate(DAYS[:4])]
