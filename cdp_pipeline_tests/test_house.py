@@ -45,9 +45,7 @@ def test_a_package_imports_only_the_ones_before_it() -> None:
 
 
 def test_only_orchestration_and_definitions_know_dagster() -> None:
-    knowing = {
-        room(path) for path in MODULES for name in imports(path) if name.split(".")[0].startswith("dagster")
-    }
+    knowing = {room(path) for path in MODULES for name in imports(path) if name.split(".")[0].startswith("dagster")}
     assert knowing <= {"orchestration", "definitions"}
 
 

@@ -144,7 +144,10 @@ class PostgresCatalog:
     data: str
     spill: Path
     patience: float = PATIENCE
-    extensions: ClassVar[tuple[str, ...]] = ("postgres_scanner", "ducklake")
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        return "postgres_scanner", "ducklake", *(["httpfs"] if "://" in self.data else [])
 
     @property
     def shared(self) -> str:

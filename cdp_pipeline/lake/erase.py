@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import duckdb
 import ibis
 
 from cdp_pipeline.lake.catalog import identifier, literal
@@ -57,10 +59,11 @@ def _delete(lake: Lake, what: Mapping[str, Predicate]) -> dict[str, int]:
             [[erased[name]]] = connection.execute("SELECT count(*) FROM _doomed").fetchall()
             connection.execute(f"DELETE FROM {target} WHERE rowid IN (SELECT _row FROM _doomed)")
         connection.execute("CALL lake.set_commit_message('cdp', 'erasure')")
+        connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        with suppress(duckdb.TransactionException):  # the failed statement may have ended the transaction itself
+            connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
     connection.execute("DROP VIEW IF EXISTS _erasable; DROP TABLE IF EXISTS _doomed")
     return erased
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cdp_pipeline.lake.catalog import literal
+from cdp_pipeline.lake.errors import LakeBusyError
 
 if TYPE_CHECKING:
     from cdp_pipeline.lake.lake import Lake
@@ -38,7 +40,8 @@ def maintain(lake: Lake, now: datetime, keep: timedelta) -> Maintained:
         forgotten = _forget(lake, now - keep)
         removed = call(lake, f"ducklake_cleanup_old_files('lake', older_than => {_moment(now - GRACE)})")
         orphans = remove_orphans(lake)
-        lake.catalog.vacuum()
+        with suppress(LakeBusyError):  # somebody was reading all the time: then the next maintenance does it
+            lake.catalog.vacuum()
     _remove_spill_of_the_dead(lake)
     return Maintained(forgotten, rewritten + merged, removed, orphans)
 

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import duckdb
@@ -124,16 +124,16 @@ def _commit(lake: Lake, staged: list[tuple[Mirror | Upsert, str, int]], note: No
             connection.execute("BEGIN")
             for change in changes:
                 _apply(lake, change)
-            extra = json.dumps({"key": key, "run_id": note.run_id, "partition": note.partition})
+            extra = json.dumps({"key": key, **asdict(note)})
             message = f"{note.asset or ', '.join(_counts(changes))} {note.partition}".strip()
             connection.execute(
                 f"CALL lake.set_commit_message('cdp', {literal(message)}, extra_info => {literal(extra)})"
             )
             connection.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             _rollback(connection)
             # A commit may have arrived although its acknowledgement did not.
-            if lake.committed(key, since=before) is None:
+            if not isinstance(error, duckdb.Error) or lake.committed(key, since=before) is None:
                 raise
         snapshot = lake.committed(key, since=before)
     return Published(before if snapshot is None else snapshot, _counts(changes))

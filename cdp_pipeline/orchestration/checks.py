@@ -161,7 +161,7 @@ def identity_specs() -> list[dg.AssetCheckSpec]:
 def identity_results(quality: Mapping[str, Any], moved: int, known_before: int) -> Iterator[dg.AssetCheckResult]:
     """Evaluate identity_specs on the run's quality figures and its number of merges and splits."""
     largest, share = int(quality["largest_person"]), float(quality["ten_largest_share"])
-    small = int(quality["identifiers"]) < 1000
+    small = int(quality["identifiers"]) < 10_000
     yield result(
         "no_collapse", largest <= LARGEST_PERSON and (small or share <= LARGEST_SHARE), PEOPLE_KEY, severe=True,
         largest_person=largest, ten_largest_share=share,

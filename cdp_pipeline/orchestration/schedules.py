@@ -60,14 +60,14 @@ def cadence_schedule(project: Project, cadence: str) -> dg.ScheduleDefinition:
 
 
 def arrivals_job(project: Project) -> UnresolvedAssetJobDefinition | None:
-    """Loads the days for which new files lie; None where no source is filed by day."""
-    filed = [["sources", name] for name, source in project.sources.items() if is_filed_by_day(source)]
-    if not filed:
+    """Loads files that are new; None where no source reads files."""
+    of_files = [source for source in project.sources.values() if source.files is not None]
+    if not of_files:
         return None
     return dg.define_asset_job(
         ARRIVALS_JOB,
-        selection=dg.AssetSelection.assets(*filed),
-        partitions_def=daily(project),
+        selection=dg.AssetSelection.assets(*(["sources", source.name] for source in of_files)),
+        partitions_def=daily(project) if any(is_filed_by_day(source) for source in of_files) else None,
         description="Loads files that have arrived since the last load.",
     )
 

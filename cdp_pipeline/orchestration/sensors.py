@@ -4,6 +4,8 @@ What was loaded, decided or sent is known by the lake and the ledger, never by a
 folder, and a run key is forgotten with its run.
 """
 
+from datetime import date
+
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
@@ -27,8 +29,9 @@ UNFINISHED = [
 
 
 def arrivals_sensor(project: Project, job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
-    """Asks for a load of every day for which files lie that the lake has not loaded."""
-    filed = [source for source in project.sources.values() if is_filed_by_day(source)]
+    """Asks for a load of every source, and every day of it, for which files lie that the lake has not loaded."""
+    of_files = [source for source in project.sources.values() if source.files is not None]
+    partitioned = any(is_filed_by_day(source) for source in of_files)
     days = daily(project)
 
     @dg.sensor(
@@ -42,19 +45,27 @@ def arrivals_sensor(project: Project, job: UnresolvedAssetJobDefinition) -> dg.S
         loading = context.instance.get_runs_count(dg.RunsFilter(job_name=ARRIVALS_JOB, statuses=UNFINISHED))
         if loading:
             return dg.SkipReason("A load is under way.")
-        known = set(days.get_partition_keys())
+        known = days.get_partition_keys()
         with lake_of(project) as lake:
             loads = lake.read(LOADS)
-            waiting = {
-                source.name: [file.day for file in arrivals(source, project, loads) if str(file.day) in known]
-                for source in filed
-            }
-        found = [day for days_waiting in waiting.values() for day in days_waiting if day is not None]
-        if not found:
+            waiting = [
+                (
+                    source,
+                    [
+                        file
+                        for file in arrivals(source, project, loads)
+                        if not is_filed_by_day(source) or str(file.day) in known
+                    ],
+                )
+                for source in of_files
+            ]
+        if not any(files for _, files in waiting):
             return dg.SkipReason("No new files.")
+        filed = [file.day for source, files in waiting if is_filed_by_day(source) for file in files if file.day]
+        newest = date.fromisoformat(known[-1])
         return dg.RunRequest(
-            asset_selection=[dg.AssetKey(["sources", name]) for name, of_source in waiting.items() if of_source],
-            tags=range_tags(min(found), max(found)),
+            asset_selection=[dg.AssetKey(["sources", source.name]) for source, files in waiting if files],
+            tags=range_tags(min(filed, default=newest), max(filed, default=newest)) if partitioned else {},
         )
 
     return arrivals_seen

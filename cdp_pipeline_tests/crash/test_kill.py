@@ -30,7 +30,7 @@ META = "__ducklake_metadata_lake"
 def test_kill_9_at_random_moments_loses_tears_and_doubles_nothing(
     location: LakeLocation, tmp_path: Path, processes: ForkServerContext
 ) -> None:
-    moments, kills = random.Random(7), 8 if location.path else 4
+    moments, kills = random.Random(7), 6 if location.path else 3
     acknowledged = tmp_path / "acknowledged"
     for kill in range(kills):
         with open_lake(location) as lake:

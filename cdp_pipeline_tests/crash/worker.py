@@ -86,7 +86,7 @@ def die_before_commit(location: LakeLocation) -> None:
 
 
 def append(location: LakeLocation, writer: int, seconds: float, report: Path) -> None:
-    """Append batches, and now and then rewrite the shared state."""
+    """Append batches, now and then rewrite the shared state, and (the first writer) tidy up."""
     batch = 0
     with open_lake(location) as lake:
         until = time.monotonic() + seconds
@@ -98,6 +98,8 @@ def append(location: LakeLocation, writer: int, seconds: float, report: Path) ->
             if batch % 3 == writer % 3:
                 writes.append(Mirror(STATE, stamped(writer * 1000 + batch)))
             lake.publish(*writes, note=Note(run_id=str(os.getpid())))
+            if writer == 0 and batch % 5 == 0:
+                lake.maintain(datetime.now(UTC), keep=timedelta(days=1))
     report.write_text(str(batch))
 
 
