@@ -29,6 +29,7 @@ _OPTIONS = "DATA_INLINING_ROW_LIMIT 0, OVERRIDE_DATA_PATH true"
 # Measured: with them four writers never see "database is locked" under the lock below, and readers never at all.
 _SETTINGS = {"ducklake_max_retry_count": 100, "ducklake_retry_wait_ms": 20}
 PATIENCE = 600.0
+ELSEWHERE = Path(tempfile.gettempdir()) / "cdp_lake"
 # Where DuckDB shows the catalog's own tables.
 META = "__ducklake_metadata_lake"
 
@@ -239,7 +240,7 @@ def locate(location: LakeLocation, base: Path) -> FolderCatalog | PostgresCatalo
     assert location.catalog is not None and location.data is not None
     data = location.data if "://" in location.data else str((base / location.data).resolve())
     url = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", location.catalog)
-    return PostgresCatalog(url, data.rstrip("/") + "/", Path(tempfile.gettempdir()) / "cdp_lake")
+    return PostgresCatalog(url, data.rstrip("/") + "/", ELSEWHERE)
 
 
 @contextmanager

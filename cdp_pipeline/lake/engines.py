@@ -75,6 +75,7 @@ class SparkEngine:
         self.url, self.duckdb, self.local = url, local, local.local
         self.folder = f"{shared}/spark-{uuid.uuid4().hex[:12]}"
         self._spark: SparkBackend | None = None
+        self._read: dict[tuple[str, int], ibis.Table] = {}
 
     def __enter__(self) -> SparkEngine:
         return self
@@ -83,7 +84,7 @@ class SparkEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._spark is not None:
-            self._spark._session.client.close()
+            self._spark._session.stop()
         if "://" not in self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -94,6 +95,11 @@ class SparkEngine:
         return self._spark
 
     def read(self, name: str, version: int) -> ibis.Table:
+        if (name, version) not in self._read:
+            self._read[name, version] = self._shown(name, version)
+        return self._read[name, version]
+
+    def _shown(self, name: str, version: int) -> ibis.Table:
         relation = f"{identifier('lake', *name.split('.'))} AT (VERSION => {version})"
         plain = self._plain_files(name, version)
         rest = f"FROM {relation}" + (f" WHERE filename NOT IN ({_list(plain)})" if plain else "")

@@ -24,6 +24,7 @@ def borrowed(names: tuple[str, ...], spill: Path) -> Iterator[duckdb.DuckDBPyCon
     idle = _idle.setdefault((os.getpid(), names), [])
     # Two processes must not spill into one folder: DuckDB gives its files the same names everywhere.
     folder = spill / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    spill.mkdir(parents=True, exist_ok=True)
     instance = idle.pop() if idle else _started(names)
     connection = instance.cursor()
     try:

@@ -12,7 +12,7 @@ import duckdb
 import ibis
 from ibis.backends.sql.datatypes import DuckDBType
 
-from cdp_pipeline.lake.catalog import META, Catalog, identifier, locate
+from cdp_pipeline.lake.catalog import ELSEWHERE, META, Catalog, identifier, locate
 from cdp_pipeline.lake.changes import changes
 from cdp_pipeline.lake.columns import fitted
 from cdp_pipeline.lake.engines import DuckDBEngine, Engine, SparkEngine
@@ -199,7 +199,9 @@ def open_lake(
     With a Spark Connect URL for an engine, tables are Spark's, and what is published is computed there.
     """
     catalog = locate(location, base or Path.cwd())
-    with borrowed(catalog.extensions, catalog.spill) as connection, ExitStack() as stack:
+    # Reading writes nothing to the lake, and spills elsewhere.
+    spill = ELSEWHERE if read_only else catalog.spill
+    with borrowed(catalog.extensions, spill) as connection, ExitStack() as stack:
         catalog.attach(connection, read_only)
         local = DuckDBEngine(connection)
         computing = local if engine == "duckdb" else stack.enter_context(SparkEngine(engine, local, catalog.shared))

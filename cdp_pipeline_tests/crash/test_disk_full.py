@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,3 +66,18 @@ def test_a_catalog_that_cannot_grow_changes_nothing_and_goes_on_once_there_is_ro
         assert lake.publish(Upsert(BLOBS, bulk(1100))).snapshot == before + 1
     with open_lake(LakeLocation(path=str(small_disk / "lake")), read_only=True) as lake:
         assert lake.read(BLOBS).count().to_pyarrow().as_py() == 1100
+
+
+def test_what_does_not_fit_in_memory_spills_into_the_lake_and_a_spill_too_big_is_a_full_disk(tmp_path: Path) -> None:
+    with open_lake(LakeLocation(path=str(tmp_path / "lake"))) as lake:
+        lake.connection.execute("SET memory_limit = '100MB'; SET max_temp_directory_size = '1MB'")
+        rows = lake.ibis.sql(
+            "SELECT range AS item, md5(range::VARCHAR) || md5((range + 1)::VARCHAR) AS bulk FROM range(800000)"
+        )
+        with pytest.raises(LakeFullError):
+            lake.publish(Mirror(BLOBS, rows))
+        assert not lake.exists(BLOBS.name)
+        lake.connection.execute("SET max_temp_directory_size = '10GB'")
+        assert lake.publish(Mirror(BLOBS, rows)).counts[BLOBS.name].inserted == 800_000
+        assert [folder.name.split("-")[0] for folder in (tmp_path / "lake" / "tmp").iterdir()] == [str(os.getpid())]
+    assert not list((tmp_path / "lake" / "tmp").iterdir())
