@@ -9,7 +9,7 @@ from datetime import datetime
 import ibis
 import pyarrow as pa
 
-from cdp_pipeline.activation.fire import fire, known_people
+from cdp_pipeline.activation.fire import known_people
 from cdp_pipeline.activation.ledger import Ledger
 from cdp_pipeline.activation.plan import PLAN, plan, plan_rows
 from cdp_pipeline.activation.sync import holds, submit
@@ -60,11 +60,3 @@ def plan_all(ledger: Ledger, lake: LakeView, project: Project, *, now: datetime)
         counts[sync.name] = found.counts + Counter({submitted.state: 1})
         parts.append(plan_rows(found, submitted.state, submitted.reasons))
     return Planned(pa.concat_tables(parts), counts)
-
-
-def fire_newest(ledger: Ledger, lake: LakeView, project: Project, *, now: datetime) -> dict[str, dict[str, int]]:
-    """Evaluate every trigger for the newest day that traits were computed for, by trigger and state."""
-    if not lake.exists("traits.daily"):
-        return {}
-    newest = lake.table("traits.daily").day.max().to_pyarrow().as_py()
-    return {} if newest is None else fire(ledger, lake, project, day=newest, now=now)

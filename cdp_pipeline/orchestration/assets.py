@@ -12,8 +12,9 @@ import dagster as dg
 import ibis
 
 from cdp_pipeline.activation.deliver import deliver
+from cdp_pipeline.activation.fire import fire
 from cdp_pipeline.activation.plan import PLAN
-from cdp_pipeline.activation.refresh import fire_newest, members_now, plan_all
+from cdp_pipeline.activation.refresh import members_now, plan_all
 from cdp_pipeline.activation.sync import conservation
 from cdp_pipeline.activation.tables import CONTACTS, DELIVERIES, OUTBOX, contact_rows, delivery_rows, outbox_rows
 from cdp_pipeline.audiences.look import scope_of
@@ -545,7 +546,7 @@ def activation_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
     def decide(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         lake: Lake = context.resources.lake
         with ledger_of(project) as ledger:
-            fired = fire_newest(ledger, lake, project, now=context.resources.clock())
+            fired = fire(ledger, lake, project, now=context.resources.clock())
             result = lake.publish(Mirror(OUTBOX, outbox_rows(ledger)), note=note(context))
         said = {f"{trigger} {state}": n for trigger, states in fired.items() for state, n in states.items()}
         return dg.MaterializeResult(metadata=published(result.counts[OUTBOX.name], said))

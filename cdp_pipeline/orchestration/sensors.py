@@ -11,7 +11,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from cdp_pipeline.activation.alerts import alert
 from cdp_pipeline.activation.deliver import deliver
-from cdp_pipeline.activation.refresh import fire_newest
+from cdp_pipeline.activation.fire import fire
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.lake.errors import LakeMissingError
 from cdp_pipeline.orchestration.partitions import daily, is_filed_by_day, range_tags
@@ -86,7 +86,7 @@ def triggers_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
                 # The snapshot only spares an idle tick the work: what was done already is the ledger's to know.
                 if context.cursor == f"{lake.catalog}:{lake.snapshot}":
                     return dg.SkipReason("Nothing was published since the last tick.")
-                fired = fire_newest(ledger, lake, project, now=clock())
+                fired = fire(ledger, lake, project, now=clock())
                 cursor = f"{lake.catalog}:{lake.snapshot}"
         except LakeMissingError:
             return dg.SkipReason("Nothing has been computed yet.")
