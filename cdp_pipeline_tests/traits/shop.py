@@ -103,7 +103,7 @@ MONEY = st.decimals(-50, 50, places=2)
 
 
 @st.composite
-def events(draw: st.DrawFn, days: list[date] = DAYS, most: int = 100) -> list[dict[str, Any]]:
+def events(draw: st.DrawFn, days: list[date] = DAYS, least: int = 0, most: int = 100) -> list[dict[str, Any]]:
     """Event histories with ties, nulls, negative amounts, unknown people and days on both edges of every window."""
     found = draw(
         st.lists(
@@ -121,6 +121,7 @@ def events(draw: st.DrawFn, days: list[date] = DAYS, most: int = 100) -> list[di
                     "gift": st.sampled_from([True, False, None]),
                 }
             ),
+            min_size=least,
             max_size=most,
         )
     )
