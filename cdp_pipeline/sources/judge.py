@@ -93,7 +93,7 @@ class Judge:
             raise SourceError(f"{where}, but there is no such source{did_you_mean(other, self.project.sources)}")
         if column not in target.columns:
             raise SourceError(f"{where}, but there is no such column{did_you_mean(column, target.columns)}")
-        if not self.lake.exists(f"sources.{other}"):
+        if self.lake.stored_now(f"sources.{other}") is None:
             raise ReferenceNotLoadedError(f"{where}, but {other} has not been loaded yet; load it first")
         stored = stored_sql(self.lake, source_table(target))
         table = self.scratch.name("reference")

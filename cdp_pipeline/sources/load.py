@@ -62,10 +62,11 @@ class _Load:
         self.readable: dict[int, Readable] = {}
         self.overlap_from: str | None = None
         self.touched: list[dict[str, Any]] = []
-        loads = lake.read(LOADS)
-        mine = loads.filter(loads.source == source.name).order_by("loaded_at").to_pyarrow().to_pylist()
-        self.last_from = {row["place"]: row for row in mine}
-        self.loaded = [row for row in mine if row["status"] == "loaded"]
+        mine = lake.connection.execute(
+            f"FROM ({stored_sql(lake, LOADS)}) WHERE source = ? ORDER BY loaded_at", [source.name]
+        ).to_arrow_table()
+        self.last_from = {row["place"]: row for row in mine.to_pylist()}
+        self.loaded = [row for row in mine.to_pylist() if row["status"] == "loaded"]
 
     def sql(self, query: str) -> list[tuple[Any, ...]]:
         return self.lake.connection.execute(query).fetchall()
@@ -289,7 +290,7 @@ class _Load:
                 FROM {rows} ANTI JOIN {losers} USING (_place, _row) ANTI JOIN {standing} USING (_place, _row)
                 WHERE _fault IS NULL"""
         )
-        newest_day = self._find_standing(ready, standing, losers) if self.lake.exists(self.table.name) else None
+        newest_day = self._find_standing(ready, standing, losers)
         self._count(rows, losers)
         days = self.sql(f"SELECT DISTINCT _place, _day FROM {ready}")
         own = {one.number: one.day or newest_day for one in self.report.loads}

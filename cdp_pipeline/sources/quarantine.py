@@ -215,8 +215,11 @@ class _Replay:
         return sound, settled
 
     def _newest_copy(self) -> datetime | None:
-        loads = self.lake.read(LOADS).filter(lambda row: (row.source == self.source.name) & (row.status == "loaded"))
-        return loads.copied_at.max().to_pyarrow().as_py()
+        name = as_literal(self.source.name)
+        [[newest]] = self.sql(
+            f"SELECT max(copied_at) FROM ({stored_sql(self.lake, LOADS)}) WHERE source = {name} AND status = 'loaded'"
+        )
+        return newest
 
     def _publish(self, sound: str, settled: str) -> None:
         done = self.scratch.name("done", "VIEW")
