@@ -82,7 +82,7 @@ def test_1_files_that_arrive_are_loaded_without_anybody_asking(life: Life) -> No
         f"n10,{day}T11:00:00Z,,2.50",
         f"b1,{day}T12:00:00Z,Bob@Example.com,9",
     )
-    count = "select count(*) n, count(distinct _day) days from sources.orders"
+    count = "select count(*) n, count(distinct _day) as days from sources.orders"
     eventually(lambda: life.sql(count) == [{"n": 2 * DAYS + 1, "days": DAYS}])
     assert life.events("alert") == []
 
@@ -100,8 +100,8 @@ def test_2_a_backfill_of_thirty_days_is_one_run_and_sends_nothing(life: Life) ->
     new = [run for run in life.dev.runs() if run["id"] not in before and run["jobName"] != "arrivals"]
     assert len(new) == 1
     # Ann was there from the first day; Bob from his first order on.
-    assert life.sql("select count(distinct day) days, count(*) n from traits.daily") == [{"days": DAYS, "n": DAYS + 10}]
-    assert life.sql("select sum(people) n, count(*) days from audiences.sizes") == [{"n": 0, "days": DAYS}]
+    assert life.sql("select count(distinct day) as days, count(*) n from traits.daily") == [{"days": DAYS, "n": DAYS + 10}]
+    assert life.sql("select sum(people) n, count(*) as days from audiences.sizes") == [{"n": 0, "days": DAYS}]
     assert life.events("trigger.gone_quiet") == []
     assert life.mailbox.messages == []
 
