@@ -96,8 +96,14 @@ def source_asset(project: Project, source: Source) -> dg.AssetsDefinition:
     by_day = is_filed_by_day(source)
     kind = (source.files.format or Path(source.files.path.removesuffix(".gz")).suffix[1:]) if source.files else "sql"
 
+    referenced = {
+        check.references.partition(".")[0] for column in source.columns.values() for check in column.checks
+        if check.references is not None
+    }  # fmt: skip
+
     @dg.asset(
         **asset_arguments(source_table(source), source.owner, {"duckdb", kind}),
+        deps=[["sources", name] for name in sorted(referenced - {source.name})],
         partitions_def=daily(project) if by_day else None,
         backfill_policy=SINGLE_RUN if by_day else None,
         check_specs=checks.source_specs(source),

@@ -14,13 +14,14 @@ from cdp_pipeline.orchestration.resources import Clock, lake_of, prepare_dagster
 from cdp_pipeline.sources.days import newest_complete_day
 from cdp_pipeline.sources.files import arrivals
 from cdp_pipeline.sources.tables import LOADS
+from cdp_pipeline.spec.base import unknown
 from cdp_pipeline.spec.project import Project
 
 Progress = Callable[[str, str], None]
 
 
 class SelectionError(ValueError):
-    """A selection that names no asset, or cannot be read."""
+    """A selection that names no asset, or cannot be read, or days that are not the project's."""
 
 
 @dataclass
@@ -52,15 +53,24 @@ def run_project(
     Without days, sources load every day that has files not loaded yet, and the rest is computed for the newest day
     that is over and has data. With days, everything is computed for each of them.
     """
+    today = clock().astimezone(project.zone).date()
+    if first is not None and not project.settings.first_day <= first <= (last or first) <= today:
+        asked = str(first) if last in (None, first) else f"{first} to {last}"
+        raise SelectionError(f"{asked}: days go from the project's first_day, {project.settings.first_day}, to today")
     prepare_dagster_home(project)
     defs = build_defs(project, overrides={"clock": clock, "loggers": {"console": _progress_logger(progress)}})
     wanted = _selected(defs, selection)
     sources = {dg.AssetKey(["sources", name]) for name in project.sources} & wanted
     report = RunReport()
     with dg.DagsterInstance.get() as instance:
-        if sources:
-            span = (first, last or first) if first else _days_to_load(project, sources, clock())
-            _execute(defs, instance, sources, span, report)
+        # Apart, because Dagster notes every day of a run for every asset in it, also for those that have no days.
+        filed = {key for key in sources if is_filed_by_day(project.sources[key.path[-1]])}
+        if sources - filed:
+            today = clock().astimezone(project.zone).date()
+            _execute(defs, instance, sources - filed, (today, today), report)
+        if filed and report.success:
+            span = (first, last or first) if first else _days_to_load(project, filed, clock())
+            _execute(defs, instance, filed, span, report)
         rest = wanted - sources
         if rest and report.success:
             day = last or first or _default_day(project, clock())
@@ -75,8 +85,12 @@ def _selected(defs: dg.Definitions, selection: str | None) -> set[dg.AssetKey]:
         return set(graph.materializable_asset_keys)
     try:
         wanted = dg.AssetSelection.from_string(selection).resolve(graph)
-    except Exception as error:
-        raise SelectionError(f"selection {selection!r}: {str(error).splitlines()[0]}") from error
+    except dg.DagsterInvalidSubsetError as error:
+        known = {key.to_user_string() for key in graph.materializable_asset_keys}
+        raise SelectionError(f"{unknown('asset', selection, known)}; a group is chosen by 'group:traits'") from error
+    except dg.DagsterError as error:
+        said = "is not in Dagster's selection syntax, such as 'group:traits' or '+traits/daily'"
+        raise SelectionError(f"selection {selection!r} {said}") from error
     wanted = set(wanted) & set(graph.materializable_asset_keys)
     if not wanted:
         raise SelectionError(f"selection {selection!r} names no asset; `cdp run 'group:traits'` would be one")
@@ -87,12 +101,11 @@ def _selected(defs: dg.Definitions, selection: str | None) -> set[dg.AssetKey]:
     return wanted
 
 
-def _days_to_load(project: Project, sources: Iterable[dg.AssetKey], now: datetime) -> tuple[date, date]:
+def _days_to_load(project: Project, filed: Iterable[dg.AssetKey], now: datetime) -> tuple[date, date]:
     first, last = project.settings.first_day, now.astimezone(project.zone).date()
-    filed = [source for key in sources if is_filed_by_day(source := project.sources[key.path[-1]])]
     with lake_of(project) as lake:
         loads = lake.read(LOADS)
-        found = [file.day for source in filed for file in arrivals(source, project, loads)]
+        found = [file.day for key in filed for file in arrivals(project.sources[key.path[-1]], project, loads)]
     days = [day for day in found if day is not None and first <= day <= last]
     return (min(days), max(days)) if days else (yesterday(project, now),) * 2
 
@@ -127,7 +140,7 @@ def _execute(
         elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
             error = event.step_failure_data.error
             cause = error.cause if error is not None and error.cause is not None else error
-            report.failures[event.step_key or ""] = cause.message.strip() if cause is not None else "unknown"
+            report.failures[event.step_key or ""] = _plain_cause(cause.message) if cause is not None else "unknown"
     report.checks += [
         {
             "asset": check.asset_key.to_user_string(),
@@ -142,6 +155,12 @@ def _execute(
 
 def _plain(metadata: Mapping[str, dg.MetadataValue]) -> dict[str, Any]:
     return {name: value.value for name, value in metadata.items()}
+
+
+def _plain_cause(message: str) -> str:
+    """What went wrong; the names of this project's own errors say nothing that their messages do not."""
+    kind, _, text = message.strip().partition(": ")
+    return text if kind.startswith("cdp_pipeline.") else message.strip()
 
 
 class _Steps(logging.Handler):
