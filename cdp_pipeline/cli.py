@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table as Grid
+from rich.text import Text
 
+from cdp_pipeline.spec.base import counted
 from cdp_pipeline.spec.load import ProjectError, load_project, project_folder
 
 if TYPE_CHECKING:
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from cdp_pipeline.orchestration.run import RunReport
     from cdp_pipeline.orchestration.status import Finding
     from cdp_pipeline.spec.project import Project
+    from cdp_pipeline.spec.source import Source
 
 app = typer.Typer(
     help="An open Customer Data Platform, declared in YAML.",
@@ -46,8 +51,14 @@ DAY = {"formats": ["%Y-%m-%d"], "metavar": "YYYY-MM-DD"}
 Day = Annotated[datetime | None, typer.Option("--day", help="As of the end of this day.", **DAY)]
 
 
+class RefusedError(Exception):
+    """A command that cannot be done as asked; the message says why."""
+
+
 def main() -> None:
     """Run a command; problems a user can act on are told in one line each, without a traceback."""
+    from sqlalchemy.exc import SQLAlchemyError
+
     from cdp_pipeline.activation.ledger import LedgerError
     from cdp_pipeline.audiences.look import NothingComputedError
     from cdp_pipeline.identity.explain import UnknownIdentifier
@@ -65,11 +76,21 @@ def main() -> None:
         SelectionError,
         SourceError,
         ProjectError,
+        RefusedError,
     ) as problem:
-        err.print(str(problem).strip("'\""), style="red", markup=False, highlight=False)
-        sys.exit(1)
+        complain(str(problem))
     except BrokenPipeError:
         sys.exit(141)
+    except OSError as problem:
+        complain(f"{problem.filename or ''}: {problem.strerror or problem}".removeprefix(": "))
+    except SQLAlchemyError as problem:
+        complain(f"the ledger's or Dagster's database does not answer ({type(problem).__name__}): cdp doctor")
+
+
+def complain(text: str) -> None:
+    """What went wrong, on stderr; exit 1."""
+    err.print(text, style="red", markup=False, highlight=False)
+    sys.exit(1)
 
 
 def the_project(folder: Path | None) -> Project:
@@ -77,26 +98,60 @@ def the_project(folder: Path | None) -> Project:
 
 
 @contextmanager
-def the_lake(folder: Path | None, as_of: datetime | None = None) -> Iterator[tuple[Project, Any]]:
+def the_lake(folder: Path | None) -> Iterator[tuple[Project, Lake]]:
     """The project and its lake, read-only."""
     from cdp_pipeline.orchestration.resources import lake_of
 
     project = the_project(folder)
     with lake_of(project, read_only=True) as lake:
-        yield project, lake if as_of is None else lake.as_of(as_of.replace(tzinfo=UTC))
+        yield project, lake
 
 
 def tell(rows: Sequence[dict[str, Any]], as_json: bool, title: str = "") -> None:
-    """Print rows as JSON or as a table."""
+    """Print rows as JSON or as a table; one under the other where they are too wide for the terminal."""
     if as_json:
         print_json(rows)
-    elif not rows:
+        return
+    if not rows:
         out.print("nothing to show")
+        return
+    grid = _grid(list(rows[0]), title)
+    for column, name in zip(grid.columns, rows[0], strict=True):
+        if all(isinstance(row[name], int | float | Decimal | None) for row in rows):
+            column.justify = "right"
+    for row in rows:
+        grid.add_row(*(Text(said(value)) for value in row.values()))
+    # What is piped into a file or a program is not clipped to anybody's terminal.
+    width = out.width if out.is_terminal or "COLUMNS" in os.environ else 1_000_000
+    options = out.options.update(width=1_000_000)
+    if len(rows[0]) > 6 and out.measure(grid, options=options).maximum > width:
+        for number, row in enumerate(rows, 1):
+            record = _grid(["", ""], f"{title} {number} of {len(rows)}".strip())
+            record.show_header = False
+            for name, value in row.items():
+                record.add_row(name, Text(said(value)))
+            out.print(record, width=width)
     else:
-        grid = Grid(*rows[0], title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-        for row in rows:
-            grid.add_row(*("" if value is None else str(value) for value in row.values()))
-        out.print(grid, markup=False)
+        out.print(grid, width=width)
+
+
+def _grid(names: Sequence[str], title: str = "") -> Grid:
+    grid = Grid(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        grid.add_column(Text(name), overflow="fold")
+    return grid
+
+
+def said(value: Any) -> str:
+    """A value as a person reads it; JSON and CSV have every digit."""
+    if value is None:
+        return ""
+    if isinstance(value, Decimal):
+        cents = round(value, 2)
+        return str(cents if cents == value else value.normalize())
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1 else f"{value:.2f}".removesuffix(".00")
+    return json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
 
 
 def print_json(value: object) -> None:
@@ -111,9 +166,9 @@ def init(
     """Write a project to start from."""
     packaged = Path(__file__).parent / source
     if source not in ("starter", "demo"):
-        raise typer.BadParameter(f"there is no '{source}'; give starter or demo", param_hint="--from")
-    if folder.exists() and any(folder.iterdir()):
-        raise typer.BadParameter(f"{folder} is not empty", param_hint="folder")
+        raise RefusedError(f"--from {source}: there are starter and demo")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RefusedError(f"{folder} is not an empty folder; a project is written into a new one")
     shutil.copytree(packaged, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "*.py"))
     out.print(f"Wrote {folder}. Next: cdp check --project {folder}")
 
@@ -131,7 +186,7 @@ def demo_data(
 
     from cdp_pipeline.sources.demo import generate
 
-    with Progress(console=err, transient=True) as bar:
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("Generating", total=days)
         summary = generate(
             folder, customers, days, seed, progress=lambda done, _days, _rows: bar.update(task, completed=done)
@@ -164,11 +219,11 @@ def check(
         sound = load_project(folder)
     except ProjectError as error:
         if as_json:
-            print_json([{"place": str(problem)} for problem in error.problems])
+            print_json([vars(problem) for problem in error.problems])
         else:
             for problem in error.problems:
                 out.print(str(problem), markup=False, highlight=False)
-            err.print(f"{len(error.problems)} problems in {folder}", style="red")
+            err.print(f"{counted(len(error.problems), 'problem')} in {folder}", style="red", highlight=False)
         raise typer.Exit(1) from None
     if drift:
         from cdp_pipeline.sources.drift import drift_of
@@ -178,8 +233,9 @@ def check(
         print_json([])
     else:
         out.print(
-            f"{sound.settings.name}: sound. {len(sound.sources)} sources, {len(sound.traits)} traits, "
-            f"{len(sound.audiences)} audiences, {len(sound.triggers)} triggers.",
+            f"{sound.settings.name}: sound. {counted(len(sound.sources), 'source')}, "
+            f"{counted(len(sound.traits), 'trait')}, {counted(len(sound.audiences), 'audience')}, "
+            f"{counted(len(sound.triggers), 'trigger')}.",
             highlight=False,
         )
 
@@ -204,7 +260,7 @@ def run(
         raise typer.BadParameter("--from and --to go together", param_hint="--from")
     declared = the_project(project)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("Starting", total=None)
         made = 0
 
@@ -213,9 +269,7 @@ def run(
             made += state == "success"
             bar.update(task, description=f"{step.replace('__', '/')} ({made} done)")
 
-        report = run_project(
-            declared, selection, _date(day or first), _date(day or last), progress=progress
-        )  # fmt: skip
+        report = run_project(declared, selection, _date(day or first), _date(day or last), progress=progress)
     if as_json:
         print_json(vars(report) | {"success": report.success})
     else:
@@ -272,9 +326,9 @@ def _tell_findings(findings: Sequence[Finding], as_json: bool) -> None:
     if as_json:
         print_json([vars(finding) for finding in findings])
         return
-    grid = Grid("", "what", "state", "to do", box=None, pad_edge=False, header_style="bold")
+    grid = _grid(["", "what", "state", "to do"])
     for finding in findings:
-        grid.add_row(MARKS[finding.state], f"{finding.area} {finding.name}", finding.said, finding.do)
+        grid.add_row(MARKS[finding.state], Text(f"{finding.area} {finding.name}"), Text(finding.said), Text(finding.do))
     out.print(grid)
 
 
@@ -307,7 +361,9 @@ def _person(lake: LakeView, project: Project, identifier: str) -> str:
 @app.command()
 def person(
     identifier: Annotated[str, typer.Argument(help="email:ann@example.com, customer_id:17, … or a person id.")],
-    as_of: Annotated[datetime | None, typer.Option("--as-of", help="As this day ended.", **DAY)] = None,
+    as_of: Annotated[
+        datetime | None, typer.Option("--as-of", help="Traits, scores and audiences of this day.", **DAY)
+    ] = None,
     project: Folder = None,
     as_json: Json = False,
 ) -> None:
@@ -320,7 +376,7 @@ def person(
         print_json(page)
     else:
         tell(
-            [{"": section, "name": name, "value": value} for section, name, value in flat(page)],
+            [{"": section, "name": name, "value": value, "note": note} for section, name, value, note in flat(page)],
             False,
             page["person_id"],
         )
@@ -408,8 +464,16 @@ def _audience(project: Project, name: str) -> str:
     from cdp_pipeline.spec.base import unknown
 
     if name not in project.audiences:
-        raise typer.BadParameter(unknown("audience", name, project.audiences), param_hint="name")
+        raise RefusedError(unknown("audience", name, project.audiences))
     return name
+
+
+def _source(project: Project, name: str) -> Source:
+    from cdp_pipeline.spec.base import unknown
+
+    if name not in project.sources:
+        raise RefusedError(unknown("source", name, project.sources))
+    return project.sources[name]
 
 
 @app.command()
@@ -450,8 +514,8 @@ def quarantine_show(source: str, limit: int = 20, project: Folder = None, as_jso
     """The rows that wait, as they were received."""
     from cdp_pipeline.sources.quarantine import show
 
-    with the_lake(project) as (_, lake):
-        tell(show(lake, source, limit), as_json)
+    with the_lake(project) as (declared, lake):
+        tell(show(lake, _source(declared, source).name, limit), as_json)
 
 
 @quarantine.command("replay")
@@ -469,10 +533,15 @@ def quarantine_replay(
     from cdp_pipeline.sources.quarantine import replay
 
     declared = the_project(project)
-    mended = yaml.safe_load(patch.read_text()) if patch is not None else None
-    lake: Lake
+    wanted = _source(declared, source)
+    try:
+        mended = yaml.safe_load(patch.read_text()) if patch is not None else None
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise RefusedError(f"{patch} cannot be read as YAML: {' '.join(str(problem).split())}") from None
+    if mended is not None and not isinstance(mended, dict):
+        raise RefusedError(f"{patch}: a patch is names of columns, or ids of rows, with what they should hold")
     with lake_of(declared) as lake:
-        report = replay(lake, declared.sources[source], declared, datetime.now(UTC), patch=mended, dry_run=dry_run)
+        report = replay(lake, wanted, declared, datetime.now(UTC), patch=mended, dry_run=dry_run)
     tell([vars(report)], as_json)
 
 

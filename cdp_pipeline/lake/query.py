@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ import duckdb
 from cdp_pipeline.lake.errors import LakeError
 from cdp_pipeline.lake.lake import Lake, LakeView
 
-READING = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.RELATION}
+READING = {duckdb.StatementType.SELECT, duckdb.StatementType.RELATION}
+EXPLAINING = re.compile(r"\s*explain\s+(analyze\s+)?", re.IGNORECASE)
 
 
 class QueryError(LakeError):
@@ -26,15 +28,21 @@ def query_lake(lake: Lake, query: str, as_of: datetime | None = None) -> tuple[l
     # A connection of its own on the same instance, so that its default catalog is nobody else's.
     with lake.connection.cursor() as connection:
         try:
-            statements = connection.extract_statements(query)
+            # EXPLAIN ANALYZE does what it explains.
+            statements = connection.extract_statements(EXPLAINING.sub("", query, count=1))
             if len(statements) != 1 or statements[0].type not in READING:
                 raise QueryError("cdp sql reads: give exactly one SELECT, DESCRIBE, SHOW or EXPLAIN.")
             with _catalog_of(connection, view, as_of is not None) as catalog:
                 connection.execute(f"USE {catalog}")
                 cursor = connection.execute(query)
-                return [column[0] for column in cursor.description or []], cursor.fetchall()
+                return _told_apart([column[0] for column in cursor.description or []]), cursor.fetchall()
         except duckdb.Error as error:
             raise QueryError(str(error)) from error
+
+
+def _told_apart(names: list[str]) -> list[str]:
+    """A second `n` is `n_1`, as in DuckDB's own shell."""
+    return [f"{name}_{before}" if (before := names[:place].count(name)) else name for place, name in enumerate(names)]
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cdp_pipeline.lake.errors import LakeError, LakeMissingError
 from cdp_pipeline.orchestration.resources import lake_of, ledger_of, local_folder, prepare_dagster_home
 from cdp_pipeline.orchestration.status import Finding
+from cdp_pipeline.spec.base import counted
 from cdp_pipeline.spec.load import ProjectError, load_project
 
 ONE_VERSION = (
@@ -28,9 +29,8 @@ LEAST_FREE = 2 * 1024**3
 def examine(folder: Path) -> Iterator[Finding]:
     """Each thing an installation needs, whether it is there, and what to do where it is not."""
     python = ".".join(map(str, sys.version_info[:3]))
-    yield Finding(
-        "versions", "python", "ok" if sys.version_info >= (3, 11) else "fail", python, "install Python 3.11 or newer"
-    )
+    new = sys.version_info >= (3, 11)
+    yield Finding("versions", "python", "ok" if new else "fail", python, "" if new else "install Python 3.11 or newer")
     versions = {name: _version(name) for name in ONE_VERSION}
     same = len(set(versions.values())) == 1
     yield Finding(
@@ -43,10 +43,13 @@ def examine(folder: Path) -> Iterator[Finding]:
     try:
         project = load_project(folder)
     except ProjectError as error:
-        yield Finding("project", str(folder), "fail", f"{len(error.problems)} problems", "cdp check")
+        yield Finding("project", folder.name, "fail", counted(len(error.problems), "problem"), "cdp check")
         return
     yield Finding(
-        "project", project.settings.name, "ok", f"{len(project.sources)} sources, {len(project.traits)} traits"
+        "project",
+        project.settings.name,
+        "ok",
+        f"{counted(len(project.sources), 'source')}, {counted(len(project.traits), 'trait')}",
     )
     try:
         with lake_of(project, read_only=True) as lake:
@@ -57,12 +60,12 @@ def examine(folder: Path) -> Iterator[Finding]:
         yield Finding("lake", "catalog", "fail", str(error))
     try:
         with ledger_of(project) as ledger:
-            yield Finding("ledger", "ledger", "ok", f"{sum(ledger.counts().values())} operations")
+            yield Finding("ledger", "ledger", "ok", counted(sum(ledger.counts().values()), "operation"))
     except SQLAlchemyError as error:
         yield Finding("ledger", "ledger", "fail", type(error).__name__, "is the ledger's database up?")
     home = prepare_dagster_home(project)
     with dg.DagsterInstance.get() as instance:
-        yield Finding("dagster", str(home), "ok", f"{instance.get_runs_count()} runs")
+        yield Finding("dagster", "home", "ok", f"{counted(instance.get_runs_count(), 'run')} in {home}")
     place = local_folder(project)
     free = shutil.disk_usage(place if place.exists() else Path.cwd()).free
     enough = free >= LEAST_FREE

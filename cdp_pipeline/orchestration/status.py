@@ -14,6 +14,7 @@ from cdp_pipeline.lake.errors import LakeMissingError
 from cdp_pipeline.orchestration.build import build_defs
 from cdp_pipeline.orchestration.resources import lake_of, ledger_of, prepare_dagster_home
 from cdp_pipeline.sources.tables import LOADS, QUARANTINE
+from cdp_pipeline.spec.base import counted
 from cdp_pipeline.spec.project import Project
 
 SILENT_AFTER = timedelta(minutes=5)
@@ -60,7 +61,7 @@ def _sources(project: Project, now: datetime) -> Iterator[Finding]:
         yield Finding("lake", "lake", "fail", str(error), "cdp run")
         return
     for name, source in project.sources.items():
-        rows = f", {aside[name]} rows set aside" if name in aside else ""
+        rows = f", {counted(aside[name], 'row')} set aside" if name in aside else ""
         if name not in at:
             yield Finding("source", name, "warn", "never loaded" + rows, f"cdp run sources/{name}")
             continue
@@ -97,7 +98,8 @@ def _checks(project: Project, instance: dg.DagsterInstance) -> Iterator[Finding]
 def _runs(instance: dg.DagsterInstance) -> Iterator[Finding]:
     for run in instance.get_runs(limit=1):
         failed = run.status == dg.DagsterRunStatus.FAILURE
-        said = f"{run.job_name}: {run.status.value.lower()}"
+        job = "materialization" if run.job_name.startswith("__") else run.job_name
+        said = f"{job}: {run.status.value.lower()}"
         yield Finding("run", run.run_id[:8], "fail" if failed else "ok", said, "cdp dev, then Runs" if failed else "")
 
 
@@ -122,7 +124,9 @@ def _deliveries(project: Project) -> Iterator[Finding]:
     with ledger_of(project) as ledger:
         for (origin, destination, state), count in sorted(ledger.counts().items()):
             bad = state in ("failed", "unknown")
-            yield Finding("delivery", f"{origin} → {destination}", "warn" if bad else "ok", f"{count} {state}")
+            yield Finding(
+                "delivery", f"{origin} → {destination}", "warn" if bad else "ok", f"{count:,} {state.replace('_', ' ')}"
+            )
 
 
 def _words(age: timedelta) -> str:

@@ -42,7 +42,7 @@ def _rows(lake: LakeView, name: str, person_id: str, *columns: str) -> list[dict
     if not lake.exists(name):
         return []
     table = lake.table(name)
-    return table.filter(table.person_id == person_id).select(*columns).order_by(columns[0]).to_pyarrow().to_pylist()
+    return table.filter(table.person_id == person_id).select(*columns).order_by(*columns[:2]).to_pyarrow().to_pylist()
 
 
 def _until(table: ibis.Table, as_of: date | None) -> ibis.Table:
@@ -75,16 +75,17 @@ def _audiences(lake: LakeView, person_id: str, as_of: date | None) -> list[str]:
     return sorted(mine.audience.to_pyarrow().to_pylist())
 
 
-def flat(page: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """The page as (section, name, value) lines."""
+def flat(page: dict[str, Any]) -> Iterator[tuple[str, str, Any, str]]:
+    """The page as lines: section, name, value, and what is to be said about the value."""
     for row in page["identifiers"]:
-        yield "identifier", row["type"], f"{row['value']}" + ("" if row["status"] == "ok" else f" ({row['status']})")
+        yield "identifier", row["type"], row["value"], "" if row["status"] == "ok" else row["status"]
     for row in page["attributes"]:
-        yield "attribute", row["attribute"], f"{row['value']}  ({row['source']}, {row['rule']})"
+        yield "attribute", row["attribute"], row["value"], f"{row['rule'].replace('_', ' ')} in {row['source']}"
     for name, value in page["traits"].items():
-        band = page["bands"].get(name)
-        yield "trait", name, f"{value}" + (f"  [{band}]" if band else "")
+        if name != "day":
+            yield f"traits of {page['traits']['day']}", name, value, page["bands"].get(name, "")
     for name, row in page["predictions"].items():
-        yield "prediction", name, f"{row['score']:.3f} {row['band'] or ''} ({row['basis']}) {row['reasons'] or ''}"
+        why = (row["band"], row["basis"], row["reasons"])
+        yield f"score of {row['day']}", name, row["score"], "; ".join(part for part in why if part)
     for name in page["audiences"]:
-        yield "audience", name, ""
+        yield "audience", name, None, ""

@@ -37,6 +37,11 @@ def unknown(what: str, word: object, known: Iterable[str]) -> str:
     return f"unknown {what} {text}" + (f", there are {', '.join(names)}" if 1 < len(names) <= 12 else "")
 
 
+def counted(number: int, thing: str) -> str:
+    """`1 source`, `2 sources`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 class Part(BaseModel):
     """A strict, frozen piece of a document: unknown fields are mistakes, not options."""
 

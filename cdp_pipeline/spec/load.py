@@ -126,7 +126,7 @@ class _Reading:
         self.problems.append(Problem(place.file, line, _path_text(path) or str(place.document), message))
 
     def texts(self, folder: Path) -> Iterator[tuple[str, str]]:
-        """Name and text of every YAML file, hidden folders left out."""
+        """Name and text of every YAML file, hidden folders and Dagster's own files left out."""
         if not folder.is_dir():
             self.unreadable(str(folder), 1, "there is no such folder")
             return
@@ -148,7 +148,8 @@ class _Reading:
 
         for parent, folders, files in os.walk(folder, onerror=refused):
             folders[:] = [name for name in folders if not name.startswith(".")]
-            yield from (Path(parent, name) for name in files if name.endswith((".yaml", ".yml")))
+            theirs = {"dagster.yaml", "workspace.yaml"}  # the lake, and Dagster's home with it, may lie in the project
+            yield from (Path(parent, name) for name in files if name.endswith((".yaml", ".yml")) and name not in theirs)
 
     def documents(self, file: str, text: str, environment: Mapping[str, str]) -> Iterator[Document]:
         try:

@@ -112,3 +112,12 @@ def test_every_problem_is_reported_at_once_and_sorted(tmp_path):
     places = [(problem.file, problem.line) for problem in raised.value.problems]
     assert places == sorted(places)
     assert {file for file, _ in places} == {"circle_of_traits.yaml", "field_unknown.yaml", "unknown_in_syncs.yaml"}
+
+
+def test_dagsters_own_files_in_a_project_folder_are_not_the_projects(tmp_path):
+    shutil.copytree(SOUND, tmp_path, dirs_exist_ok=True)
+    for name in ("dagster.yaml", "workspace.yaml"):
+        place = tmp_path / "data" / "lake" / "dagster" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("storage: {}\n")
+    assert problems(tmp_path) == ""
