@@ -41,10 +41,14 @@ def _text_lines(path: str, encoding: str) -> Iterator[str]:
 
 def visible(text: str) -> str:
     """Text whose undecodable bytes are written as \\xNN, so that it can be stored and read."""
+    if text.isascii():
+        return text
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _undecodable(text: str) -> bool:
+    if text.isascii():
+        return False
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -82,25 +86,28 @@ def csv_records(path: str, encoding: str, delimiter: str) -> Iterator[Record]:
     while True:
         taken.clear()
         broken = None
-        try:
-            fields = next(reader)
-        except StopIteration:
+        line = waiting.popleft() if waiting else next(lines, None)
+        if line is None:
             return
+        try:
+            if '"' in line:
+                waiting.appendleft(line)
+                fields = next(reader)
+            else:  # what csv would make of it, at a fifth of the price
+                taken.append(line)
+                text = line.rstrip("\r\n")
+                fields = text.split(delimiter) if text else []
         except (csv.Error, _OpenQuoteError):
-            fields, broken = [], "broken_row"
-        if broken is None and not fields:
-            continue
-        if broken is None and width is not None and len(fields) != width:
-            broken = "broken_row"
-        if broken is not None:
-            if len(taken) > 1:
-                waiting.extendleft(reversed(taken[1:]))
-                del taken[1:]
-                fields = []
+            # The first line is broken; those that its quote swallowed are read again.
+            waiting.extendleft(reversed(taken[1:]))
+            del taken[1:]
+            fields, broken = taken[0].rstrip("\r\n").split(delimiter), "broken_row"
             reader = csv.reader(feed(), delimiter=delimiter, strict=True)
+        if not fields:
+            continue
+        if width is not None and len(fields) != width:
+            broken = "broken_row"
         raw = "".join(taken).rstrip("\r\n")
-        if broken is not None and not fields:
-            fields = raw.split(delimiter)
         if _undecodable(raw):
             broken = "wrong_encoding"
         width = len(fields) if width is None else width

@@ -373,3 +373,13 @@ def test_a_check_of_drift_reads_the_newest_file_and_loads_nothing(lake: Lake, tm
     write(tmp_path / "2024-05-02.csv", "order_id,ordered_at,amount,gift\n1,2024-05-02 10:00:00,1,true\n")
     found = [(row["column"], row["problem"], row["declare"]) for row in drift_of(one, project(one))]
     assert found == [("gift", "not declared", "gift: {type: boolean}"), ("email", "not in the file", "")]
+
+
+def test_a_stray_quote_breaks_its_own_line_and_a_short_record_is_one_row(lake: Lake, tmp_path: Path) -> None:
+    stray, short = '3,2024-05-01 10:00:00,"open,1', '4,2024-05-01 10:00:00,"two\nlines"'
+    one = source(
+        files=write(tmp_path / "orders.csv", SOUND + f"{stray}\n{short}\n" + "5,2024-05-01 10:00:00,,1\n" * 300)
+    )
+    report = loaded(lake, one)
+    assert [row["raw"] for row in quarantine(lake)] == [stray, short]
+    assert (report.total("read"), report.total("accepted"), report.total("duplicates")) == (304, 3, 299)
