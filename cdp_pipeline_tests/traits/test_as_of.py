@@ -19,7 +19,7 @@ from cdp_pipeline.traits.daily import daily_table, trait_types
 from cdp_pipeline_tests.traits.shop import DAYS, PEOPLE, event, events, project, stored, timeline_rows, trait
 
 Row = dict[str, Any]
-WINDOWS = {"lifetime": None, "last 1 days": 1, "last 3 days": 3, "last 366 days": 366}
+WINDOWS = {"lifetime": None, "last 1 days": 1, "last 8 days": 8, "last 366 days": 366}
 CONDITIONS: dict[str | None, Callable[[Row], bool | None]] = {
     None: lambda row: True,
     "channel = 'web'": lambda row: row["channel"] == "web",
@@ -53,7 +53,7 @@ def every_trait() -> list[Trait]:
         for window in WINDOWS
         for condition in CONDITIONS
         # All windows and conditions over one value, and all values over one window and condition.
-        if value in (None, "amount") or (window, condition) == ("last 3 days", "channel = 'web'")
+        if value in (None, "amount") or (window, condition) == ("last 8 days", "channel = 'web'")
     ]
     return [
         trait(f"t{number}", evaluation, value=value, window=window, when=condition,
