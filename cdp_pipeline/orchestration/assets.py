@@ -102,7 +102,7 @@ def source_asset(project: Project, source: Source) -> dg.AssetsDefinition:
     }  # fmt: skip
 
     @dg.asset(
-        **asset_arguments(source_table(source), source.owner, {"duckdb", kind}),
+        **asset_arguments(source_table(source), source.owner or project.settings.owner, {"duckdb", kind}),
         deps=[["sources", name] for name in sorted(referenced - {source.name})],
         partitions_def=daily(project) if by_day else None,
         backfill_policy=SINGLE_RUN if by_day else None,

@@ -114,7 +114,7 @@ def _usual_volume(table: ibis.Table) -> dg.AssetCheckResult:
     return result("usual_volume", abs(newest - usual) <= slack, rows=newest, usual_rows=usual, allowed_difference=slack)
 
 
-def freshness_check(source: Source, clock_key: str = "clock") -> dg.AssetChecksDefinition:
+def freshness_check(source: Source) -> dg.AssetChecksDefinition:
     """Whether the source was loaded recently enough; evaluated with every refresh, also when nothing arrived."""
     assert source.freshness is not None
     limit, warn = source.freshness.fail, source.freshness.warn
@@ -123,12 +123,17 @@ def freshness_check(source: Source, clock_key: str = "clock") -> dg.AssetChecksD
         asset=["sources", source.name],
         name="fresh",
         description=f"The newest load is at most {limit} old.",
-        required_resource_keys={"lake", clock_key},
+        required_resource_keys={"lake", "clock"},
     )
     def fresh(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        now: datetime = getattr(context.resources, clock_key)()
+        now: datetime = context.resources.clock()
         loads = context.resources.lake.read(LOADS)
-        newest = loads.filter(loads.source == source.name).loaded_at.max().to_pyarrow().as_py()
+        newest = (
+            loads.filter((loads.source == source.name) & (loads.status == "loaded"))
+            .loaded_at.max()
+            .to_pyarrow()
+            .as_py()
+        )
         if newest is None:
             return result("fresh", False, severe=True, newest_load="never")
         age = now - newest.replace(tzinfo=UTC)
