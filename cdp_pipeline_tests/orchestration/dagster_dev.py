@@ -109,7 +109,8 @@ def dev(environment: dict[str, str], folder: Path) -> Iterator[Dev]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(60)
+            # Dagster gives its webserver and then its daemon a minute each.
+            process.wait(150)
         except subprocess.TimeoutExpired:
             process.kill()
             raise

@@ -36,7 +36,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Cdp:
     folder = tmp_path_factory.mktemp("browser")
     small = Cdp(project_folder(), folder / "data", folder / "lake")
     small.run("demo-data", str(small.data), "--customers", "150", "--days", "60", "--seed", "7")
-    small.run("run", '+key:"traits/bands" or +key:"predictions/purchase_60d_model"')
+    small.run("run", '+key:"audiences/high_value" or +key:"predictions/purchase_60d_model"')
     return small
 
 
@@ -59,18 +59,25 @@ def picture(page: "sync_api.Page", name: str) -> None:
     """Renew the picture of the README, if asked to."""
     if os.environ.get("SCREENSHOTS"):
         DOCS.mkdir(exist_ok=True)
-        # Not where a button would show that it is hovered over.
-        page.mouse.move(800, 990)
+        page.wait_for_load_state("networkidle")
+        page.mouse.move(800, 990)  # Where no button shows that it is pointed at.
         page.screenshot(path=DOCS / f"{name}.png", animations="disabled")
 
 
 def test_the_lineage_page_shows_every_group_from_sources_to_measurement(page) -> None:
-    page.goto("/asset-groups?expanded=global@global:traits,global@global:predictions")
+    page.goto("/asset-groups?expanded=global@global:predictions")
     graph = page.locator("foreignObject")
     for group in GROUPS:
         sync_api.expect(graph.get_by_text(group, exact=True).first).to_be_visible()
     sync_api.expect(graph.get_by_text("purchase_60d_model", exact=True).first).to_be_visible()
+    # The whole window for the graph, which a double click beside it fits to the window.
+    page.get_by_text("Hide navigation").click()
+    page.get_by_placeholder("Jump to…").locator("xpath=following::button[1]").click()
+    page.get_by_placeholder("Jump to…").wait_for(state="hidden")
+    page.mouse.dblclick(120, 970)
+    graph.get_by_text("activation", exact=True).hover(trial=True)  # Waits until it stands still.
     picture(page, "lineage")
+    page.evaluate("localStorage.clear()")  # The navigation is back on the next page.
 
 
 def test_the_page_of_the_traits_shows_what_they_are_their_columns_and_their_plots(page) -> None:
@@ -87,8 +94,8 @@ def test_the_page_of_the_traits_shows_what_they_are_their_columns_and_their_plot
     sync_api.expect(page.locator("canvas").first).to_be_visible()
 
 
-def test_the_page_of_the_bands_fits_one_window_with_description_columns_and_plots(page) -> None:
-    page.goto("/assets/traits/bands?view=overview")
+def test_the_page_of_an_audience_fits_one_window_with_description_columns_and_plots(page) -> None:
+    page.goto("/assets/audiences/high_value?view=overview")
     page.get_by_text("Plots", exact=True).click()
     sync_api.expect(page.locator("canvas").first).to_be_visible()
     picture(page, "asset")
