@@ -66,6 +66,9 @@ def main() -> None:
     from cdp_pipeline.orchestration.run import SelectionError
     from cdp_pipeline.sources.errors import SourceError
 
+    if not out.is_terminal:
+        # What is piped into a file or a program is not clipped to anybody's terminal.
+        out.width = int(os.environ.get("COLUMNS", 1_000_000))
     try:
         app()
     except (
@@ -121,18 +124,15 @@ def tell(rows: Sequence[dict[str, Any]], as_json: bool, title: str = "") -> None
             column.justify = "right"
     for row in rows:
         grid.add_row(*(Text(said(value)) for value in row.values()))
-    # What is piped into a file or a program is not clipped to anybody's terminal.
-    width = out.width if out.is_terminal or "COLUMNS" in os.environ else 1_000_000
-    options = out.options.update(width=1_000_000)
-    if len(rows[0]) > 6 and out.measure(grid, options=options).maximum > width:
+    if len(rows[0]) > 6 and out.measure(grid, options=out.options.update(width=1_000_000)).maximum > out.width:
         for number, row in enumerate(rows, 1):
             record = _grid(["", ""], f"{title} {number} of {len(rows)}".strip())
             record.show_header = False
             for name, value in row.items():
                 record.add_row(name, Text(said(value)))
-            out.print(record, width=width)
+            out.print(record)
     else:
-        out.print(grid, width=width)
+        out.print(grid)
 
 
 def _grid(names: Sequence[str], title: str = "") -> Grid:

@@ -1,0 +1,144 @@
+"""Commands that make: a project, the demo's data, and everything `cdp run` computes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from cdp_pipeline_tests.cli.conftest import Here
+from cdp_pipeline_tests.cli.starter import NEWEST, state
+from cdp_pipeline_tests.orchestration.commands import Cdp
+
+pytestmark = pytest.mark.xdist_group("cli")
+
+
+def test_a_starter_project_is_sound_and_names_what_comes_next(cdp: Here, tmp_path: Path) -> None:
+    assert f"cdp check --project {tmp_path / 'mine'}" in cdp("init", str(tmp_path / "mine")).out
+    assert cdp("check", "--project", str(tmp_path / "mine")).out == (
+        "my_company: sound. 1 source, 3 traits, 2 audiences, 1 trigger.\n"
+    )
+    assert cdp("init", str(tmp_path / "all"), "--from", "demo").code == 0
+    assert cdp.json("check", "--project", str(tmp_path / "all")) == []
+
+
+def test_a_project_is_only_written_where_nothing_is(cdp: Here, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert "is not an empty folder" in cdp.complaint("init", str(tmp_path))
+    assert "is not an empty folder" in cdp.complaint("init", str(tmp_path / "thesis.txt"))
+    assert "starter and demo" in cdp.complaint("init", str(tmp_path / "new"), "--from", "scratch")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_project_with_its_lake_inside_stays_sound_after_a_run(shop: Cdp, cdp: Here, tmp_path: Path) -> None:
+    shutil.copytree(shop.project, tmp_path / "shop")
+    shutil.copytree(shop.lake, tmp_path / "shop" / "data" / "lake")
+    assert (tmp_path / "shop" / "data" / "lake" / "dagster" / "dagster.yaml").exists()
+    assert "sound" in cdp("check", "--project", str(tmp_path / "shop")).out
+
+
+@pytest.fixture
+def broken(copy: Cdp) -> Cdp:
+    customers = copy.project / "customers.yaml"
+    customers.write_text(customers.read_text().replace("revenue_365d, op", "revenue_356d, op"))
+    (copy.project / "a.yaml").write_text("kind: traits\nname: x\n")
+    return copy
+
+
+def test_every_problem_is_a_line_in_order_and_the_exit_code_is_1(broken: Cdp, cdp: Here) -> None:
+    said = cdp("check", code=1)
+    assert said.lines == sorted(said.lines) and len(said.lines) == 2
+    assert said.lines[0].startswith("a.yaml:1: kind: unknown kind 'traits', did you mean 'trait'")
+    assert "did you mean 'revenue_365d'" in said.lines[1]
+    assert said.err.startswith("2 problems in ")
+    assert [(row["file"], row["line"]) for row in cdp.json("check", code=1)] == [
+        (line.split(":")[0], int(line.split(":")[1])) for line in said.lines
+    ]
+
+
+def test_a_broken_project_stops_every_command_with_its_problems(broken: Cdp, cdp: Here) -> None:
+    for command in (["run"], ["status"], ["sql", "select 1"], ["person", "email:ann@example.com"]):
+        said = cdp(*command, code=1)
+        assert said.out == "" and said.err.startswith("a.yaml:1: ") and len(said.err.splitlines()) == 2
+    said = cdp("doctor", code=1)
+    assert "FAIL  project shop" in said.out and "2 problems" in said.out and "cdp check" in said.out
+
+
+def test_editors_get_a_json_schema(cdp: Here) -> None:
+    schema = json.loads(cdp("check", "--schema").out)
+    assert schema["$schema"].startswith("https://json-schema.org/") and "audience" in json.dumps(schema)
+
+
+def test_the_demo_is_the_same_bytes_for_the_same_seed(cdp: Here, tmp_path: Path) -> None:
+    def made(name: str, seed: str) -> dict[str, str]:
+        cdp("demo-data", str(tmp_path / name), "--customers", "30", "--days", "10", "--seed", seed)
+        files = (path for path in (tmp_path / name).rglob("*") if path.is_file())
+        return {str(path.relative_to(tmp_path / name)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    assert made("one", "1") == made("again", "1") != made("other", "2")
+
+
+def test_a_run_ends_with_what_was_made_and_every_check(shop: Cdp) -> None:
+    said = (shop.lake.parent / "first_run.txt").read_text()
+    assert any(line.split() == ["traits/daily", "7"] for line in said.splitlines())
+    assert "9 of 9 checks passed" in said
+    assert "People: 7, of whom 7 known" in said and "good_customers 6" in said and "5 dry run" in said
+
+
+def test_a_second_run_changes_nothing(copy: Cdp, cdp: Here) -> None:
+    before = state(copy)
+    report = cdp.json("run")
+    assert report["success"] and report["day"] == str(NEWEST) and all(check["passed"] for check in report["checks"])
+    assert state(copy) == before
+
+
+def test_days_are_computed_as_asked_and_stay_what_they_are(copy: Cdp, cdp: Here) -> None:
+    first = NEWEST - timedelta(days=2)
+    cdp("run", "group:traits or group:audiences", "--from", str(first), "--to", str(NEWEST))
+    days = "select day, count(*) as people from traits.daily group by 1 order by 1"
+    assert [row["day"] for row in cdp.json("sql", days)] == [str(first + timedelta(days=n)) for n in range(3)]
+    counted = cdp.json("sql", days)
+    assert cdp.json("run", "traits/daily", "--day", str(first))["day"] == str(first)
+    assert cdp.json("sql", days) == counted
+    assert cdp.json("person", "email:dan@example.com", "--as-of", str(first))["traits"]["orders"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["traits/dayly"], "unknown asset 'traits/dayly', did you mean 'traits/daily'"),
+        (["group:nosuch"], "names no asset"),
+        (["group:"], "selection syntax"),
+        (["--day", "1999-01-01"], "first_day, 2026-01-01"),
+        (["--day", "2999-01-01"], "to today"),
+    ],
+)
+def test_a_run_that_cannot_be_is_one_line(cdp: Here, arguments: list[str], told: str) -> None:
+    assert told in cdp.complaint("run", *arguments)
+
+
+def test_options_that_contradict_each_other_are_refused(cdp: Here) -> None:
+    assert "--day, or --from" in cdp("run", "--day", "2026-02-01", "--from", "2026-01-01", code=2).err
+    assert "go together" in cdp("run", "--from", "2026-01-01", code=2).err
+    assert "'yesterday' does not match" in cdp("run", "--day", "yesterday", code=2).err
+
+
+def test_a_missing_file_is_said_in_one_line(cdp: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CDP_LAKE", str(tmp_path / "lake"))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "lake" / "dagster"))
+    monkeypatch.setenv("CDP_DATA", str(tmp_path / "none"))
+    [line] = cdp("run", code=1).err.strip().splitlines()
+    assert line.startswith("sources/orders failed: ") and "orders.csv" in line and "Error" not in line
+
+
+def test_a_file_that_goes_away_once_loaded_takes_nothing_with_it(
+    copy: Cdp, cdp: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = state(copy)
+    monkeypatch.setenv("CDP_DATA", str(tmp_path / "none"))
+    cdp("run", "group:sources")
+    assert state(copy) == before
