@@ -100,7 +100,9 @@ def test_2_a_backfill_of_thirty_days_is_one_run_and_sends_nothing(life: Life) ->
     new = [run for run in life.dev.runs() if run["id"] not in before and run["jobName"] != "arrivals"]
     assert len(new) == 1
     # Ann was there from the first day; Bob from his first order on.
-    assert life.sql("select count(distinct day) as days, count(*) n from traits.daily") == [{"days": DAYS, "n": DAYS + 10}]
+    assert life.sql("select count(distinct day) as days, count(*) n from traits.daily") == [
+        {"days": DAYS, "n": DAYS + 10}
+    ]
     assert life.sql("select sum(people) n, count(*) as days from audiences.sizes") == [{"n": 0, "days": DAYS}]
     assert life.events("trigger.gone_quiet") == []
     assert life.mailbox.messages == []
@@ -112,7 +114,7 @@ def _materialize(life: Life, keys: list[list[str]]) -> None:
         __typename ... on LaunchRunSuccess { run { id } } ... on PythonError { message } } }"""
     selector = {
         "repositoryName": "__repository__", "repositoryLocationName": "cdp_pipeline", "pipelineName": "__ASSET_JOB",
-        "assetSelection": [{"path": key} for key in keys], "assetCheckSelection": [],
+        "assetSelection": [{"path": key} for key in keys],
     }  # fmt: skip
     params = {"selector": selector, "mode": "default", "runConfigData": {}}
     answer = life.dev.ask(mutation, p=params)["launchPipelineExecution"]
@@ -165,8 +167,11 @@ def test_4_a_failed_check_that_blocks_nothing_is_told_though_its_run_went_throug
 def test_5_a_failed_check_that_blocks_stops_the_run_and_is_told(life: Life) -> None:
     eventually(life.dev.idle)
     day = str(life.today - timedelta(days=1))
-    backfill = life.dev.backfill([["audiences", "crowd"]], [day])
-    eventually(lambda: life.dev.backfill_status(backfill) in ("COMPLETED_FAILED", "FAILED"))
+    before = {run["id"] for run in life.dev.runs()}
+    life.dev.backfill([["audiences", "crowd"]], [day])
+    ended = ("SUCCESS", "FAILURE")
+    new = eventually(lambda: [r for r in life.dev.runs() if r["id"] not in before and r["status"] in ended])
+    assert [run["status"] for run in new] == ["FAILURE"]
     told = eventually(lambda: life.alerts("size_as_expected"))
     assert told == ["ERROR: check 'size_as_expected' of audiences/crowd failed"]
 
