@@ -1,4 +1,4 @@
-"""The demo's graph as Dagster sees it, written down: a change of keys, dependencies, groups or checks shows in review."""
+"""The demo's graph as Dagster sees it, written down: a change of keys, dependencies or checks shows in review."""
 
 import os
 from pathlib import Path

@@ -62,7 +62,8 @@ def test_everybody_with_a_number_is_one_person_with_the_country_of_the_newest_in
 def test_traits_of_the_newest_day_equal_handwritten_sql(shop: Cdp) -> None:
     raw = duckdb.sql(
         f"""WITH sold AS (
-              SELECT *, quantity * round(price, 4)::DECIMAL(18, 4) AS amount, (SELECT max(invoice_date)::DATE FROM '{RAW}') AS today
+              SELECT *, quantity * round(price, 4)::DECIMAL(18, 4) AS amount,
+                (SELECT max(invoice_date)::DATE FROM '{RAW}') AS today
               FROM '{RAW}' WHERE customer_id IS NOT NULL AND invoice NOT LIKE 'C%' AND quantity > 0 AND price > 0)
             SELECT customer_id::VARCHAR AS customer,
               count(DISTINCT invoice) FILTER (invoice_date::DATE > today - 90) AS orders_90d,
