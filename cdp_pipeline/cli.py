@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import getpass
 import json
 import os
 import shutil
@@ -38,9 +39,11 @@ app = typer.Typer(
 explain = typer.Typer(help="Why things are as they are.", no_args_is_help=True)
 audience = typer.Typer(help="Audiences: sizes and samples.", no_args_is_help=True)
 quarantine = typer.Typer(help="Rows that broke a contract: look, mend, replay.", no_args_is_help=True)
+sync = typer.Typer(help="What syncs would send: look, approve.", no_args_is_help=True)
 app.add_typer(explain, name="explain")
 app.add_typer(audience, name="audience")
 app.add_typer(quarantine, name="quarantine")
+app.add_typer(sync, name="sync")
 
 out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
@@ -498,6 +501,28 @@ def sql(
             writer.writerows(rows)
         else:
             tell([dict(zip(names, row, strict=True)) for row in rows], as_json)
+
+
+@sync.command("plan")
+def sync_plan(project: Folder = None, as_json: Json = False) -> None:
+    """The plans that somebody should look at before anything is sent, and what asks for it."""
+    from cdp_pipeline.activation.sync import waiting
+    from cdp_pipeline.orchestration.resources import ledger_of
+
+    with ledger_of(the_project(project)) as ledger:
+        tell(waiting(ledger), as_json)
+
+
+@sync.command("approve")
+def sync_approve(plan_id: str, by: Annotated[str | None, typer.Option(help="Who looked at it; default: you.")] = None,
+                 project: Folder = None) -> None:  # fmt: skip
+    """Let a plan be applied at the next run, as long as it is still exactly that plan."""
+    from cdp_pipeline.activation.sync import approve
+    from cdp_pipeline.orchestration.resources import ledger_of
+
+    with ledger_of(the_project(project)) as ledger:
+        approve(ledger, plan_id, by=by or getpass.getuser(), now=datetime.now(UTC))
+    out.print("Approved. Next: cdp run group:activation", highlight=False)
 
 
 @quarantine.command("list")

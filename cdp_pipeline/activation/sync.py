@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -74,6 +75,14 @@ def submit(
         if not goes:
             return Submitted("held", reasons)
         return Submitted("applied", reasons, _enqueue(connection, plan, dry_run, at))
+
+
+def waiting(ledger: Ledger) -> list[dict[str, Any]]:
+    """The plans that wait for approval, or that were approved and wait to be submitted again."""
+    columns = (plans.c.plan_id, plans.c.sync, plans.c.state, plans.c.size, plans.c.reason, plans.c.created_at)
+    with ledger.reading() as connection:
+        query = sa.select(*columns).where(plans.c.state.in_(("held", "approved"))).order_by(plans.c.created_at)
+        return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def approve(ledger: Ledger, plan_id: str, *, by: str, now: datetime) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 from dagster import AssetCheckKey
 
+from cdp_pipeline.activation.sync import waiting
 from cdp_pipeline.lake.errors import LakeMissingError
 from cdp_pipeline.orchestration.build import build_defs
 from cdp_pipeline.orchestration.resources import lake_of, ledger_of, prepare_dagster_home
@@ -122,6 +123,10 @@ def _ticks(project: Project, instance: dg.DagsterInstance, now: datetime) -> Ite
 
 def _deliveries(project: Project) -> Iterator[Finding]:
     with ledger_of(project) as ledger:
+        for plan in waiting(ledger):
+            if plan["state"] == "held":
+                do = f"cdp sync plan, then cdp sync approve {plan['plan_id']}"
+                yield Finding("sync", plan["sync"], "warn", f"held: {plan['reason']}", do)
         for (origin, destination, state), count in sorted(ledger.counts().items()):
             bad = state in ("failed", "unknown")
             yield Finding(

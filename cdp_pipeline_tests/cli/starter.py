@@ -34,6 +34,7 @@ VOLATILE = {
     "loaded_at",
     "modified_ns",
     "place",
+    "run_id",
     "quarantine_id",
     "next_at",
     "created_at",

@@ -163,7 +163,7 @@ def test_status_and_doctor_find_a_fresh_installation_well(cdp: Here) -> None:
 def test_help_names_every_command(cdp: Here) -> None:
     commands = {"init", "demo-data", "check", "run", "dev", "status", "doctor", "person", "timeline", "explain"}
     shown = [line.strip("│ ").split()[0] for line in cdp("--help").lines if line.startswith("│")]
-    assert commands | {"audience", "sql", "quarantine"} <= set(shown)
+    assert commands | {"audience", "sql", "quarantine", "sync"} <= set(shown)
 
 
 def test_json_is_json_everywhere(cdp: Here) -> None:

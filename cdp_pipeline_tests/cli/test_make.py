@@ -12,6 +12,7 @@ import pytest
 
 from cdp_pipeline_tests.cli.conftest import Here
 from cdp_pipeline_tests.cli.starter import NEWEST, state
+from cdp_pipeline_tests.destinations.servers import Receiver
 from cdp_pipeline_tests.orchestration.commands import Cdp
 
 pytestmark = pytest.mark.xdist_group("cli")
@@ -142,3 +143,22 @@ def test_a_file_that_goes_away_once_loaded_takes_nothing_with_it(
     monkeypatch.setenv("CDP_DATA", str(tmp_path / "none"))
     cdp("run", "group:sources")
     assert state(copy) == before
+
+
+def test_the_first_sync_waits_until_somebody_has_looked(copy: Cdp, cdp: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cdp.json("sync", "plan") == []
+    with Receiver() as hook:
+        monkeypatch.setenv("CRM_URL", hook.url)
+        monkeypatch.setenv("CRM_DRY_RUN", "false")
+        cdp("run", "group:activation")
+        [plan] = cdp.json("sync", "plan")
+        assert hook.requests == [] and plan["state"] == "held" and "first" in plan["reason"]
+        assert f"cdp sync approve {plan['plan_id']}" in cdp("status").out
+        assert f"held: {plan['plan_id']}" in cdp.complaint("sync", "approve", "another")
+        cdp("sync", "approve", plan["plan_id"], "--by", "ann")
+        cdp("run", "group:activation")
+        cdp("run", "group:activation")
+        assert sorted(effect["data"]["email"] for effect in hook.effects.values()) == [
+            f"{name}@example.com" for name in ("ann", "cat", "dan", "eve", "fay")
+        ]
+        assert len(hook.requests) == 5 and cdp.json("sync", "plan") == []
