@@ -27,8 +27,9 @@ def headline(project: Project) -> Iterator[str]:
         if "precision" in figures:
             line += f"; against the truth: precision {figures['precision']:.4f}, recall {figures['recall']:.4f}"
         yield line
-    if audiences:
-        yield "Audiences: " + ", ".join(f"{row['audience']} {row['people'] or 0:,}" for row in audiences)
+    computed = [f"{row['audience']} {row['people']:,}" for row in audiences if row["people"] is not None]
+    if computed:
+        yield "Audiences: " + ", ".join(computed)
     with ledger_of(project) as ledger:
         states: Counter[str] = Counter()
         for (_, _, state), count in ledger.counts().items():

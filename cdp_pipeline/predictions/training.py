@@ -186,4 +186,5 @@ def training_table(prediction: Prediction, project: Project, traits: ibis.Schema
             **{name: Column("float64", said[name]) for name in (*feature_names(prediction, traits), *HISTORY)},
         },
         key=("person_id", "day"),
+        derived=True,
     )

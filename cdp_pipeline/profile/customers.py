@@ -50,6 +50,7 @@ def customers_table(project: Project) -> Table:
         columns=columns,
         key=("person_id",),
         kinds=frozenset({"ibis"}),
+        derived=True,
     )
 
 

@@ -46,6 +46,7 @@ def timeline_table(project: Project) -> Table:
         key=("event_id",),
         month_of="_day",
         kinds=frozenset({"ibis"}),
+        derived=True,
     )
 
 
