@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -69,6 +70,7 @@ def main() -> None:
     from cdp_pipeline.orchestration.run import SelectionError
     from cdp_pipeline.sources.errors import SourceError
 
+    warnings.filterwarnings("ignore", module=r"dagster\.")  # what Dagster calls beta is for developers to weigh
     if not out.is_terminal:
         # What is piped into a file or a program is not clipped to anybody's terminal.
         out.width = int(os.environ.get("COLUMNS", 1_000_000))
@@ -149,6 +151,10 @@ def said(value: Any) -> str:
     """A value as a person reads it; JSON and CSV have every digit."""
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, datetime):
+        return value.isoformat(" ", "seconds")
     if isinstance(value, Decimal):
         cents = round(value, 2)
         return str(cents if cents == value else value.normalize())
@@ -295,7 +301,7 @@ def _tell_run(report: RunReport, project: Project) -> None:
         {
             "check": f"{each['asset']}: {each['check']}",
             "severity": each["severity"],
-            "found": json.dumps(each["metadata"]),
+            "found": "; ".join(f"{name}: {said(value)}" for name, value in each["metadata"].items()),
         }
         for each in report.checks
         if not each["passed"]
@@ -329,9 +335,11 @@ def _tell_findings(findings: Sequence[Finding], as_json: bool) -> None:
     if as_json:
         print_json([vars(finding) for finding in findings])
         return
-    grid = _grid(["", "what", "state", "to do"])
+    grid = _grid(["", "what", "state"])
     for finding in findings:
-        grid.add_row(MARKS[finding.state], Text(f"{finding.area} {finding.name}"), Text(finding.said), Text(finding.do))
+        grid.add_row(MARKS[finding.state], Text(f"{finding.area} {finding.name}"), Text(finding.said))
+        if finding.do:
+            grid.add_row("", Text(f"→ {finding.do}", style="bold"))
     out.print(grid)
 
 

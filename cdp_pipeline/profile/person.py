@@ -82,10 +82,10 @@ def flat(page: dict[str, Any]) -> Iterator[tuple[str, str, Any, str]]:
     for row in page["attributes"]:
         yield "attribute", row["attribute"], row["value"], f"{row['rule'].replace('_', ' ')} in {row['source']}"
     for name, value in page["traits"].items():
-        if name != "day":
-            yield f"traits of {page['traits']['day']}", name, value, page["bands"].get(name, "")
+        if value is not None:
+            yield "trait", "as of" if name == "day" else name, value, page["bands"].get(name, "")
     for name, row in page["predictions"].items():
         why = (row["band"], row["basis"], row["reasons"])
-        yield f"score of {row['day']}", name, row["score"], "; ".join(part for part in why if part)
+        yield "score", name, row["score"], "; ".join(part for part in why if part)
     for name in page["audiences"]:
         yield "audience", name, None, ""

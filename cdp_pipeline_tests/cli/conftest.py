@@ -55,7 +55,10 @@ class Here:
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Cdp:
     """The starter project after its first `cdp run`. Tests that change anything make a copy."""
     cdp = installed(tmp_path_factory.mktemp("starter"))
-    (cdp.lake.parent / "first_run.txt").write_text(cdp.run("run"))
+    process = cdp.start("run")
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, ""), err
+    (cdp.lake.parent / "first_run.txt").write_text(out)
     return cdp
 
 

@@ -28,7 +28,7 @@ class Cdp:
         }
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-W", "ignore", "-m", "cdp_pipeline.cli", *arguments]
+        command = [sys.executable, "-m", "cdp_pipeline.cli", *arguments]
         return subprocess.Popen(
             command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
