@@ -35,7 +35,6 @@ EDGES = Table(
         "why": Column("string", "Why a link is refused or inactive."),
     },
     key=("type_a", "value_a", "type_b", "value_b", "source"),
-    kinds=frozenset({"ibis", "scipy"}),
 )
 
 

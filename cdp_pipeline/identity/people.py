@@ -52,7 +52,6 @@ IDENTIFIERS = Table(
         "first_person_id": Column("string", "The person it belonged to at first, who revives when people split."),
     },
     key=("type", "value"),
-    kinds=frozenset({"scipy"}),
 )
 
 PEOPLE = Table(
@@ -67,7 +66,6 @@ PEOPLE = Table(
         "absorbed_by": Column("string", "The person it was merged into at the time, who may have been merged since."),
     },
     key=("person_id",),
-    kinds=frozenset({"scipy"}),
 )
 
 CHANGES = Table(
@@ -81,7 +79,6 @@ CHANGES = Table(
         "cause": Column("string", "The link that joined them, or the reason that parted them."),
     },
     key=("at", "change", "person_id"),
-    kinds=frozenset({"scipy"}),
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import ibis
 
@@ -29,7 +29,6 @@ class Table:
     columns: dict[str, Column]
     key: tuple[str, ...]
     month_of: str | None = None
-    kinds: frozenset[str] = field(default=frozenset())
     derived: bool = False
 
     @property

@@ -34,7 +34,6 @@ PROVENANCE = Table(
         "at": Column("timestamp(6)", "When that row says it was so (UTC)."),
     },
     key=("person_id", "attribute"),
-    kinds=frozenset({"ibis"}),
 )
 _BETWEEN = "\n"  # between the values of a union
 
@@ -49,7 +48,6 @@ def customers_table(project: Project) -> Table:
         description="One row per person, known or anonymous, with the best value of every attribute.",
         columns=columns,
         key=("person_id",),
-        kinds=frozenset({"ibis"}),
         derived=True,
     )
 

@@ -45,7 +45,6 @@ def timeline_table(project: Project) -> Table:
         columns=_COLUMNS | properties | _LAST_COLUMNS,
         key=("event_id",),
         month_of="_day",
-        kinds=frozenset({"ibis"}),
         derived=True,
     )
 
