@@ -127,6 +127,7 @@ def tell(rows: Sequence[dict[str, Any]], as_json: bool, title: str = "") -> None
     for column, name in zip(grid.columns, rows[0], strict=True):
         if all(isinstance(row[name], int | float | Decimal | None) for row in rows):
             column.justify = "right"
+        column.no_wrap = name.endswith("_id")  # what is copied into the next command stays in one piece
     for row in rows:
         grid.add_row(*(Text(said(value)) for value in row.values()))
     if len(rows[0]) > 6 and out.measure(grid, options=out.options.update(width=1_000_000)).maximum > out.width:
