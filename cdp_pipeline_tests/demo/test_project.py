@@ -41,7 +41,8 @@ def test_every_source_finds_its_files_and_every_export_is_declared(project: Proj
     for name, source in project.sources.items():
         if source.files is not None:
             pattern = Path(source.files.path).relative_to(data.folder).as_posix()
-            assert pattern == FEEDS[name].path
+            # A sparse source reads its daily files by any name, so that it has no days of its own in Dagster.
+            assert pattern.replace("{day}", "*") == FEEDS[name].path.replace("{day}", "*")
             assert list(data.folder.glob(pattern.replace("{day}", "*")))
         else:
             assert source.sql is not None
