@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import date, timedelta
 from difflib import get_close_matches
 from typing import Annotated
 from zoneinfo import ZoneInfo, available_timezones
@@ -116,6 +116,19 @@ def _whole_days(span: timedelta) -> timedelta:
 
 
 WholeDays = Annotated[Duration, AfterValidator(_whole_days)]
+
+
+def _iso_day(value: object) -> object:
+    """Only text: pydantic takes a number for seconds since 1970."""
+    if isinstance(value, date):
+        return value
+    try:
+        return date.fromisoformat(value if isinstance(value, str) else "")
+    except ValueError:
+        raise ValueError("should be a date such as 2026-01-31") from None
+
+
+Day = Annotated[date, BeforeValidator(_iso_day)]
 
 
 class Window(Part):

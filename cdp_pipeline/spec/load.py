@@ -30,6 +30,7 @@ from cdp_pipeline.spec.source import Source
 from cdp_pipeline.spec.sync import Sync
 from cdp_pipeline.spec.trait import Trait
 from cdp_pipeline.spec.trigger import Trigger
+from cdp_pipeline.spec.verdict import Verdict
 from cdp_pipeline.spec.wording import explained
 
 DEMO = Path(__file__).parents[1] / "demo"
@@ -45,6 +46,7 @@ MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "trigger": (Trigger,),
     "destination": (Webhook, Smtp),
     "sync": (Sync,),
+    "verdict": (Verdict,),
 }
 ADAPTERS = {
     kind: TypeAdapter[Any](Destination if kind == "destination" else models[0]) for kind, models in MODELS.items()

@@ -6,17 +6,17 @@ Reading the folder and naming its problems belongs to load.py.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from datetime import date, timedelta
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.audience import Audience
-from cdp_pipeline.spec.base import Document, Duration, Name, Part, TimeZone
+from cdp_pipeline.spec.base import Day, Document, Duration, Name, Part, TimeZone
 from cdp_pipeline.spec.destination import Destination
 from cdp_pipeline.spec.identifier import Identifier
 from cdp_pipeline.spec.match import Match
@@ -25,6 +25,7 @@ from cdp_pipeline.spec.source import Source
 from cdp_pipeline.spec.sync import Sync
 from cdp_pipeline.spec.trait import Trait
 from cdp_pipeline.spec.trigger import Trigger
+from cdp_pipeline.spec.verdict import Verdict
 
 
 class LakeLocation(Part):
@@ -41,17 +42,6 @@ class LakeLocation(Part):
         return self
 
 
-def _iso_day(value: object) -> object:
-    """Only text: pydantic takes a number for seconds since 1970."""
-    if isinstance(value, date):
-        return value
-    try:
-        return date.fromisoformat(value if isinstance(value, str) else "")
-    except ValueError:
-        raise ValueError("should be a date such as 2026-01-31") from None
-
-
-Day = Annotated[date, BeforeValidator(_iso_day)]
 _CRON = [(0, 59, ""), (0, 23, ""), (1, 31, ""), (1, 12, "jan feb mar apr may jun jul aug sep oct nov dec"),
          (0, 7, "sun mon tue wed thu fri sat")]  # fmt: skip
 
@@ -123,6 +113,7 @@ class Project:
     triggers: dict[str, Trigger]
     destinations: dict[str, Destination]
     syncs: dict[str, Sync]
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
 
     @property
     def zone(self) -> ZoneInfo:
