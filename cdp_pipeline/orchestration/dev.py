@@ -29,6 +29,8 @@ def dev_command(project: Project, port: int) -> list[str]:
 def dev(project: Project, folder: Path, port: int) -> int:
     """Serve until interrupted; the exit code of Dagster."""
     command = dev_command(project, port)
+    # Where a shell started us in the background, SIGINT is ignored, and Dagster would inherit that and never end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # A group of its own, so that Ctrl-C reaches Dagster once, through us: it ends its children itself, in seconds; a
     # code server that heard it too would be started anew before the rest is down.
     process = subprocess.Popen(command, env={**os.environ, "CDP_PROJECT": str(folder)}, start_new_session=True)

@@ -42,6 +42,15 @@ class Dev:
     url: str
     log: Path
 
+    def eventually(self, what: Callable[[], Any]) -> Any:
+        """As above; giving up also says how every run ended and what the daemon wrote last."""
+        try:
+            return eventually(what)
+        except AssertionError as error:
+            error.add_note("\n".join(f"{run['jobName']}: {run['status']}" for run in self.runs()))
+            error.add_note(self.log.read_text()[-6000:])
+            raise
+
     def ask(self, query: str, **variables: Any) -> Any:
         answer = httpx.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=60).json()
         assert "errors" not in answer, answer["errors"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cdp_pipeline_tests.destinations.servers import SECRET, Mailbox, Receiver
-from cdp_pipeline_tests.orchestration.dagster_dev import Dev, dev, eventually
+from cdp_pipeline_tests.orchestration.dagster_dev import Dev, dev
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dev")]
 SHOP = Path(__file__).parent / "shop"
@@ -83,12 +83,12 @@ def test_1_files_that_arrive_are_loaded_without_anybody_asking(life: Life) -> No
         f"b1,{day}T12:00:00Z,Bob@Example.com,9",
     )
     count = "select count(*) n, count(distinct _day) as days from sources.orders"
-    eventually(lambda: life.sql(count) == [{"n": 2 * DAYS + 1, "days": DAYS}])
+    life.dev.eventually(lambda: life.sql(count) == [{"n": 2 * DAYS + 1, "days": DAYS}])
     assert life.events("alert") == []
 
 
 def test_2_a_backfill_of_thirty_days_is_one_run_and_sends_nothing(life: Life) -> None:
-    eventually(life.dev.idle)
+    life.dev.eventually(life.dev.idle)
     # As somebody does who clicks "Materialize all" on identity and profile, and backfills what has days.
     first = [["identity", name] for name in ("edges", "identifiers", "people", "changes")]
     first += [["profile", name] for name in ("customers", "provenance", "timeline")]
@@ -96,7 +96,7 @@ def test_2_a_backfill_of_thirty_days_is_one_run_and_sends_nothing(life: Life) ->
     days = [str(life.today - timedelta(days=back)) for back in range(DAYS, 0, -1)]
     before = {run["id"] for run in life.dev.runs()}
     backfill = life.dev.backfill([["traits", "daily"], ["traits", "bands"], ["audiences", "big_spenders"]], days)
-    eventually(lambda: life.dev.backfill_status(backfill) == "COMPLETED_SUCCESS")
+    life.dev.eventually(lambda: life.dev.backfill_status(backfill) == "COMPLETED_SUCCESS")
     new = [run for run in life.dev.runs() if run["id"] not in before and run["jobName"] != "arrivals"]
     assert len(new) == 1
     # Ann was there from the first day; Bob from his first order on.
@@ -120,7 +120,7 @@ def _materialize(life: Life, keys: list[list[str]]) -> None:
     answer = life.dev.ask(mutation, p=params)["launchPipelineExecution"]
     assert answer["__typename"] == "LaunchRunSuccess", answer
     run = answer["run"]["id"]
-    status = eventually(
+    status = life.dev.eventually(
         lambda: next(
             (r["status"] for r in life.dev.runs() if r["id"] == run and r["status"] in ("SUCCESS", "FAILURE")), None
         )
@@ -130,20 +130,20 @@ def _materialize(life: Life, keys: list[list[str]]) -> None:
 
 def test_3_a_schedule_tick_brings_today_and_what_crossed_or_entered_is_delivered_once(life: Life) -> None:
     life.orders(life.today, f"c1,{life.today}T00:00:01Z,cleo@example.com,150.00")
-    eventually(lambda: life.sql("select count(*) n from sources.orders where order_id = 'c1'") == [{"n": 1}])
+    life.dev.eventually(lambda: life.sql("select count(*) n from sources.orders where order_id = 'c1'") == [{"n": 1}])
     life.dev.switch("minutely", on=True)
-    eventually(lambda: life.dev.finished("refresh_minutely"))
-    [mail] = eventually(lambda: list(life.mailbox.messages))
+    life.dev.eventually(lambda: life.dev.finished("refresh_minutely"))
+    [mail] = life.dev.eventually(lambda: list(life.mailbox.messages))
     assert mail["To"] == "cleo@example.com"
     assert "150" in mail.get_content()
-    assert len(eventually(lambda: life.events("trigger.welcome"))) == 1
-    [quiet] = eventually(lambda: life.events("trigger.gone_quiet"))
+    assert len(life.dev.eventually(lambda: life.events("trigger.welcome"))) == 1
+    [quiet] = life.dev.eventually(lambda: life.events("trigger.gone_quiet"))
     assert quiet["data"]["days"] == 10
     assert all(request.is_signed_with(_key()) for request in life.hook.requests)
     # The next tick computes the same day again, and nobody hears anything twice.
-    eventually(lambda: len(life.dev.finished("refresh_minutely")) >= 2)
+    life.dev.eventually(lambda: len(life.dev.finished("refresh_minutely")) >= 2)
     life.dev.switch("minutely", on=False)
-    eventually(life.dev.idle)
+    life.dev.eventually(life.dev.idle)
     assert {run["status"] for run in life.dev.finished("refresh_minutely")} == {"SUCCESS"}
     assert len(life.mailbox.messages) == 1
     assert len(life.events("trigger.welcome")) == len(life.events("trigger.gone_quiet")) == 1
@@ -158,26 +158,26 @@ def _key() -> bytes:
 def test_4_a_failed_check_that_blocks_nothing_is_told_though_its_run_went_through(life: Life) -> None:
     day = life.today - timedelta(days=1)
     life.orders(day, *(f"bad{n},{day}T10:00:00Z,x@example.com,a lot" for n in range(20)))
-    told = eventually(lambda: life.alerts("few_set_aside"))
+    told = life.dev.eventually(lambda: life.alerts("few_set_aside"))
     assert told == ["WARN: check 'few_set_aside' of sources/orders failed"]
-    eventually(life.dev.idle)
+    life.dev.eventually(life.dev.idle)
     assert life.dev.finished("arrivals")[0]["status"] == "SUCCESS"
 
 
 def test_5_a_failed_check_that_blocks_stops_the_run_and_is_told(life: Life) -> None:
-    eventually(life.dev.idle)
+    life.dev.eventually(life.dev.idle)
     day = str(life.today - timedelta(days=1))
     before = {run["id"] for run in life.dev.runs()}
     life.dev.backfill([["audiences", "crowd"]], [day])
     ended = ("SUCCESS", "FAILURE")
-    new = eventually(lambda: [r for r in life.dev.runs() if r["id"] not in before and r["status"] in ended])
+    new = life.dev.eventually(lambda: [r for r in life.dev.runs() if r["id"] not in before and r["status"] in ended])
     assert [run["status"] for run in new] == ["FAILURE"]
-    told = eventually(lambda: life.alerts("size_as_expected"))
+    told = life.dev.eventually(lambda: life.alerts("size_as_expected"))
     assert told == ["ERROR: check 'size_as_expected' of audiences/crowd failed"]
 
 
 def test_6_a_failed_run_is_told_without_a_word_of_the_data(life: Life) -> None:
     path = life.folder / "data" / "orders" / f"{life.today}.csv"
     path.write_text("order_id,email\nz1,secret@example.com\n")
-    eventually(lambda: life.alerts("Run of arrivals failed"))
+    life.dev.eventually(lambda: life.alerts("Run of arrivals failed"))
     assert not any(b"secret@example.com" in request.body for request in life.hook.requests)
