@@ -34,7 +34,7 @@ def unknown(what: str, word: object, known: Iterable[str]) -> str:
         return f"unknown {what} {text}, did you mean '{nearest[0]}'?"
     if len(names) == 1:
         return f"unknown {what} {text}, there is only {names[0]}"
-    return f"unknown {what} {text}" + (f", there are {', '.join(names)}" if 1 < len(names) <= 12 else "")
+    return f"unknown {what} {text}" + (f", there are {', '.join(names)}" if 1 < len(names) <= 16 else "")
 
 
 def counted(number: int, thing: str) -> str:

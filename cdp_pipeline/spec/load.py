@@ -20,6 +20,7 @@ from cdp_pipeline.spec.audience import Audience
 from cdp_pipeline.spec.base import unknown
 from cdp_pipeline.spec.destination import Destination, Smtp, Webhook
 from cdp_pipeline.spec.documents import MAX_BYTES, DataPath, Document, UnreadableError, read_documents
+from cdp_pipeline.spec.group import Group
 from cdp_pipeline.spec.identifier import Identifier
 from cdp_pipeline.spec.match import Match
 from cdp_pipeline.spec.prediction import Prediction
@@ -47,6 +48,7 @@ MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "destination": (Webhook, Smtp),
     "sync": (Sync,),
     "verdict": (Verdict,),
+    "group": (Group,),
 }
 ADAPTERS = {
     kind: TypeAdapter[Any](Destination if kind == "destination" else models[0]) for kind, models in MODELS.items()

@@ -18,6 +18,7 @@ from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.audience import Audience
 from cdp_pipeline.spec.base import Day, Document, Duration, Name, Part, TimeZone
 from cdp_pipeline.spec.destination import Destination
+from cdp_pipeline.spec.group import Group
 from cdp_pipeline.spec.identifier import Identifier
 from cdp_pipeline.spec.match import Match
 from cdp_pipeline.spec.prediction import Prediction
@@ -77,6 +78,21 @@ class Retention(Part):
     runs: Duration = timedelta(days=90)
 
 
+class IdentitySettings(Part):
+    """How identifiers become people, for all types at once; each type's own rules are in its `identifier` document.
+
+    `conversion`: what an anonymous visitor did before saying who they are is the person's. `link`: the same, and
+    what happens on a device of several people goes to whoever says next who they are. `isolation`: anonymous and known
+    are never joined. `best_match`: a value of several people goes to the one with the strongest evidence. `strict`:
+    only identifiers of unique types join people, the others hang on the strongest of those.
+    """
+
+    strategy: Literal["conversion", "link", "isolation", "best_match", "strict"] = "conversion"
+    churn_budget: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.02, description="The share of identifiers that may change person in one run before it is stopped."
+    )
+
+
 class ProjectSettings(Document):
     """The whole: its place and clock, how often it refreshes, and who is told when something fails."""
 
@@ -95,6 +111,7 @@ class ProjectSettings(Document):
         default=None, description="Folder with the ground truth of generated data, if there is one."
     )
     retention: Retention = Retention()
+    identity: IdentitySettings = IdentitySettings()
 
 
 @dataclass(frozen=True)
@@ -114,6 +131,7 @@ class Project:
     destinations: dict[str, Destination]
     syncs: dict[str, Sync]
     verdicts: dict[str, Verdict] = field(default_factory=dict)
+    groups: dict[str, Group] = field(default_factory=dict)
 
     @property
     def zone(self) -> ZoneInfo:

@@ -19,6 +19,7 @@ from cdp_pipeline.spec.audience import SUBJECTS, Audience, Rule
 from cdp_pipeline.spec.base import shown, unknown
 from cdp_pipeline.spec.destination import Smtp
 from cdp_pipeline.spec.documents import DataPath
+from cdp_pipeline.spec.group import Group, RollUp, Way
 from cdp_pipeline.spec.match import Match
 from cdp_pipeline.spec.prediction import Prediction
 from cdp_pipeline.spec.project import ProjectSettings
@@ -48,6 +49,8 @@ RESERVED = {
     "prediction": {"models"},
     "trait": {"person_id", "day"},
     "attribute": {"person_id"},
+    "group": {"daily", "bands"},
+    "rollup": {"group_id", "name", "people", "day"},
 }
 
 
@@ -316,31 +319,13 @@ def sync_findings(sync: Sync, declared: Declared) -> Findings:
 
 
 def match_findings(match: Match, declared: Declared) -> Findings:
-    for i, name in enumerate(match.compare):
-        yield from declared.reference("attribute", name, ("compare", i))
-    for i, names in enumerate(match.blocking):
-        for j, name in enumerate(names):
-            yield from declared.reference("attribute", name, ("blocking", i, j))
-
-
-def verdict_findings(verdict: Verdict, declared: Declared) -> Findings:
-    field = "link" if verdict.link is not None else "unlink"
-    for i, (type_, _) in enumerate(verdict.ends):
-        if type_ not in declared.of("identifier") and not declared.unreadable("identifier", type_):
-            yield (field, i), unknown("identifier type", type_, declared.of("identifier"))
-    about = _about(verdict, declared)
-    if len(about) == 1:
-        yield (field, 1), "is the same identifier as the first"
-    for other in declared.of("verdict").values():
-        if field == "unlink" and other.link is not None and _about(other, declared) == about:
-            yield (field,), f"verdict '{other.name}' links the same two"
-
-
-def _about(verdict: Verdict, declared: Declared) -> set[tuple[str, str]]:
-    """The two identifiers, with capitals left out of account where a source leaves them out."""
-    columns = [column for source in declared.of("source").values() for column in source.columns.values()]
-    plain = {column.identifier for column in columns if column.normalise in ("email", "lower", "upper", "postcode")}
-    return {(type_, value.casefold() if type_ in plain else value) for type_, value in verdict.ends}
+    for i, comparison in enumerate(match.compare):
+        for j, name in enumerate(comparison.attributes):
+            path = ("compare", i, comparison.kind, *((j,) if isinstance(getattr(match.compare[i], comparison.kind), list) else ()))
+            yield from declared.reference("attribute", name, path)
+            if declared.attributes.get(name) == UNION:
+                yield path, f"a union of values cannot be compared, '{name}' is one"
+    yield from match.disagreements()
 
 
 def _rule(rule: Rule, declared: Declared, path: DataPath, subjects: tuple[str, ...] = SUBJECTS) -> Findings:
@@ -515,4 +500,5 @@ CHECKS: dict[str, Callable[[Any, Declared], Findings]] = {
     "destination": lambda destination, declared: iter(()),
     "sync": sync_findings,
     "verdict": verdict_findings,
+    "group": group_findings,
 }
