@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from cdp_pipeline.spec.base import Document, Duration, Part, Pattern
 
@@ -17,13 +17,29 @@ class Blocked(Part):
     shipped: bool = True
 
 
+class Limit(Part):
+    """How many values of a type one person may have: ever, or how many that were first seen `within` any such time."""
+
+    count: Annotated[int, Field(gt=0)]
+    within: Duration | None = None
+
+
+def _counted(limit: object) -> object:
+    return {"count": limit} if isinstance(limit, int) and not isinstance(limit, bool) else limit
+
+
+_Count = Annotated[int, Field(gt=0)]
+_Limit = Annotated[Limit, BeforeValidator(_counted, json_schema_input_type=_Count | Limit)]
+
+
 class Identifier(Document):
     """One identifier type. A higher priority wins when links contradict each other."""
 
     kind: Literal["identifier"]
     priority: Annotated[int, Field(ge=0, le=1000)] = 100
-    limit: Annotated[int, Field(gt=0)] | None = Field(
-        default=None, description="How many of this type one person may have."
+    limit: _Limit | None = Field(
+        default=None,
+        description="How many of this type one person may have: a number, or {count: 5, within: 30 days}.",
     )
     unique: bool = Field(
         default=False, description="True when one value can only ever be one person's (a customer number)."
