@@ -328,6 +328,26 @@ def match_findings(match: Match, declared: Declared) -> Findings:
     yield from match.disagreements()
 
 
+def verdict_findings(verdict: Verdict, declared: Declared) -> Findings:
+    field = "link" if verdict.link is not None else "unlink"
+    for i, (type_, _) in enumerate(verdict.ends):
+        if type_ not in declared.of("identifier") and not declared.unreadable("identifier", type_):
+            yield (field, i), unknown("identifier type", type_, declared.of("identifier"))
+    about = _about(verdict, declared)
+    if len(about) == 1:
+        yield (field, 1), "is the same identifier as the first"
+    for other in declared.of("verdict").values():
+        if field == "unlink" and other.link is not None and _about(other, declared) == about:
+            yield (field,), f"verdict '{other.name}' links the same two"
+
+
+def _about(verdict: Verdict, declared: Declared) -> set[tuple[str, str]]:
+    """The two identifiers, with capitals left out of account where a source leaves them out."""
+    columns = [column for source in declared.of("source").values() for column in source.columns.values()]
+    plain = {column.identifier for column in columns if column.normalise in ("email", "lower", "upper", "postcode")}
+    return {(type_, value.casefold() if type_ in plain else value) for type_, value in verdict.ends}
+
+
 def _rule(rule: Rule, declared: Declared, path: DataPath, subjects: tuple[str, ...] = SUBJECTS) -> Findings:
     subject = rule.subject
     if subject not in subjects:
