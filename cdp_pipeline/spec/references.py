@@ -321,11 +321,66 @@ def sync_findings(sync: Sync, declared: Declared) -> Findings:
 def match_findings(match: Match, declared: Declared) -> Findings:
     for i, comparison in enumerate(match.compare):
         for j, name in enumerate(comparison.attributes):
-            path = ("compare", i, comparison.kind, *((j,) if isinstance(getattr(match.compare[i], comparison.kind), list) else ()))
+            path = (
+                "compare",
+                i,
+                comparison.kind,
+                *((j,) if isinstance(getattr(match.compare[i], comparison.kind), list) else ()),
+            )
             yield from declared.reference("attribute", name, path)
             if declared.attributes.get(name) == UNION:
                 yield path, f"a union of values cannot be compared, '{name}' is one"
     yield from match.disagreements()
+
+
+def group_findings(group: Group, declared: Declared) -> Findings:
+    for i, way in enumerate(group.by):
+        yield from _way(way, declared, ("by", i))
+    for i, figure in enumerate(group.rollup):
+        yield from _roll_up(figure, declared, ("rollup", i))
+
+
+def _way(way: Way, declared: Declared, path: DataPath) -> Findings:
+    for j, name in enumerate(way.same or []):
+        yield from declared.reference("attribute", name, (*path, "same", j))
+        if declared.attributes.get(name) == UNION:
+            yield (*path, "same", j), f"should be one value, '{name}' is {_word(UNION)}"
+    yield from declared.reference("attribute", way.email_domain, (*path, "email_domain"))
+    type_ = declared.attributes.get(way.email_domain or "", STRING)
+    if type_ != STRING:
+        yield (*path, "email_domain"), f"should be string, '{way.email_domain}' is {_word(type_)}"
+    yield from declared.reference("identifier", way.identifier, (*path, "identifier"))
+    yield from declared.reference("source", way.source, (*path, "source"))
+    if way.column is not None and way.source in declared.of("source"):
+        yield from _column(way.column, source_columns(declared.of("source")[way.source]), (*path, "column"))
+    directory = way.directory
+    if directory is not None:
+        path = (*path, "directory")
+        yield from declared.reference("source", directory.source, (*path, "source"))
+        if directory.source in declared.of("source"):
+            columns = source_columns(declared.of("source")[directory.source])
+            yield from _column(directory.key, columns, (*path, "key"))
+            if directory.name is not None:
+                yield from _column(directory.name, columns, (*path, "name"), {STRING})
+            if directory.parent is not None:
+                yield from _column(directory.parent, columns, (*path, "parent"))
+
+
+def _roll_up(figure: RollUp, declared: Declared, path: DataPath) -> Findings:
+    for message in _name_findings("rollup", figure.name):
+        yield (*path, "name"), message
+    yield from declared.reference("trait", figure.trait, (*path, "trait"))
+    yield from declared.reference("attribute", figure.attribute, (*path, "attribute"))
+    kind, name = ("trait", figure.trait) if figure.trait is not None else ("attribute", figure.attribute)
+    type_ = (declared.traits if kind == "trait" else declared.attributes).get(name or "")
+    if type_ is None:
+        return
+    if figure.evaluation in ("sum", "average") and type_ not in NUMERIC:
+        yield (*path, kind), f"should be a number, {kind} '{name}' is {_word(type_)}"
+    elif figure.evaluation == "any" and type_ != BOOLEAN:
+        yield (*path, kind), f"should be true or false, {kind} '{name}' is {_word(type_)}"
+    elif figure.evaluation in ("min", "max") and type_ in (BOOLEAN, UNION):
+        yield (*path, kind), f"should be something with an order, {kind} '{name}' is {_word(type_)}"
 
 
 def verdict_findings(verdict: Verdict, declared: Declared) -> Findings:
