@@ -24,7 +24,20 @@ from cdp_pipeline.sources.demo import DemoSummary
 from cdp_pipeline.sources.demo.feeds import FEEDS
 
 LONDON = ZoneInfo("Europe/London")
-PLACEHOLDERS = {"email": "none@none.com", "phone": "0000000000"}
+NOBODYS = {  # (column, as typed): which kind of dirt that is
+    ("email", "none@none.com"): "placeholder_email",
+    ("email", "shop@example.com"): "role_email",
+    ("email", "till2@example.com"): "role_email",
+    ("email", "kiosk1@example.com"): "role_email",
+    ("email", "info@example.com"): "role_email",
+    ("phone", "0000000000"): "placeholder_phone",
+    ("phone", "0808 157 0020"): "call_centre_phone",
+    ("phone", "0808 157 0021"): "call_centre_phone",
+    ("customer_id", "null"): "hard_coded_id",
+    ("customer_id", "0"): "hard_coded_id",
+    ("customer_id", "undefined"): "hard_coded_id",
+    ("anonymous_id", "00000000-0000-0000-0000-000000000000"): "zero_cookie",
+}
 KEYS = {
     "web_events": ("event_id", "occurred_at"), "shop_orders": ("order_id", "ordered_at"),
     "returns": ("return_id", "returned_at"), "pos_receipts": ("receipt_id", "sold_at"),
@@ -152,7 +165,7 @@ class Company:
 def normalised(column: str, value: object) -> str | None:
     """What an identifier becomes, by the simplest rules that hold for British data; None where it says nobody."""
     text = str(value or "").strip()
-    if not text or text == PLACEHOLDERS.get(column):
+    if not text or (column, text) in NOBODYS:
         return None
     if column == "email":
         return text.lower()
@@ -182,13 +195,13 @@ def counted_dirt(rows: list[Row]) -> Counter[tuple[str, str, str]]:
         if row.fault:
             note(row.fault)
             continue
-        email, phone = str(row.cells.get("email") or ""), row.cells.get("phone")
-        if email == PLACEHOLDERS["email"]:
-            note("placeholder_email")
-        elif email != email.strip().lower():
+        email = str(row.cells.get("email") or "")
+        if email != email.strip().lower():
             note("email_variant")
-        if phone == PLACEHOLDERS["phone"]:
-            note("placeholder_phone")
+        for column in ("email", "phone", "customer_id", "anonymous_id"):
+            kind = NOBODYS.get((column, str(row.cells.get(column))))
+            if kind is not None:
+                note(kind)
         if row.cells.get("birth_date") == "1980-02-31":
             note("impossible_birth_date")
         day = re.search(r"\d{4}-\d\d-\d\d", row.file)

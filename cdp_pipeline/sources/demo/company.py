@@ -17,6 +17,7 @@ def _words(text: str) -> list[str]:
 
 
 STORES = ["Leeds", "Bristol", "Norwich"]
+CUSTOMERS_PER_TABLET, MOST_TABLETS = 200, 100
 CITIES = _words("""
     Leeds Bristol Norwich London Manchester York Bath Ipswich Sheffield Cardiff Dublin Glasgow
 """)
@@ -76,6 +77,11 @@ def mailable(name: str) -> str:
     """The name as people spell it in an e-mail address: zoe for Zoë, oneill for O'Neill."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     return "".join(letter for letter in plain.lower() if letter.isalpha())
+
+
+def tablets(customers: int) -> int:
+    """How many tablets lie in the stores: one in each at least, a hundred in all at most."""
+    return min(max(customers // CUSTOMERS_PER_TABLET, len(STORES)), MOST_TABLETS)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,13 +11,50 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdp_pipeline.sources.demo.feeds import Feed, Rows
-from cdp_pipeline.sources.demo.people import CONTACT_AGAIN, EMAILS, PHONE, bits
-from cdp_pipeline.sources.demo.text import Numbers, Text, join, scramble
+from cdp_pipeline.sources.demo.people import CONTACT_AGAIN, COOKIES, CUSTOMER, CUSTOMER_AGAIN, EMAILS, PHONE, bits
+from cdp_pipeline.sources.demo.text import Numbers, Text, join, pick, scramble
 
-PLACEHOLDER_EMAIL, PLACEHOLDER_PHONE = "none@none.com", "0000000000"
 LOST = ("broken_row", "impossible_time", "missing_key", "wrong_encoding")
 _EMAIL_BITS = np.bitwise_or.reduce(bits(np.array(EMAILS)))
 _PHONE_BITS = bits(PHONE) | bits(PHONE, borrowed=True)
+_CUSTOMER_BITS = bits(CUSTOMER) | bits(CUSTOMER_AGAIN)
+_COOKIE_BITS = np.bitwise_or.reduce(bits(np.array(COOKIES)) | bits(np.array(COOKIES), borrowed=True))
+_NO_COOKIE = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Values that stand where a person's own should: as typed, as the pipeline normalises them, and what they are."""
+
+    column: str
+    said: Numbers  # the bits of what they hide
+    values: Mapping[str, str]
+    why: str
+
+
+PLANTED = {
+    "placeholder_email": Planted(
+        "email", _EMAIL_BITS, {"none@none.com": "none@none.com"}, "placeholder that names nobody"
+    ),
+    "placeholder_phone": Planted(
+        "phone", _PHONE_BITS, {"0000000000": "+440000000000"}, "placeholder that names nobody"
+    ),
+    "role_email": Planted(
+        "email", _EMAIL_BITS,
+        {email: email for email in ("shop@example.com", "till2@example.com", "kiosk1@example.com", "info@example.com")},
+        "mailbox of a store, typed at its till or kiosk",
+    ),
+    "call_centre_phone": Planted(
+        "phone", _PHONE_BITS, {"0808 157 0020": "+448081570020", "0808 157 0021": "+448081570021"},
+        "line of the call centre, noted instead of the caller's",
+    ),
+    "hard_coded_id": Planted(
+        "customer_id", _CUSTOMER_BITS, {word: word for word in ("null", "0", "undefined")}, "left in by a programmer"
+    ),
+    "zero_cookie": Planted(
+        "anonymous_id", _COOKIE_BITS, {_NO_COOKIE: _NO_COOKIE}, "browser that keeps no cookies"
+    ),
+}  # fmt: skip
 
 
 def lasting_draw(rows: Rows, seed: int) -> Numbers:
@@ -28,21 +67,20 @@ def choose(feed: Feed, rows: Rows, draw: Numbers) -> Numbers:
     """At most one kind of dirt per row, each at its declared rate; '' is clean."""
     names = np.array([*feed.dirt, ""], dtype="U24")
     kinds = names[np.searchsorted(np.cumsum(list(feed.dirt.values())), draw, side="right")]
-    for kind, column in (("placeholder_email", "email"), ("email_variant", "email"), ("placeholder_phone", "phone")):
+    columns = {kind: planted.column for kind, planted in PLANTED.items()} | {"email_variant": "email"}
+    for kind, column in columns.items():
         if kind in feed.dirt:
             kinds[(kinds == kind) & rows.columns[column].is_null().to_numpy(False)] = ""
     return kinds
 
 
 def misspell(feed: Feed, rows: Rows, kinds: Numbers, draw: Numbers) -> None:
-    for kind, column, word, said in (
-        ("placeholder_email", "email", PLACEHOLDER_EMAIL, _EMAIL_BITS),
-        ("placeholder_phone", "phone", PLACEHOLDER_PHONE, _PHONE_BITS),
-    ):
+    for kind, planted in PLANTED.items():
         chosen = kinds == kind
         if chosen.any():
-            rows.columns[column] = pc.if_else(pa.array(chosen), word, rows.columns[column])
-            rows.mask = np.where(chosen, rows.mask & ~said, rows.mask)
+            words = pick(list(planted.values), (draw * 1e9).astype(np.int64) % len(planted.values))
+            rows.columns[planted.column] = pc.if_else(pa.array(chosen), words, rows.columns[planted.column])
+            rows.mask = np.where(chosen, rows.mask & ~planted.said, rows.mask)
     variants = np.flatnonzero(kinds == "email_variant")
     if len(variants):
         plain = rows.columns["email"].take(pa.array(variants))

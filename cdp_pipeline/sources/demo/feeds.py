@@ -62,7 +62,10 @@ FEEDS = {
                 "event event_id occurred_at anonymous_id customer_id email session_id channel device page "
                 "search_term sku category quantity amount utm_source utm_campaign"
             ),
-            dirt={**_FILE_DIRT, "placeholder_email": 0.005, "email_variant": 0.03},
+            dirt={
+                **_FILE_DIRT, "placeholder_email": 0.005, "email_variant": 0.03, "hard_coded_id": 0.002,
+                "zero_cookie": 0.001,
+            },
             bare=frozenset({"quantity", "amount"}),
         ),
         Feed(
@@ -73,7 +76,7 @@ FEEDS = {
             ),
             dirt={
                 **_FILE_DIRT, "wrong_encoding": 0.0005, "placeholder_email": 0.004, "placeholder_phone": 0.004,
-                "email_variant": 0.03,
+                "email_variant": 0.03, "role_email": 0.003,
             },
             extra="gift_note",
         ),
@@ -90,7 +93,10 @@ FEEDS = {
                 "receipt_id line sold_at store till cashier loyalty_number email sku category quantity "
                 "unit_price discount total receipt_total payment"
             ),
-            dirt={**_FILE_DIRT, "wrong_encoding": 0.001, "placeholder_email": 0.02, "email_variant": 0.05},
+            dirt={
+                **_FILE_DIRT, "wrong_encoding": 0.001, "placeholder_email": 0.02, "email_variant": 0.05,
+                "role_email": 0.03,
+            },
             delimiter=";", store_clock=True,
         ),
         Feed(
@@ -102,7 +108,8 @@ FEEDS = {
             ),
             dirt={
                 "broken_row": 0.0003, "wrong_encoding": 0.0005, "duplicate": 0.001, "impossible_birth_date": 0.003,
-                "placeholder_email": 0.01, "placeholder_phone": 0.01, "email_variant": 0.08,
+                "placeholder_email": 0.01, "placeholder_phone": 0.01, "email_variant": 0.08, "role_email": 0.004,
+                "call_centre_phone": 0.004,
             },
             lasting=True,
         ),
@@ -123,7 +130,7 @@ FEEDS = {
             ),
             dirt={
                 "missing_key": 0.001, "duplicate": 0.003, "late": 0.005, "placeholder_phone": 0.03,
-                "email_variant": 0.05,
+                "email_variant": 0.05, "call_centre_phone": 0.03,
             },
         ),
         Feed(

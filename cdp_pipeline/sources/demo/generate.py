@@ -13,7 +13,7 @@ import numpy as np
 
 from cdp_pipeline.sources.demo import crm, marketing, service, stores, truth, web
 from cdp_pipeline.sources.demo.clock import Day
-from cdp_pipeline.sources.demo.company import STORES, Catalogue, catalogue, demand
+from cdp_pipeline.sources.demo.company import Catalogue, catalogue, demand, tablets
 from cdp_pipeline.sources.demo.feeds import FEEDS
 from cdp_pipeline.sources.demo.files import Files
 from cdp_pipeline.sources.demo.people import NEVER, PROSPECT, STORE, People
@@ -79,21 +79,21 @@ def generate(
     goods = catalogue(seed)
     _products(files, goods, first)
     agenda, counters, devices = Agenda(), Counters(), service.Devices(people)
-    tablets = hexadecimal(scramble(np.arange(len(STORES)), seed + 17)).to_pylist()
+    tablet_ids = hexadecimal(scramble(np.arange(tablets(customers)), seed + 17)).to_pylist()
     for number in range(days):
         day = Day.of(first, number)
         files.start(day)
         for index, block in enumerate(people.blocks()):
             rng = np.random.Generator(np.random.SFC64([seed, 2, number, index]))
-            _live(Today(day, rng, people, files, agenda, counters, goods, tablets), block)
+            _live(Today(day, rng, people, files, agenda, counters, goods, tablet_ids), block)
         rng = np.random.Generator(np.random.SFC64([seed, 4, number]))
-        _follow_up(Today(day, rng, people, files, agenda, counters, goods, tablets), devices)
+        _follow_up(Today(day, rng, people, files, agenda, counters, goods, tablet_ids), devices)
         files.finish_day()
         agenda.forget(number)
         if progress is not None:
             progress(number + 1, days, sum(files.rows.values()))
     files.close()
-    truth.write(folder / "truth", people, evidence, dirt, tablets, first)
+    truth.write(folder / "truth", people, evidence, dirt, tablet_ids, first)
     rows = files.rows | {"products": len(goods.sku)}
     summary = DemoSummary(folder, customers, people.total, days, seed, first, last_day, rows, len(files.written) + 1)
     facts = asdict(summary) | {"first_day": first.isoformat(), "last_day": last_day.isoformat(), "total": summary.total}
@@ -121,7 +121,7 @@ def _live(today: Today, block: slice) -> None:
     looks = (people.first_seen[block] <= day) & (kind != STORE)
     eager = np.where(joined > day, 0.5, 1.0)
     browses = looks & ~online & (rng.random(rows, dtype=np.float32) < people.browsing[block] * mood * season * eager)
-    at_tablet = (in_store & (rng.random(rows) < 0.25)) | (may_buy & (vitality > 0) & (rng.random(rows) < 0.004))
+    at_tablet = (in_store & (rng.random(rows) < 0.25)) | (may_buy & (vitality > 0) & (rng.random(rows) < 0.01))
 
     web.visit_and_buy(today, who[browses], who[online], who[at_tablet])
     stores.sell(today, who[in_store], rng.poisson(rows * 0.0012 * season))

@@ -30,9 +30,10 @@ BLOCK = 200_000
 NEVER = 30_000
 FADING_DAYS = 40
 PROSPECTS_PER_CUSTOMER = 0.4
+SECOND_HAND_SHARE = 0.02
 
 # What a row may say about who it is. A row's evidence is a set of these, one bit each: in the lower half of a mask
-# what is the person's own, in the upper half what they borrow from the one before them in their household.
+# what is the person's own, in the upper half what they use of the one before them: their household's, or second-hand.
 (
     CUSTOMER, EMAIL, PHONE, LOYALTY, CONTACT, CONTACT_AGAIN, CUSTOMER_AGAIN, EMAIL_AGAIN, EMAIL_TYPO,
     COOKIE, COOKIE_2, COOKIE_APP, COOKIE_RESET, COOKIE_2_RESET,
@@ -212,10 +213,15 @@ class People:
         """In some households two people give the same phone number: the first one's."""
         return np.where(self.household[who] & (who % 2 == 1) & self.has(who, 3, 0.15), who - 1, who)
 
+    def second_hand(self, who: Numbers) -> Numbers:
+        """Whether they took over the computer of the one before them, who is no relation, once that one had left."""
+        return ~self.household[who] & (who % 2 == 1) & self.has(who, 6, SECOND_HAND_SHARE)
+
     def cookie(self, who: Numbers, device: Numbers, day: int) -> tuple[Numbers, Numbers]:
         """(whose, which cookie) a visit with this device (0, 1, or 2 for the app) leaves."""
         family_device = self.household[who] & (who % 2 == 1) & (device == 0) & self.has(who, 4, 0.4)
-        owner = np.where(family_device, who - 1, who)
+        second_hand = self.second_hand(who) & (device == 0) & (self.churn[who - 1] <= day)
+        owner = np.where(family_device | second_hand, who - 1, who)
         reset = (day >= self.cookie_reset[owner]) & (device < 2)
         return owner, COOKIE + device + np.where(reset, 3, 0)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
+from cdp_pipeline.sources.demo.dirt import PLANTED
 from cdp_pipeline.sources.demo.people import (
     CHANNELS,
     CUSTOMER,
@@ -40,7 +41,7 @@ class Evidence:
     def record(self, person: Numbers, mask: Numbers) -> None:
         """Rows speak of `person` with the identifiers in `mask`; rows about nobody in particular have mask 0.
 
-        Borrowed is what somebody else in the household uses: the family's computer, a phone number.
+        Borrowed is what the next person uses too: the family's computer, a phone number, a computer second-hand.
         """
         named = mask > 0
         pairs = np.unique(person[named].astype(np.uint64) << np.uint64(32) | mask[named].astype(np.uint64))
@@ -161,20 +162,26 @@ def _write_persons(path: Path, people: People, first: date) -> None:
 
 
 def _write_identifiers(path: Path, people: People, evidence: Evidence, tablets: list[str]) -> None:
-    """One row per identifier that occurs in the data. `reachable` says whether any evidence ties it to its person."""
+    """One row per identifier that occurs in the data. `reachable` says whether any evidence ties it to its person.
+
+    First those that are nobody's, whether they occur or not: the tablets in the stores and the planted values.
+    """
     columns = ["type", "value", "person", "shared", "reachable", "why"]
     types = {"person": pa.int64(), "shared": pa.bool_(), "reachable": pa.bool_()}
     with _writer(path, columns, types) as out:
-        rows = len(tablets)
+        nobodys = [("anonymous_id", tablet, "tablet in a store, used by many") for tablet in tablets]
+        nobodys += [(one.column, value, one.why) for one in PLANTED.values() for value in one.values.values()]
+        kinds, values, why_nobodys = (list(cells) for cells in zip(*nobodys, strict=True))
+        rows = len(nobodys)
         out.write_table(
             pa.table(
                 {
-                    "type": constant("anonymous_id", rows),
-                    "value": tablets,
+                    "type": kinds,
+                    "value": values,
                     "person": pa.nulls(rows, pa.int64()),
                     "shared": [True] * rows,
                     "reachable": [False] * rows,
-                    "why": constant("tablet in a store, used by many", rows),
+                    "why": why_nobodys,
                 }
             )
         )
@@ -184,12 +191,22 @@ def _write_identifiers(path: Path, people: People, evidence: Evidence, tablets: 
                 chosen = np.flatnonzero(seen >> slot & 1)
                 shared = (borrowed[chosen] >> slot & 1).astype(bool)
                 tied = (reachable[chosen] >> slot & 1).astype(bool)
+                who = chosen + block.start
                 why = np.select(
-                    [shared, tied, np.full(len(chosen), slot in (CUSTOMER_AGAIN, EMAIL_AGAIN))],
-                    ["used by several people", "", "second account, and one person may have one customer number"],
+                    [
+                        shared & ~people.household[who],
+                        shared,
+                        tied,
+                        np.full(len(chosen), slot in (CUSTOMER_AGAIN, EMAIL_AGAIN)),
+                    ],
+                    [
+                        "second-hand, used by one person and then by another",
+                        "used by several people",
+                        "",
+                        "second account, and one person may have one customer number",
+                    ],
                     "never on a row with another identifier of this person",
                 )
-                who = chosen + block.start
                 out.write_table(
                     pa.table(
                         {

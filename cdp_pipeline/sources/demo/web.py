@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from cdp_pipeline.sources.demo.company import AD_CAMPAIGNS, DEVICES, PLATFORMS, RETURN_REASONS, SEARCHES
 from cdp_pipeline.sources.demo.people import ACCOUNT, GUEST, bits
-from cdp_pipeline.sources.demo.text import Numbers, constant, digits, join, money, only, pick
+from cdp_pipeline.sources.demo.text import Numbers, constant, digits, join, money, only, pick, scramble
 from cdp_pipeline.sources.demo.today import Today
 
 STEPS = ["page_viewed", "signed_in", "product_searched", "product_viewed", "cart_added", "checkout_started"]
@@ -51,7 +51,7 @@ def visit_and_buy(today: Today, browsers: Numbers, buyers: Numbers, at_tablet: N
     device = np.where(tablet, _TABLET, device)
     account = (people.kind[who] == ACCOUNT) & (people.joined[who] <= day)
     signs_in = account & (
-        buying | (device == 2) | (rng.random(visits) < people.signs_in[who] * np.where(tablet, 0.6, 1))
+        buying | (device == 2) | (rng.random(visits) < people.signs_in[who] * np.where(tablet, 1.2, 1))
     )
 
     counts = np.zeros((visits, len(STEPS)), np.int64)
@@ -95,7 +95,7 @@ def visit_and_buy(today: Today, browsers: Numbers, buyers: Numbers, at_tablet: N
     mask |= np.where(tablet, 0, bits(slot, owner != who)).astype(np.uint32)[visit]
     cookies = pc.if_else(
         pa.array(tablet),
-        pick(today.tablets, people.quirks[who] % np.uint64(len(today.tablets))),
+        pick(today.tablets, scramble(people.quirks[who], day) % np.uint64(len(today.tablets))),
         people.anonymous_id(owner, slot),
     )
     from_ad = ~tablet & (device != 2) & (rng.random(visits) < np.where(day < people.joined[who], 0.5, 0.1))
