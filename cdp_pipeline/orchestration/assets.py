@@ -31,14 +31,21 @@ from cdp_pipeline.identity.seen import identifiers_seen, seen
 from cdp_pipeline.lake import Lake, LakeView, Mirror, Note, Upsert
 from cdp_pipeline.lake.table import Table
 from cdp_pipeline.orchestration import checks
-from cdp_pipeline.orchestration.describe import asset_arguments, column_schema, published
+from cdp_pipeline.orchestration.describe import asset_arguments, column_schema, disagreeing, published
 from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, is_filed_by_day, requested_days, yesterday
 from cdp_pipeline.orchestration.resources import ledger_of, models_folder
 from cdp_pipeline.predictions.charts import charts
 from cdp_pipeline.predictions.registry import MODELS, champion, renew
 from cdp_pipeline.predictions.scores import score, scores_table
 from cdp_pipeline.predictions.training import cutoffs, features, training_set, training_table, words
-from cdp_pipeline.profile.customers import PROVENANCE, customers, customers_table, provenance
+from cdp_pipeline.profile.customers import (
+    PROVENANCE,
+    customers,
+    customers_table,
+    disagreements,
+    over_bounds,
+    provenance,
+)
 from cdp_pipeline.profile.timeline import timeline, timeline_table
 from cdp_pipeline.sources.days import newest_complete_day
 from cdp_pipeline.sources.load import load
@@ -205,13 +212,17 @@ def profile_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
     @dg.multi_asset(
         name="profile",
         specs=[asset_spec(each, told_by, owner, {"ibis"}) for each in (table, PROVENANCE)],
-        check_specs=[checks.spec(key_of(table), "one_row_per_person", "Every living person has exactly one profile.")],
+        check_specs=[
+            checks.spec(key_of(table), "one_row_per_person", "Every living person has exactly one profile."),
+            *checks.attribute_specs(project),
+        ],
         required_resource_keys=RESOURCES,
     )  # fmt: skip
     def unify(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         lake: Lake = context.resources.lake
-        people = lake.read(PEOPLE)
-        values = provenance(source_tables(lake, project), lake.read(IDENTIFIERS), project)
+        people = lake.engine.materialize(lake.read(PEOPLE))
+        won = provenance(source_tables(lake, project), lake.read(IDENTIFIERS), project, context.resources.clock())
+        values = lake.engine.materialize(won).cache()  # two tables are made of it
         result = lake.publish(
             Mirror(PROVENANCE, values),
             Mirror(table, customers(values, people, project)),
@@ -226,7 +237,11 @@ def profile_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
                 checks.result("one_row_per_person", rows == living, key_of(table), people=living, profiles=rows)
             ],
         )
-        yield dg.MaterializeResult(asset_key=key_of(PROVENANCE), metadata=published(result.counts[PROVENANCE.name]))
+        yield dg.MaterializeResult(
+            asset_key=key_of(PROVENANCE),
+            metadata=published(result.counts[PROVENANCE.name], disagreeing(disagreements(values))),
+            check_results=list(checks.attribute_results(over_bounds(values, project), project)),
+        )
 
     yield unify
     events = timeline_table(project)

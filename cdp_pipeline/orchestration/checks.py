@@ -14,11 +14,13 @@ import ibis
 from cdp_pipeline.lake import LakeView
 from cdp_pipeline.sources.tables import LOADS, source_table
 from cdp_pipeline.spec.audience import Audience
+from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.source import Source
 
 LARGEST_PERSON = 200
 LARGEST_SHARE = 0.05
 ID_CHURN_BUDGET = 0.02
+MANY_VALUES_SHARE = 0.00011  # Amperity's benchmark for people with more than three given names
 QUARANTINE_BUDGET = 0.05
 VOLUME_HISTORY_DAYS = 28
 
@@ -173,6 +175,34 @@ def identity_results(quality: Mapping[str, Any], moved: int, known_before: int) 
     )  # fmt: skip
     churn = moved / known_before if known_before else 0.0
     yield result("ids_stable", churn <= ID_CHURN_BUDGET, PEOPLE_KEY, moved=moved, share=churn, limit=ID_CHURN_BUDGET)
+
+
+PROVENANCE_KEY = ["profile", "provenance"]
+
+
+def attribute_specs(project: Project) -> list[dg.AssetCheckSpec]:
+    """One check per attribute with `at_most`: people whom sources give many different values are often strangers."""
+    return [
+        spec(
+            PROVENANCE_KEY, f"{one.name}_at_most_{one.at_most}",
+            f"At most {MANY_VALUES_SHARE:.3%} of people have more than {one.at_most} different values of {one.name}: "
+            "more would say that strangers have been merged.",
+        )
+        for one in project.attributes.values() if one.at_most is not None
+    ]  # fmt: skip
+
+
+def attribute_results(over: Mapping[str, tuple[int, int]], project: Project) -> Iterator[dg.AssetCheckResult]:
+    """Evaluate attribute_specs on customers.over_bounds: how many people have a value, how many of them too many."""
+    for name, (people, too_many) in over.items():
+        bound = project.attributes[name].at_most
+        found: dict[str, Any] = {"people": people, "people_with_more": too_many}
+        if too_many:
+            found["to_see_them"] = (
+                'cdp sql "select person_id, values_seen from profile.provenance '
+                f"where attribute = '{name}' and values_seen > {bound}\""
+            )
+        yield result(f"{name}_at_most_{bound}", too_many <= MANY_VALUES_SHARE * people, PROVENANCE_KEY, **found)
 
 
 def audience_specs(audience: Audience) -> list[dg.AssetCheckSpec]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+import ibis
 
 from cdp_pipeline.lake import Counts
 from cdp_pipeline.lake.table import Table
@@ -43,3 +44,13 @@ def published(counts: Counts, more: Mapping[str, Any] | None = None) -> dict[str
         "rows removed": counts.deleted,
         **(more or {}),
     }
+
+
+def disagreeing(counts: ibis.Table) -> dict[str, Any]:
+    """Of how many people sources disagree, per attribute, most first (customers.disagreements)."""
+    rows = counts.order_by(ibis.desc("disagree"), "attribute").to_pyarrow().to_pylist()
+    lines = [f"| {row['attribute']} | {row['disagree']:,} | {row['people']:,} |" for row in rows]
+    table = "\n".join(
+        ["| attribute | people of whom sources disagree | people with a value |", "|---|--:|--:|", *lines]
+    )
+    return {"contradictions": dg.MetadataValue.md(table)}

@@ -10,7 +10,7 @@ import ibis
 from cdp_pipeline.identity.rows import person_of_rows
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.spec import expressions
-from cdp_pipeline.spec.source import IBIS_TYPES
+from cdp_pipeline.spec.types import EVENT_COLUMNS, event_properties
 
 if TYPE_CHECKING:
     from cdp_pipeline.spec.project import Project
@@ -19,25 +19,24 @@ if TYPE_CHECKING:
 _COLUMNS = {
     "event_id": Column("string", "The event's stable id: the source row's, and the event's name."),
     "person_id": Column("string", "Who did it; empty where the row names nobody."),
-    "occurred_at": Column("timestamp(6)", "When it happened (UTC)."),
-    "source": Column("string", "The source it comes from."),
+    "occurred_at": Column(EVENT_COLUMNS["occurred_at"], "When it happened (UTC)."),
+    "source": Column(EVENT_COLUMNS["source"], "The source it comes from."),
     "event": Column("string", "What happened."),
-    "channel": Column("string", "Where it happened, such as web or store."),
-    "amount": Column("decimal(18, 4)", "Money involved."),
-    "currency": Column("string", "Currency of the amount."),
-    "product_id": Column("string", "The article it is about."),
-    "category": Column("string", "Category of that article."),
+    "channel": Column(EVENT_COLUMNS["channel"], "Where it happened, such as web or store."),
+    "amount": Column(EVENT_COLUMNS["amount"], "Money involved."),
+    "currency": Column(EVENT_COLUMNS["currency"], "Currency of the amount."),
+    "product_id": Column(EVENT_COLUMNS["product_id"], "The article it is about."),
+    "category": Column(EVENT_COLUMNS["category"], "Category of that article."),
 }
 _LAST_COLUMNS = {
     "_day": Column("date", "The day it happened, in the project's time zone."),
     "_loaded_at": Column("timestamp(6)", "When its source row was loaded (UTC)."),
 }
-_FRAGMENT_COLUMNS = ("amount", "currency", "channel", "product_id", "category", "source", "occurred_at")
 
 
 def timeline_table(project: Project) -> Table:
     """`profile.timeline`; `properties` has a typed field for every column some event keeps beside it."""
-    fields = ", ".join(f"{name}: {type_}" for name, type_ in _properties(project).items())
+    fields = ", ".join(f"{name}: {type_}" for name, type_ in event_properties(project.sources.values()).items())
     properties = {"properties": Column(f"struct<{fields}>", "What else is known of the event.", pii=True)}
     return Table(
         name="profile.timeline",
@@ -60,28 +59,12 @@ def timeline(sources: Mapping[str, ibis.Table], identifiers: ibis.Table, project
     return ibis.union(*events) if events else ibis.memtable([], schema=table.schema)
 
 
-def event_columns(project: Project) -> dict[str, str]:
-    """What an expression about an event may name, with Ibis types: the timeline's own columns, then its properties."""
-    return {name: _COLUMNS[name].type for name in _FRAGMENT_COLUMNS} | _properties(project)
-
-
 def event_scope(timeline: ibis.Table) -> dict[str, ibis.Value]:
-    """The same names, resolved on a timeline."""
+    """What an expression about an event may name (spec.types.event_columns), resolved on a timeline."""
     properties = timeline["properties"]
     return {name: properties[name] for name in properties.type().names} | {
-        name: timeline[name] for name in _FRAGMENT_COLUMNS
+        name: timeline[name] for name in EVENT_COLUMNS
     }
-
-
-def _properties(project: Project) -> dict[str, str]:
-    """Field name to Ibis type. Two sources that give one name two types are a problem of `cdp check`."""
-    fields = {
-        name: IBIS_TYPES[source.columns[name].type]
-        for source in project.sources.values()
-        for mapping in source.events
-        for name in mapping.properties
-    }
-    return {"record_id": "string"} | dict(sorted(fields.items()))
 
 
 def _rows_with_people(
@@ -125,7 +108,7 @@ def _events(rows: ibis.Table, source: Source, mapping: EventMapping, project: Pr
         "properties": ibis.struct(
             {
                 name: kept[name].cast(type_) if name in kept else ibis.null(type_)
-                for name, type_ in _properties(project).items()
+                for name, type_ in event_properties(project.sources.values()).items()
             }
         ),
         "_day": rows["_day"],

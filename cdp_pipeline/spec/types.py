@@ -27,15 +27,20 @@ def source_columns(source: Source) -> dict[str, str]:
     return {name: IBIS_TYPES[column.type] for name, column in source.columns.items()}
 
 
-def event_columns(sources: Iterable[Source]) -> dict[str, str]:
-    """What an expression about an event may name. Of two sources that disagree about a property, the first is heard."""
-    columns = EVENT_COLUMNS | {"record_id": IBIS_TYPES["string"]}
+def event_properties(sources: Iterable[Source]) -> dict[str, str]:
+    """What events keep beside EVENT_COLUMNS, by name. Of two sources that disagree on a type, the first is heard."""
+    columns: dict[str, str] = {}
     for source in sources:
         for mapping in source.events:
             for name in mapping.properties:
                 if name in source.columns:
                     columns.setdefault(name, IBIS_TYPES[source.columns[name].type])
-    return columns
+    return {"record_id": IBIS_TYPES["string"]} | dict(sorted(columns.items()))
+
+
+def event_columns(sources: Iterable[Source]) -> dict[str, str]:
+    """What an expression about an event may name; a property never hides what is known of every event."""
+    return event_properties(sources) | EVENT_COLUMNS
 
 
 def trait_types(traits: Mapping[str, Trait], events: Mapping[str, str]) -> dict[str, str]:
@@ -78,9 +83,12 @@ def _trait_type(trait: Trait, types: Mapping[str, str], events: Mapping[str, str
 
 
 def attribute_type(attribute: Attribute, sources: Mapping[str, Source]) -> str | None:
-    """The type all its sources agree on, if they do."""
-    if attribute.survivorship == "union":
-        return UNION
+    """The type of an attribute's column: that of its values; a union is an array of texts."""
+    return UNION if attribute.survivorship == "union" else value_type(attribute, sources)
+
+
+def value_type(attribute: Attribute, sources: Mapping[str, Source]) -> str | None:
+    """The type all its sources agree on, if they do: numbers widen, a date beside a time is a time."""
     try:
         types = {expressions.check(one.column, source_columns(sources[one.source])) for one in attribute.sources}
     except (KeyError, expressions.ExpressionError):

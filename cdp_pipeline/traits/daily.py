@@ -6,32 +6,19 @@ from collections.abc import Sequence
 from datetime import date, datetime
 
 import ibis
-import ibis.expr.datatypes as dt
 
 from cdp_pipeline.lake.table import Column, Table
-from cdp_pipeline.profile.timeline import event_columns
-from cdp_pipeline.spec import expressions
+from cdp_pipeline.spec import types as spec_types
 from cdp_pipeline.spec.project import Project
-from cdp_pipeline.traits.as_of import as_of, in_order
-from cdp_pipeline.traits.evaluations import EVALUATIONS, published_type
+from cdp_pipeline.traits.as_of import as_of
 
 NOTHING_LOADED = datetime(1970, 1, 1)
 
 
 def trait_types(project: Project) -> dict[str, str]:
     """The Ibis type of each trait's column, in declared order."""
-    columns, types = event_columns(project), dict[str, dt.DataType]()
-    for name in (name for batch in in_order(project.traits, list(project.traits)) for name in batch):
-        trait = project.traits[name]
-        if trait.evaluation == "ratio":
-            types[name] = dt.float64
-        elif trait.expression is not None:
-            known = {other: str(type_) for other, type_ in types.items()}
-            types[name] = published_type(ibis.dtype(expressions.check(trait.expression, known)))
-        else:
-            value = None if trait.value is None else ibis.dtype(expressions.check(trait.value, columns))
-            types[name] = EVALUATIONS[trait.evaluation].type(value)
-    return {name: str(types[name]) for name in project.traits}
+    types = spec_types.trait_types(project.traits, spec_types.event_columns(project.sources.values()))
+    return {name: types[name] for name in project.traits}
 
 
 def daily_table(project: Project) -> Table:

@@ -10,7 +10,7 @@ import ibis
 from cdp_pipeline.profile.customers import customers, provenance
 from cdp_pipeline.profile.timeline import event_scope, timeline
 from cdp_pipeline.spec import expressions
-from cdp_pipeline_tests.identity.shop import Row, project, resolved, tables
+from cdp_pipeline_tests.identity.shop import NOW, Row, project, resolved, tables
 from cdp_pipeline_tests.parity.conftest import EngineUnderTest, normalised
 from cdp_pipeline_tests.profile.test_customers import ATTRIBUTES
 from cdp_pipeline_tests.profile.test_timeline import of as with_events
@@ -30,7 +30,7 @@ ROWS = [
 
 # Every rule once, on every type of key. Spark takes seconds to plan each attribute of each source: there, one per way.
 SOME = ["name_most_recent", "name_first", "name_source_priority", "name_most_frequent", "name_longest", "name_min"]
-SOME += ["points_max", "agrees_any", "agrees_most_restrictive", "paid_sum", "names", "last_seen"]
+SOME += ["points_max", "agrees_any", "agrees_most_restrictive", "paid_sum", "names", "last_seen", "name_fresh"]
 ONE_PER_WAY = ["name_most_recent", "name_most_frequent", "agrees_most_restrictive", "paid_sum", "names"]
 
 
@@ -39,7 +39,7 @@ def test_profiles_and_their_provenance_are_equal_on_every_engine(engine: EngineU
     of = project(attributes={name: ATTRIBUTES[name] for name in names})
     result = resolved(ROWS, of=of)
     here, there = (
-        provenance({name: table(rows) for name, rows in tables(ROWS).items()}, table(result.identifiers), of)
+        provenance({name: table(rows) for name, rows in tables(ROWS).items()}, table(result.identifiers), of, NOW)
         for table in (ibis.memtable, engine.table)
     )
     proofs = here.to_pyarrow()

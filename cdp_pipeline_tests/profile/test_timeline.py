@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdp_pipeline.profile.timeline import event_columns, event_scope, timeline, timeline_table
+from cdp_pipeline.profile.timeline import event_scope, timeline, timeline_table
 from cdp_pipeline.spec import expressions
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.source import EventMapping
+from cdp_pipeline.spec.types import event_columns
 from cdp_pipeline_tests.identity.shop import CRM, TILL, WEB, Row, ibis_tables, persons, project, resolved
 
 WEB_EVENTS = [
@@ -133,7 +134,7 @@ def test_the_currency_is_what_is_said_else_the_money_columns_else_the_projects(
 
 
 def test_an_expression_about_events_may_name_columns_and_properties() -> None:
-    columns = event_columns(of())
+    columns = event_columns(of().sources.values())
     assert columns["points"] == "int64" and columns["amount"] == "decimal(18, 4)"
     assert {"channel", "source", "occurred_at", "record_id", "agrees"} <= set(columns)
     assert expressions.check("points + 1 > 2 and source = 'web'", columns) == "boolean"
