@@ -38,10 +38,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 explain = typer.Typer(help="Why things are as they are.", no_args_is_help=True)
+identity = typer.Typer(help="Who is who: link, unlink, try other rules.", no_args_is_help=True)
 audience = typer.Typer(help="Audiences: sizes and samples.", no_args_is_help=True)
 quarantine = typer.Typer(help="Rows that broke a contract: look, mend, replay.", no_args_is_help=True)
 sync = typer.Typer(help="What syncs would send: look, approve.", no_args_is_help=True)
 app.add_typer(explain, name="explain")
+app.add_typer(identity, name="identity")
 app.add_typer(audience, name="audience")
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(sync, name="sync")
@@ -66,6 +68,7 @@ def main() -> None:
     from cdp_pipeline.activation.ledger import LedgerError
     from cdp_pipeline.audiences.look import NothingComputedError
     from cdp_pipeline.identity.explain import UnknownIdentifier
+    from cdp_pipeline.identity.verdicts import VerdictError
     from cdp_pipeline.lake.errors import LakeError
     from cdp_pipeline.orchestration.run import SelectionError
     from cdp_pipeline.sources.errors import SourceError
@@ -80,6 +83,7 @@ def main() -> None:
         LakeError,
         LedgerError,
         UnknownIdentifier,
+        VerdictError,
         NothingComputedError,
         SelectionError,
         SourceError,
@@ -441,6 +445,82 @@ def explain_audience(name: str, person: str, day: Day = None, project: Folder = 
         print_json(asdict(answer))
     else:
         out.print(str(answer), markup=False, highlight=False)
+
+
+Why = Annotated[str, typer.Option("--why", help="What it was decided on.")]
+By = Annotated[str | None, typer.Option("--by", help="Who decided; default: you.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Write it without asking.")]
+
+
+@identity.command("unlink")
+def identity_unlink(a: str, b: str, why: Why, by: By = None, yes: Yes = False,
+                    project: Folder = None, as_json: Json = False) -> None:  # fmt: skip
+    """Two identifiers are never one person's: shows what that changes, then writes it into the project."""
+    _decide(a, b, True, why, by, yes, project, as_json)
+
+
+@identity.command("link")
+def identity_link(a: str, b: str, why: Why, by: By = None, yes: Yes = False,
+                  project: Folder = None, as_json: Json = False) -> None:  # fmt: skip
+    """Two identifiers are one person's: shows what that changes, then writes it into the project."""
+    _decide(a, b, False, why, by, yes, project, as_json)
+
+
+def _decide(
+    a: str, b: str, apart: bool, why: str, by: str | None, yes: bool, folder: Path | None, as_json: bool
+) -> None:
+    from cdp_pipeline.activation.sync import holds
+    from cdp_pipeline.activation.what_if import what_if
+    from cdp_pipeline.identity.explain import explain_link, find_identifier
+    from cdp_pipeline.identity.people import IDENTIFIERS
+    from cdp_pipeline.identity.verdicts import new_verdict, with_verdict, write_verdict
+    from cdp_pipeline.orchestration.resources import ledger_of
+    from cdp_pipeline.spec.load import DEMO
+
+    now = datetime.now(UTC)
+    with the_lake(folder) as (declared, lake), ledger_of(declared) as ledger:
+        if declared.folder.resolve() == DEMO.resolve():
+            raise RefusedError("the packaged demo is not yours to change: cdp init DIR --from demo")
+        known = lake.read(IDENTIFIERS)
+        one, other = (find_identifier(text, known, declared) for text in (a, b))
+        today = now.astimezone(declared.zone).date()
+        verdict = new_verdict(declared, one, other, apart=apart, by=by or getpass.getuser(), on=today, why=why)
+        decided = with_verdict(declared, verdict)
+        then = what_if(lake, declared, decided, now, lake.ibis, lambda sync: holds(ledger, sync))
+        answer = explain_link(then.edges, then.identifiers, str(one), str(other), decided)
+    if not as_json:
+        out.print("With this verdict:", highlight=False)
+        for line in [str(answer), *then.lines()]:
+            out.print(line, markup=False, highlight=False)
+    if not yes and sys.stdin.isatty() and not as_json:
+        yes = typer.confirm("Write it?")
+    path = write_verdict(declared.folder, verdict) if yes else None
+    if as_json:
+        print_json({"verdict": verdict.name, "same_person": answer.same_person, **then.as_json(), "written": path})
+    elif path is not None:
+        out.print(f"Wrote verdict {verdict.name} to {path}. Next: cdp run", highlight=False)
+    if path is None:
+        if not as_json:
+            err.print("Nothing was written; --yes writes it.", highlight=False)
+        raise typer.Exit(1)
+
+
+@identity.command("simulate")
+def identity_simulate(
+    other: Annotated[Path, typer.Argument(help="Folder of a project with the other rules.")],
+    project: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """What another project's rules would make of the same rows: who merges and splits, and what that moves."""
+    from cdp_pipeline.activation.what_if import what_if
+
+    with the_lake(project) as (declared, lake):
+        then = what_if(lake, declared, the_project(other), datetime.now(UTC), lake.ibis)
+    if as_json:
+        print_json(then.as_json())
+    else:
+        for line in then.lines():
+            out.print(line, markup=False, highlight=False)
 
 
 @audience.command("list")
