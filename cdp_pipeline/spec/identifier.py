@@ -49,5 +49,10 @@ class Identifier(Document):
         default=None,
         description="Seen with more values of a unique type than this, a value is shared (a tablet) and links nobody.",
     )
+    people_by: Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None,
+        description="With shared_above: stronger types that tell people apart, such as email. Two values of one of "
+        "them that nothing stronger ties together are two people. Left out, the values of unique types are counted.",
+    )
     expires: Duration | None = Field(default=None, description="How long a link lasts after it was last seen.")
     blocked: Blocked = Blocked()

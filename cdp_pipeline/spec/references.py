@@ -20,6 +20,7 @@ from cdp_pipeline.spec.base import shown, unknown
 from cdp_pipeline.spec.destination import Smtp
 from cdp_pipeline.spec.documents import DataPath
 from cdp_pipeline.spec.group import Group, RollUp, Way
+from cdp_pipeline.spec.identifier import Identifier
 from cdp_pipeline.spec.match import Match
 from cdp_pipeline.spec.prediction import Prediction
 from cdp_pipeline.spec.project import ProjectSettings
@@ -318,6 +319,17 @@ def sync_findings(sync: Sync, declared: Declared) -> Findings:
         yield ("key",), unknown("mapping field", sync.key, sync.mapping)
 
 
+def identifier_findings(identifier: Identifier, declared: Declared) -> Findings:
+    if identifier.people_by is not None and identifier.shared_above is None:
+        yield ("people_by",), "needs shared_above, the number of people one value may have"
+    for i, name in enumerate(identifier.people_by or ()):
+        yield from declared.reference("identifier", name, ("people_by", i))
+        other = declared.of("identifier").get(name)
+        if other is not None and other.priority <= identifier.priority:
+            weaker = f"{identifier.name} (priority {identifier.priority})"
+            yield ("people_by", i), f"should be stronger than {weaker}, '{name}' has {other.priority}"
+
+
 def match_findings(match: Match, declared: Declared) -> Findings:
     for i, comparison in enumerate(match.compare):
         for j, name in enumerate(comparison.attributes):
@@ -565,7 +577,7 @@ def _words(types: Collection[str]) -> str:
 CHECKS: dict[str, Callable[[Any, Declared], Findings]] = {
     "project": project_findings,
     "source": source_findings,
-    "identifier": lambda identifier, declared: iter(()),
+    "identifier": identifier_findings,
     "match": match_findings,
     "attribute": attribute_findings,
     "trait": trait_findings,

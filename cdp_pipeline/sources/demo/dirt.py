@@ -37,7 +37,7 @@ PLANTED = {
         "email", _EMAIL_BITS, {"none@none.com": "none@none.com"}, "placeholder that names nobody"
     ),
     "placeholder_phone": Planted(
-        "phone", _PHONE_BITS, {"0000000000": "+440000000000"}, "placeholder that names nobody"
+        "phone", _PHONE_BITS, {"0000000000": "+44000000000"}, "placeholder that names nobody"
     ),
     "role_email": Planted(
         "email", _EMAIL_BITS,
