@@ -55,21 +55,20 @@ def blocked_why(identifier: str, values: pa.Array, blocked: Blocked) -> pa.Array
     if blocked.values:
         exact = pa.array([value.lower() for value in blocked.values], pa.string())
         why = pc.if_else(pc.is_in(pc.utf8_lower(values), value_set=exact), "listed by the project", why)
+    for pattern, reason in _rules(blocked).items():
+        why = pc.coalesce(why, pc.if_else(_match(identifier, pattern, values), reason, None))
+    return why
+
+
+def pattern_of(blocked: Blocked) -> str:
+    """One expression (RE2, to be matched in any case) for all patterns that block; empty where there are none."""
+    rules = _rules(blocked)
+    return f"^(?:{'|'.join(f'(?:{pattern})' for pattern in rules)})$" if rules else ""
+
+
+def _rules(blocked: Blocked) -> dict[str, str]:
     own = {pattern: f"matches the project's pattern {pattern}" for pattern in blocked.patterns}
-    rules = {**own, **(SHIPPED if blocked.shipped else {})}
-    if not rules:
-        return why
-    for pattern in own:
-        _match(identifier, pattern, pa.array([""]))  # alone, so that a mistake is named and not the whole list
-    # One pass finds the few that match at all; only those are told apart.
-    hit = pc.fill_null(_match(identifier, "|".join(f"(?:{pattern})" for pattern in rules), values), False)
-    if not pc.any(hit).as_py():
-        return why
-    found = pc.filter(values, hit)
-    reasons = pa.nulls(len(found), pa.string())
-    for pattern, reason in rules.items():
-        reasons = pc.coalesce(reasons, pc.if_else(_match(identifier, pattern, found), reason, None))
-    return pc.coalesce(why, pc.replace_with_mask(pa.nulls(len(values), pa.string()), hit, reasons))
+    return {**own, **(SHIPPED if blocked.shipped else {})}
 
 
 def _match(identifier: str, pattern: str, values: pa.Array) -> pa.Array:

@@ -5,160 +5,320 @@ Codes and the order of edges follow from content alone, never from the order of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import insort
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from cdp_pipeline.identity.blocked import blocked_why
+from cdp_pipeline.identity.evidence import DECLARED, MATCHED, SAME_ROW, Evidence, source_names, type_names
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
+    from collections.abc import Iterable
 
-    from cdp_pipeline.spec.identifier import Identifier
+    import numpy as np
+
+    from cdp_pipeline.spec.identifier import Identifier, Limit
     from cdp_pipeline.spec.project import Project
 
 OK, BLOCKED, SHARED = 0, 1, 2
 IDENTIFIER_STATUS = ("ok", "blocked", "shared")
-ACCEPTED, REDUNDANT, REFUSED_LIMIT, REFUSED_UNIQUE, INACTIVE = 0, 1, 2, 3, 4
-EDGE_STATUS = ("accepted", "redundant", "refused_limit", "refused_unique", "inactive")
+ACCEPTED, REFUSED_LIMIT, REFUSED_UNIQUE, REFUSED_VERDICT, INACTIVE = 0, 1, 2, 3, 4
+EDGE_STATUS = ("accepted", "refused_limit", "refused_unique", "refused_verdict", "inactive")
 _NO_END = 2**62  # microseconds: a link that never expires
 
+Veto = tuple[int, int, str]  # two identifier ids, and the verdict that keeps them apart
 
-def limits(identifiers: dict[str, Identifier]) -> dict[str, int]:
-    """How many values of a type one person may have, strongest type first; types without a limit are left out.
+
+@dataclass(frozen=True)
+class Bound:
+    """At most `count` identifiers of a type a person, or as many first seen within `within` microseconds."""
+
+    count: int
+    within: int | None
+
+
+def bounds(specs: Iterable[Identifier]) -> dict[str, Bound]:
+    """The limit of each type that has one, strongest type first.
 
     A `unique` type without a limit has one: two customer numbers are two people unless the project says otherwise.
     """
-    strongest_first = sorted(identifiers.values(), key=lambda spec: (-spec.priority, spec.name))
-    bounds = {spec.name: spec.limit or (1 if spec.unique else None) for spec in strongest_first}
-    return {name: bound for name, bound in bounds.items() if bound is not None}
+    strongest_first = sorted(specs, key=lambda spec: (-spec.priority, spec.name))
+    return {
+        spec.name: Bound(spec.limit.count, _span(spec.limit)) if spec.limit is not None else Bound(1, None)
+        for spec in strongest_first
+        if spec.limit is not None or spec.unique
+    }
+
+
+def _span(limit: Limit) -> int | None:
+    return None if limit.within is None else limit.within // timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Identifiers by code (ordered by content) and edges between codes (strongest first), with what may link."""
+    """Identifiers by code (ordered by id, so by content) and edges between codes, with what may link."""
 
     specs: list[Identifier]  # by type code
-    identifiers: pa.Table
-    keys: pa.Array  # type and value as one text, by code
+    sources: list[str]  # by source code
+    bounds: dict[str, Bound]
+    strategy: str
+    ids: np.ndarray  # by code, ascending
     type: np.ndarray  # type code, by code
     priority: np.ndarray
+    first_seen: np.ndarray  # microseconds
     status: np.ndarray  # OK, BLOCKED or SHARED, by code
-    why: pa.Array
-    edges: pa.Table
+    reason: np.ndarray  # place in `reasons`, by code
+    reasons: list[str | None]
+    contested: np.ndarray  # of several people, though its status may be ok, by code
+    elsewhere: np.ndarray  # known from before and not decided here, by code
     a: np.ndarray
     b: np.ndarray
+    source: np.ndarray
+    rule: np.ndarray
+    last_seen: np.ndarray  # microseconds
+    score: np.ndarray
     expired: np.ndarray
     active: np.ndarray
+    near: np.ndarray  # edges over which a decision about one end may touch the other
+    vetoes: list[tuple[int, int, str]]  # codes
+
+    def strongest_first(self, edges: np.ndarray) -> np.ndarray:
+        """These edges in the one order in which they are taken; it follows from content alone.
+
+        What people declared, then rows, then fuzzy matches by score; then the weaker end's priority, the stronger
+        end's, the latest seen, and at last the ids, which are as good as drawn by lot.
+        """
+        import numpy as np
+
+        a, b = self.a[edges], self.b[edges]
+        one, other = self.priority[a], self.priority[b]
+        strength = np.minimum(one, other) * 1001 + np.maximum(one, other)
+        standing = np.array([1, 0, 2])[self.rule[edges]]
+        score = np.where(self.rule[edges] == MATCHED, self.score[edges], 0)
+        keys = (
+            self.source[edges], np.maximum(a, b), np.minimum(a, b), -self.last_seen[edges], -strength, -score, standing,
+        )  # fmt: skip
+        return edges[np.lexsort(keys)]
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """`of`: the cluster of each identifier, named by its smallest code; what became of each edge, and by which type."""
+    """`of`: the cluster of each identifier, named by its smallest code; what became of each edge, and by what.
+
+    `component`: the identifiers among which a cluster was sought, named alike; no decision reaches beyond it.
+    """
 
     of: np.ndarray
+    component: np.ndarray
     edge_status: np.ndarray
-    refused_by: np.ndarray  # type code whose limit refused the edge, -1 elsewhere
+    refused_by: np.ndarray  # type code whose limit refused the edge, or the place of the verdict; -1 elsewhere
 
 
-def read_graph(edges: pa.Table, seen: pa.Table, project: Project, now: datetime) -> Graph:
+def read_graph(evidence: Evidence, project: Project, now: datetime, vetoed: Iterable[Veto] = ()) -> Graph:
     """Code identifiers and edges, and find what is blocked, shared or expired."""
     import numpy as np
     import pyarrow as pa
 
-    specs = [project.identifiers[name] for name in sorted(project.identifiers)]
-    types = pa.array([spec.name for spec in specs], pa.string())
-    keys = identifier_keys(seen["type"], seen["value"])
-    order = _content_order(keys)
-    identifiers, keys = seen.select(["type", "value", "first_seen", "last_seen"]).take(order), keys.take(order)
-    type_of = codes(identifiers["type"], types)
-    priority = np.array([spec.priority for spec in specs], np.int64)[type_of]
+    specs = [project.identifiers[name] for name in type_names(project)]
+    sources = source_names(project)
+    nodes = evidence.identifiers
+    ids = nodes["id"].to_numpy()
+    order = np.argsort(ids)
+    ids = ids[order]
+    type_of = nodes["type"].to_numpy()[order].astype(np.intp)
+    priorities = np.array([spec.priority for spec in specs], np.int64)
+    priority = priorities[type_of] if len(specs) else np.zeros(0, np.int64)
 
-    # Looking texts up is the dearest step: one look-up for both ends builds one hash table.
-    ends = [identifier_keys(edges[f"type_{end}"], edges[f"value_{end}"]) for end in ("a", "b")]
-    a, b = np.split(codes(pa.chunked_array(ends), keys), 2)
-    source_names = sorted(project.sources)
-    source = codes(edges["source"], pa.array(source_names, pa.string()))
+    edges = evidence.edges
+    known = codes_of(ids)
+    a, b = known(edges["id_a"].to_numpy()), known(edges["id_b"].to_numpy())
+    lost = (a < 0) | (b < 0)
+    if lost.any():  # a verdict or a match may speak of an identifier that no row shows any more
+        edges, a, b = edges.filter(pa.array(~lost)), a[~lost], b[~lost]
+    source, rule = edges["source"].to_numpy().astype(np.intp), edges["rule"].to_numpy()
     last_seen = microseconds(edges["last_seen"])
-    strength = np.minimum(priority[a], priority[b]) * 1001 + np.maximum(priority[a], priority[b])
-    strongest_first = np.lexsort((source, np.maximum(a, b), np.minimum(a, b), -last_seen, -strength))
-    edges = edges.take(strongest_first)
-    a, b, source, last_seen = (
-        a[strongest_first],
-        b[strongest_first],
-        source[strongest_first],
-        last_seen[strongest_first],
-    )
 
-    # A snapshot source says what holds today, so its links do not age; those of events do.
-    ages = np.array([project.sources[name].mode == "events" for name in source_names], bool)[source]
+    # A snapshot source says what holds today, and a verdict until it is withdrawn: only links of events age.
+    events = [name in project.sources and project.sources[name].mode == "events" for name in sources]
+    ages = np.array(events, bool)[source] & (rule == SAME_ROW)
     spans = [_NO_END if spec.expires is None else spec.expires // timedelta(microseconds=1) for spec in specs]
     lasts = np.array(spans, np.int64)
-    expired = ages & (last_seen <= _microsecond(now) - np.minimum(lasts[type_of[a]], lasts[type_of[b]]))
+    expired = np.zeros(len(a), bool)
+    if any(spec.expires is not None for spec in specs):
+        expired = ages & (last_seen <= _microsecond(now) - np.minimum(lasts[type_of[a]], lasts[type_of[b]]))
 
-    status, why = _blocked(identifiers, type_of, specs)
-    status, why = _shared(status, why, type_of, specs, a[~expired], b[~expired])
-    active = ~expired & (status[a] == OK) & (status[b] == OK)
-    return Graph(specs, identifiers, keys, type_of, priority, status, why, edges, a, b, expired, active)
+    why = nodes["blocked"].combine_chunks().dictionary_encode()
+    reasons: list[str | None] = [None, *why.dictionary.to_pylist()]
+    reason = (why.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32) + 1)[order]
+    status = np.where(reason > 0, BLOCKED, OK).astype(np.int8)
+    elsewhere = np.zeros(len(ids), bool)
+    if "known_status" in nodes.column_names:
+        given = nodes["known_status"].combine_chunks().fill_null(-1).to_numpy(zero_copy_only=False)[order]
+        elsewhere = given >= 0
+        status = np.where(elsewhere, given, status).astype(np.int8)
+    graph = Graph(
+        specs=specs, sources=sources, bounds=bounds(specs), strategy=project.settings.identity.strategy, ids=ids,
+        type=type_of, priority=priority, first_seen=microseconds(nodes["first_seen"])[order], status=status,
+        reason=reason, reasons=reasons, contested=np.zeros(len(ids), bool), elsewhere=elsewhere, a=a, b=b,
+        source=source, rule=rule, last_seen=last_seen, score=edges["score"].to_numpy(), expired=expired,
+        active=np.zeros(len(a), bool), near=np.zeros(len(a), bool), vetoes=[],
+    )  # fmt: skip
+    graph = _find_shared(graph)
+    active, near = _active(graph)
+    return replace(graph, active=active, near=near, vetoes=_coded(vetoed, ids))
 
 
-def join(graph: Graph, bounds: dict[str, int]) -> Clusters:
-    """Join the strongest active edges first, refusing every join that would break a limit.
+def codes_of(ids: np.ndarray) -> Any:
+    """A function from ids to their positions among these, -1 for any other."""
+    import pandas as pd
 
-    Plain components do almost all the work: only those that break a limit are joined edge by edge.
+    return pd.Index(ids).get_indexer
+
+
+def _coded(vetoed: Iterable[Veto], ids: np.ndarray) -> list[tuple[int, int, str]]:
+    import numpy as np
+
+    known = codes_of(ids)
+    found = [(*known(np.array([one, other], np.int64)).tolist(), name) for one, other, name in vetoed]
+    return [(one, other, name) for one, other, name in found if one >= 0 and other >= 0]
+
+
+def _find_shared(graph: Graph) -> Graph:
+    """Mark the values seen with too many values of unique types: a tablet in a shop, the phone of an office."""
+    import numpy as np
+
+    specs, count = graph.specs, len(graph.ids)
+    above = np.array([_NO_END if spec.shared_above is None else spec.shared_above for spec in specs], np.int64)
+    if not any(spec.shared_above is not None for spec in specs) or not count:
+        return graph
+    telling = np.array([spec.unique for spec in specs], bool)[graph.type] & (graph.status == OK)
+    counted = (above < _NO_END)[graph.type] & (graph.status != BLOCKED) & ~graph.elsewhere
+    fresh = ~graph.expired & (graph.rule == SAME_ROW)
+    ends, others = [], []
+    for end, other in ((graph.a, graph.b), (graph.b, graph.a)):
+        some = fresh & counted[end] & telling[other]
+        ends.append(end[some])
+        others.append(other[some])
+    end, other = np.concatenate(ends), np.concatenate(others)
+    # Few come near their limit: only those are worth counting exactly.
+    near = np.bincount(end, minlength=count)[end] > above[graph.type[end]]
+    pairs = np.unique(end[near].astype(np.int64) * count + other[near])
+    met = np.bincount(pairs // count, minlength=count)
+    hit = np.flatnonzero(met > above[graph.type])
+    contested = np.zeros(count, bool)
+    contested[hit] = True
+    contested |= graph.elsewhere & (graph.status == SHARED)
+    if graph.strategy == "best_match":
+        return replace(graph, contested=contested)
+    status, reason = graph.status.copy(), graph.reason.copy()
+    status[hit] = SHARED
+    names = " or ".join(spec.name for spec in specs if spec.unique)
+    figures, figure = np.unique(np.stack([met[hit], above[graph.type[hit]]]), axis=1, return_inverse=True)
+    reason[hit] = len(graph.reasons) + figure.ravel()
+    words = [f"seen with {n} values of {names}, more than {bound}" for n, bound in figures.T.tolist()]
+    return replace(graph, status=status, reason=reason, reasons=[*graph.reasons, *words], contested=contested)
+
+
+def _active(graph: Graph) -> tuple[np.ndarray, np.ndarray]:
+    """Which edges may link under the project's strategy, and over which a decision may reach further."""
+    import numpy as np
+
+    ok = graph.status == OK
+    active = ~graph.expired & ok[graph.a] & ok[graph.b]
+    near = active
+    free = graph.rule != DECLARED  # what people decided holds under every strategy
+    if graph.strategy == "isolation":
+        known = np.array([spec.known for spec in graph.specs], bool)[graph.type]
+        active = active & ~(free & (known[graph.a] != known[graph.b]))
+    elif graph.strategy == "best_match":
+        leaf = graph.contested
+        rest = active & ~(free & (leaf[graph.a] | leaf[graph.b]))
+        active = rest | _first_of_leaves(graph, leaf, np.flatnonzero(active & free & (leaf[graph.a] != leaf[graph.b])))
+    elif graph.strategy == "strict":
+        unique = np.array([spec.unique for spec in graph.specs], bool)[graph.type]
+        rest = active & (~free | (unique[graph.a] & unique[graph.b]))
+        some = np.flatnonzero(active & free & (unique[graph.a] != unique[graph.b]))
+        active = rest | _first_of_leaves(graph, ~unique, some)
+    return active, near
+
+
+def _first_of_leaves(graph: Graph, leaf: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Of these edges, each from a leaf to another node: the strongest of every leaf, as a mask over all edges."""
+    import numpy as np
+
+    ordered = graph.strongest_first(edges)
+    hangs = np.where(leaf[graph.a[ordered]], graph.a[ordered], graph.b[ordered])
+    _, first = np.unique(hangs, return_index=True)
+    chosen = np.zeros(len(graph.a), bool)
+    chosen[ordered[first]] = True
+    return chosen
+
+
+def join(graph: Graph) -> Clusters:
+    """Join the strongest active edges first, refusing every join that would break a limit or a verdict.
+
+    Plain components do almost all the work: only those that break one are joined edge by edge.
     """
+    import numpy as np
+
+    component = _components(graph, graph.active)
+    over = np.zeros(len(graph.ids), bool)  # by component, which its smallest code names
+    for type_code, spec in enumerate(graph.specs):
+        if spec.name in graph.bounds:
+            held = np.bincount(component[graph.type == type_code], minlength=len(over))
+            over |= held > graph.bounds[spec.name].count
+    for one, other, _ in graph.vetoes:
+        over[component[one]] |= component[one] == component[other]
+
+    of = component.copy()
+    edge_status = np.where(graph.active, ACCEPTED, INACTIVE).astype(np.int8)
+    refused_by = np.full(len(graph.a), -1, np.int64)
+    if over.any():
+        some = np.flatnonzero(graph.active & over[component[graph.a]])
+        within = np.flatnonzero(over[component])
+        some = graph.strongest_first(some)
+        of[within], edge_status[some], refused_by[some] = _join_within_limits(graph, within, some)
+    reach = component if graph.near is graph.active else _components(graph, graph.near)
+    return Clusters(of, reach, edge_status, refused_by)
+
+
+def _components(graph: Graph, edges: np.ndarray) -> np.ndarray:
+    """The connected component of each identifier, named by its smallest code."""
     import numpy as np
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    count = len(graph.type)
-    a, b = graph.a[graph.active], graph.b[graph.active]
+    a, b, count = graph.a[edges], graph.b[edges], len(graph.ids)
     adjacency = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(count, count))
-    components, component = connected_components(adjacency, directed=False)
-    over = np.zeros(components, bool)
-    for type_code, spec in enumerate(graph.specs):
-        if spec.name in bounds:
-            over |= np.bincount(component[graph.type == type_code], minlength=components) > bounds[spec.name]
-
-    of = _smallest_member(component)
-    edge_status = np.full(len(graph.a), INACTIVE, np.int8)
-    refused_by = np.full(len(graph.a), -1, np.int64)
-    active = np.flatnonzero(graph.active)
-    constrained = over[component[a]]
-    edge_status[active[~constrained]] = _tree(a[~constrained], b[~constrained], count)
-    if constrained.any():
-        some = active[constrained]
-        within = np.flatnonzero(over[component])
-        of[within], edge_status[some], refused_by[some] = _join_within_limits(graph, bounds, within, some)
-    return Clusters(of, edge_status, refused_by)
-
-
-def _tree(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
-    """ACCEPTED for the edges of the strongest spanning tree, REDUNDANT for the others; edges come strongest first."""
-    import numpy as np
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import minimum_spanning_tree
-
-    # Several sources may show one pair: the strongest edge stands for it (SciPy would add their weights up).
-    _, first = np.unique(np.minimum(a, b) * count + np.maximum(a, b), return_index=True)
-    weight = first.astype(np.float64) + 1  # a weight of 0 would be no edge
-    tree = minimum_spanning_tree(coo_array((weight, (a[first], b[first])), shape=(count, count)).tocsr())
-    status = np.full(len(a), REDUNDANT, np.int8)
-    status[tree.data.astype(np.int64) - 1] = ACCEPTED
-    return status
+    found, label = connected_components(adjacency, directed=False)
+    smallest = np.empty(found, np.int64)
+    smallest[label[::-1]] = np.arange(count)[::-1]
+    return smallest[label]
 
 
 def _join_within_limits(
-    graph: Graph, bounds: dict[str, int], nodes: np.ndarray, edges: np.ndarray
+    graph: Graph, nodes: np.ndarray, edges: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Kruskal's way, edge by edge: the cluster of each node, and the status and refusing type of each edge."""
+    """Kruskal's way, edge by edge: the cluster of each node, and the status and refuser of each edge."""
     import numpy as np
 
-    limited = [(code, bounds[spec.name]) for code, spec in enumerate(graph.specs) if spec.name in bounds]
-    limited.sort(key=lambda bound: (-graph.specs[bound[0]].priority, graph.specs[bound[0]].name))
+    code_of = {spec.name: code for code, spec in enumerate(graph.specs)}
+    limited = [(code_of[name], bound.count) for name, bound in graph.bounds.items() if bound.within is None]
+    timed = {code_of[name]: bound for name, bound in graph.bounds.items() if bound.within is not None}
     parent = list(range(len(nodes)))
-    held = [[int(code == own) for code, _ in limited] for own in graph.type[nodes].tolist()]
+    types = graph.type[nodes].tolist()
+    held = [[int(code == own) for code, _ in limited] for own in types]
+    times = {
+        node: {own: [moment]}
+        for node, (own, moment) in enumerate(zip(types, graph.first_seen[nodes].tolist(), strict=True))
+        if own in timed
+    }
+    foes: dict[int, list[tuple[int, int]]] = {}
+    for number, (one, other, _) in enumerate(graph.vetoes):
+        here, there = np.searchsorted(nodes, [one, other]).tolist()
+        if max(here, there) < len(nodes) and (nodes[here], nodes[there]) == (one, other):
+            foes.setdefault(here, []).append((there, number))
+            foes.setdefault(there, []).append((here, number))
     ends_a = np.searchsorted(nodes, graph.a[edges]).tolist()
     ends_b = np.searchsorted(nodes, graph.b[edges]).tolist()
     status = np.full(len(edges), ACCEPTED, np.int8)
@@ -172,77 +332,41 @@ def _join_within_limits(
     for position, (end_a, end_b) in enumerate(zip(ends_a, ends_b, strict=True)):
         keep, give = root(end_a), root(end_b)
         if keep == give:
-            status[position] = REDUNDANT
+            continue
+        veto = next((number for foe, number in foes.get(keep, ()) if root(foe) == give), None)
+        if veto is not None:
+            status[position], refused_by[position] = REFUSED_VERDICT, veto
             continue
         together = [x + y for x, y in zip(held[keep], held[give], strict=True)]
         broken = next((code for (code, bound), n in zip(limited, together, strict=True) if n > bound), None)
+        moments = _merged(times.get(keep, {}), times.get(give, {})) if timed else {}
         if broken is None:
-            keep, give = min(keep, give), max(keep, give)
-            parent[give], held[keep] = keep, together
-        else:
+            broken = next((code for code, found in moments.items() if _too_many(found, timed[code])), None)
+        if broken is not None:
             status[position] = REFUSED_UNIQUE if graph.specs[broken].limit is None else REFUSED_LIMIT
             refused_by[position] = broken
+            continue
+        keep, give = min(keep, give), max(keep, give)
+        parent[give], held[keep] = keep, together
+        if moments:
+            times[keep] = moments
+        if give in foes:
+            foes[keep] = foes.get(keep, []) + foes.pop(give)
     return nodes[[root(node) for node in range(len(nodes))]], status, refused_by
 
 
-def _smallest_member(component: np.ndarray) -> np.ndarray:
-    import numpy as np
-
-    _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
-    return first[inverse]
-
-
-def _blocked(identifiers: pa.Table, type_of: np.ndarray, specs: list[Identifier]) -> tuple[np.ndarray, pa.Array]:
-    import numpy as np
-    import pyarrow as pa
-
-    status, why = np.full(len(type_of), OK, np.int8), np.full(len(type_of), None, object)
-    values = identifiers["value"].combine_chunks()
-    for code, spec in enumerate(specs):
-        members = np.flatnonzero(type_of == code)
-        reasons = blocked_why(spec.name, values.take(pa.array(members)), spec.blocked)
-        hit = members[reasons.is_valid().to_numpy(zero_copy_only=False)]
-        status[hit], why[hit] = BLOCKED, reasons.drop_null().to_pylist()
-    return status, pa.array(why, pa.string())
+def _merged(ours: dict[int, list[int]], theirs: dict[int, list[int]]) -> dict[int, list[int]]:
+    found = {code: moments.copy() for code, moments in ours.items()}
+    for code, moments in theirs.items():
+        for moment in moments:
+            insort(found.setdefault(code, []), moment)
+    return found
 
 
-def _shared(
-    status: np.ndarray, why: pa.Array, type_of: np.ndarray, specs: list[Identifier], a: np.ndarray, b: np.ndarray
-) -> tuple[np.ndarray, pa.Array]:
-    """Mark the values seen with too many values of unique types: a tablet in a shop, the phone of an office."""
-    import numpy as np
-    import pyarrow as pa
-
-    bounds = np.array([_NO_END if spec.shared_above is None else spec.shared_above for spec in specs])[type_of]
-    unique = np.array([spec.unique for spec in specs], bool)[type_of] & (status == OK)
-    ends, others = np.concatenate([a, b]), np.concatenate([b, a])
-    counts = unique[others] & (bounds[ends] < _NO_END) & (status[ends] == OK)
-    pairs = np.unique(ends[counts] * len(type_of) + others[counts])
-    met = np.bincount(pairs // max(len(type_of), 1), minlength=len(type_of))
-    hit = np.flatnonzero(met > bounds)
-    status = status.copy()
-    status[hit] = SHARED
-    reasons = np.full(len(type_of), None, object)
-    names = " or ".join(spec.name for spec in specs if spec.unique)
-    reasons[hit] = [f"seen with {met[code]} values of {names}, more than {bounds[code]}" for code in hit.tolist()]
-    return status, pa.array(np.where(reasons == None, why.to_numpy(zero_copy_only=False), reasons), pa.string())  # noqa: E711
-
-
-def identifier_keys(types: Any, values: Any) -> pa.Array:
-    """Type and value as one text."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    keys = pc.binary_join_element_wise(types.cast(pa.string()), values.cast(pa.string()), "\x1f")
-    return keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
-
-
-def codes(values: Any, known: pa.Array) -> np.ndarray:
-    """The position of each value among the known ones, -1 where it is none of them."""
-    import numpy as np
-    import pyarrow.compute as pc
-
-    return pc.fill_null(pc.index_in(values, value_set=known), -1).to_numpy().astype(np.int64)
+def _too_many(moments: list[int], bound: Bound) -> bool:
+    """Whether more than `count` of the moments (ascending) lie within one span [t, t + within)."""
+    within = bound.within or 0
+    return any(last - first < within for first, last in zip(moments, moments[bound.count :], strict=False))
 
 
 def microseconds(times: Any) -> np.ndarray:
@@ -254,22 +378,3 @@ def microseconds(times: Any) -> np.ndarray:
 
 def _microsecond(moment: datetime) -> int:
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-
-
-def content_hash(keys: pa.Array) -> np.ndarray:
-    """A 64-bit hash of each text that is the same in every process and release."""
-    from pandas.util import hash_array
-
-    return hash_array(keys.to_numpy(zero_copy_only=False).astype(object), categorize=False)
-
-
-def _content_order(keys: pa.Array) -> np.ndarray:
-    """The order of the texts by hash: as good as any, faster than the alphabet, and fair to every value."""
-    import numpy as np
-
-    hashes = content_hash(keys)
-    order = np.argsort(hashes, kind="stable")
-    ranked = hashes[order]
-    if (ranked[1:] == ranked[:-1]).any():  # once in some billions of identifiers: the alphabet decides
-        return np.lexsort((keys.to_numpy(zero_copy_only=False).astype(str), hashes))
-    return order

@@ -29,13 +29,19 @@ EDGES = Table(
         "record_id": Column("string", "The earliest row of that source that did."),
         "first_seen": Column("timestamp(6)", "When they were first seen together (UTC)."),
         "last_seen": Column("timestamp(6)", "When they were last seen together (UTC)."),
-        "rule": Column("string", "What makes the link: same_row."),
+        "rule": Column("string", "What makes the link: same_row, verdict, or match:<name>."),
         "score": Column("float64", "How sure the rule is, 1 being certain."),
-        "status": Column("string", "accepted, redundant, refused_limit, refused_unique or inactive."),
+        "status": Column(
+            "string", "accepted (both are one person), refused_limit, refused_unique, refused_verdict or inactive."
+        ),
         "why": Column("string", "Why a link is refused or inactive."),
+        "id_a": Column("int64", "The first identifier's id."),
+        "id_b": Column("int64", "The second identifier's id."),
     },
-    key=("type_a", "value_a", "type_b", "value_b", "source"),
+    key=("id_a", "id_b", "source"),
 )
+
+_DECIDED = ("status", "why", "id_a", "id_b")
 
 
 def edges(sources: Mapping[str, ibis.Table], project: Project) -> ibis.Table:
@@ -52,7 +58,7 @@ def edges(sources: Mapping[str, ibis.Table], project: Project) -> ibis.Table:
         for pair in [_pair(rows, name, (left, left_type), (right, right_type))]
     ]
     if not pairs:
-        evidence = {name: column.type for name, column in EDGES.columns.items() if name not in ("status", "why")}
+        evidence = {name: column.type for name, column in EDGES.columns.items() if name not in _DECIDED}
         return ibis.memtable([], schema=evidence)
     together = ibis.union(*pairs)
     # The smallest (time, record) is one aggregate on every engine, and does not depend on the order of rows.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Set
+    from collections.abc import Callable, Collection
 
     import numpy as np
 
@@ -46,24 +46,24 @@ def claim(cluster: np.ndarray, old: np.ndarray, weight: np.ndarray, elder: np.nd
     return clusters[winners], olds[winners]
 
 
-def mint(first_seen: np.ndarray, hashes: np.ndarray, taken: Set[str]) -> list[str]:
-    """New ids from when the person was first seen (microseconds) and a hash of their first identifier.
+def mint(first_seen: np.ndarray, hashes: np.ndarray, taken: Callable[[list[str]], Collection[str]]) -> list[str]:
+    """New ids from when the person was first seen (microseconds) and the id of their first identifier.
 
-    The same history gives the same ids. One that exists already is made again from its hash until it is new.
+    The same history gives the same ids. One that exists already (`taken` tells which) is made again until it is new.
     """
     import numpy as np
 
-    ids = _ids(first_seen, hashes)
-    repeated = len(set(ids)) < len(ids)
-    if not repeated and taken.isdisjoint(ids):
+    ids = _ids(first_seen, hashes.astype(np.uint64))
+    used = set(taken(ids))
+    if not used and len(set(ids)) == len(ids):
         return ids
-    used = set(taken)
+    given: set[str] = set()
     for position, id_ in enumerate(ids):
-        salt = hashes[position : position + 1]
-        while id_ in used:
+        salt = hashes[position : position + 1].astype(np.uint64)
+        while id_ in given or id_ in used or (id_ != ids[position] and taken([id_])):
             salt = salt * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)  # wraps around, by intent
             id_ = _ids(first_seen[position : position + 1], salt)[0]
-        used.add(id_)
+        given.add(id_)
         ids[position] = id_
     return ids
 

@@ -1,11 +1,12 @@
 """Which identifiers are one person: the strongest links first, within limits, under ids that stay.
 
-Pure and in memory on integer codes: (edges, identifiers, the last state, now) → the next state and what changed.
-Where edges come from is edges.py; this module never reads a source.
+Pure and on numbers: (evidence, the last state, now) → the next state and what changed. Where edges come from is
+edges.py, how they become numbers evidence.py; only what is touched is decided again in increment.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -17,19 +18,31 @@ from cdp_pipeline.identity.clusters import (
     BLOCKED,
     EDGE_STATUS,
     IDENTIFIER_STATUS,
+    INACTIVE,
     OK,
+    REFUSED_VERDICT,
     Clusters,
     Graph,
-    codes,
-    content_hash,
-    identifier_keys,
+    Veto,
+    codes_of,
     join,
-    limits,
     microseconds,
     read_graph,
 )
 from cdp_pipeline.identity.edges import EDGES
+from cdp_pipeline.identity.evidence import (
+    DECLARED,
+    SAME_ROW,
+    Evidence,
+    identified,
+    identified_edges,
+    identifier_id,
+    place,
+    read_evidence,
+    source_names,
+)
 from cdp_pipeline.identity.ids import claim, heaviest, mint
+from cdp_pipeline.identity.verdicts import vetoes
 from cdp_pipeline.lake.table import Column, Table
 
 if TYPE_CHECKING:
@@ -50,8 +63,10 @@ IDENTIFIERS = Table(
         "status": Column("string", "ok, blocked (names nobody) or shared (serves several people): only ok ones link."),
         "why": Column("string", "Why it is blocked or shared."),
         "first_person_id": Column("string", "The person it belonged to at first, who revives when people split."),
+        "id": Column("int64", "A number made of type and value, the same for ever."),
+        "component": Column("int64", "The id of the first of all identifiers that links tie to it, taken or refused."),
     },
-    key=("type", "value"),
+    key=("id",),
 )
 
 PEOPLE = Table(
@@ -86,6 +101,20 @@ CHANGES = Table(
 class Resolution:
     """The next state of identity, each table as its declaration says; `changes` holds this run's changes only."""
 
+    edges: ibis.Table
+    identifiers: ibis.Table
+    people: pa.Table
+    changes: pa.Table
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What became of edges and identifiers, in numbers, and of people, in full.
+
+    `edges`: id_a, id_b, source (place in `source_names`), status, why. `identifiers`: id, person_id, status, why,
+    first_person_id, component. `people` and `changes` as PEOPLE and CHANGES say.
+    """
+
     edges: pa.Table
     identifiers: pa.Table
     people: pa.Table
@@ -100,39 +129,102 @@ def resolve(
     project: Project,
     now: datetime,
 ) -> Resolution:
-    """Decide who is who. `edges` is edges.edges(), `seen` seen.identifiers_seen(), the previous tables the last state.
+    """Decide who is who. `edges` is edges.edges(), maybe with the edges of verdicts and matches, `seen`
+    seen.identifiers_seen(), the previous tables the last state. Tables in ibis are read by DuckDB.
 
     An identifier that is blocked or shared links nothing; a link that expired is inactive. The rest is joined strongest
-    first (the weaker identifier's priority, then the stronger's, then the latest seen, then content), and a join that
-    would give a person more identifiers of a type than its `limit` (1 where a type is `unique` and sets none) is
-    refused. The result depends on content only, never on the order of rows.
+    first (see Graph.strongest_first), and a join that would give a person more identifiers of a type than its `limit`
+    (1 where a type is `unique` and sets none), or bring together what a verdict keeps apart, is refused. The result
+    depends on content only, never on the order of rows.
     """
-    bounds = limits(project.identifiers)
-    graph = read_graph(_arrow(edges), _arrow(seen), project, now)
-    clusters = join(graph, bounds)
-    why = _why(graph, clusters, bounds)
-    before = _read_before(_arrow(previous_identifiers), _arrow(previous_people), graph)
-    persons = _persons(graph, clusters, before)
+    links, nodes = identified_edges(_table(edges)), identified(_table(seen))
+    before = None
+    if previous_identifiers is not None and previous_people is not None:
+        before = before_of(_table(previous_identifiers), _table(previous_people))
+    decided = decide(read_evidence(links, nodes, project), before, project, now, vetoed_ids(project))
     return Resolution(
-        edges=_edges(graph, clusters, why),
-        identifiers=_identifiers(graph, before, persons),
-        people=_people(graph, persons),
-        changes=_changes(graph, clusters, before, persons, why, now),
+        edges=with_status(links, decided, project),
+        identifiers=with_people(nodes, decided),
+        people=decided.people,
+        changes=decided.changes,
     )
 
 
-def _arrow(table: pa.Table | ibis.Table | None) -> Any:
-    return table.to_pyarrow() if isinstance(table, ibis.Table) else table
+def _table(rows: pa.Table | ibis.Table) -> ibis.Table:
+    return rows if isinstance(rows, ibis.Table) else ibis.memtable(rows)
+
+
+def before_of(identifiers: ibis.Table, people: ibis.Table) -> tuple[pa.Table, pa.Table]:
+    """What `decide` needs of the last state: id, person_id, first_person_id (where another) of identifiers; people."""
+    ids = ibis.coalesce(identifiers["id"], identifier_id(identifiers["type"], identifiers["value"]))
+    first = identifiers["first_person_id"].nullif(identifiers["person_id"])
+    votes = identifiers.select("person_id", id=ids, first_person_id=first)
+    return votes.to_pyarrow(), people.select(list(PEOPLE.columns)).to_pyarrow()
+
+
+def vetoed_ids(project: Project) -> list[Veto]:
+    """The pairs of identifiers that verdicts keep apart, by id."""
+    found = vetoes(project)
+    if not found:
+        return []
+    import pyarrow as pa
+
+    ends = pa.table({"type": [end[0] for pair in found for end in pair[:2]],
+                     "value": [end[1] for pair in found for end in pair[:2]],
+                     "order": list(range(2 * len(found)))})  # fmt: skip
+    ids = identified(ibis.memtable(ends)).order_by("order").to_pyarrow()["id"].to_pylist()
+    return [(ids[2 * n], ids[2 * n + 1], name) for n, (_, _, name) in enumerate(found)]
+
+
+def with_status(edges: ibis.Table, decided: Decided, project: Project) -> ibis.Table:
+    """The rows of EDGES: identified edges with what became of them."""
+    status = ibis.memtable(decided.edges)
+    rows = edges.mutate(_source=place(edges["source"], source_names(project), "int16"))
+    keys = [rows["id_a"] == status["id_a"], rows["id_b"] == status["id_b"], rows["_source"] == status["source"]]
+    joined = rows.inner_join(status, keys, rname="{name}_decided")
+    return joined.select(list(EDGES.columns))
+
+
+def with_people(seen: ibis.Table, decided: Decided) -> ibis.Table:
+    """The rows of IDENTIFIERS: identified identifiers with whose they are."""
+    return seen.inner_join(ibis.memtable(decided.identifiers), "id").select(list(IDENTIFIERS.columns))
+
+
+def decide(
+    evidence: Evidence,
+    before: tuple[pa.Table, pa.Table] | None,
+    project: Project,
+    now: datetime,
+    vetoed: Iterable[Veto] = (),
+    taken: Callable[[list[str]], Collection[str]] | None = None,
+) -> Decided:
+    """Decide on numbers, as `resolve` says. `before`: the last state as `before_of` reads it.
+
+    Where only a part of all people is here, `taken` tells which of some new ids another person has already.
+    """
+    graph = read_graph(evidence, project, now, vetoed)
+    clusters = join(graph)
+    why = _Why(*_why(graph, clusters))
+    last = _read_before(before, graph)
+    persons = _persons(graph, clusters, last, taken)
+    return Decided(
+        edges=_edges(graph, clusters, why),
+        identifiers=_identifiers(graph, clusters, last, persons),
+        people=_people(graph, persons, last, whole=taken is None),
+        changes=_changes(graph, clusters, last, persons, why, now),
+    )
 
 
 @dataclass(frozen=True)
 class _Before:
     """The last state on this run's codes. An id's code is its place in `ids`, which is sorted; -1 is none."""
 
-    ids: list[str]
+    ids: pa.Array
     created_at: np.ndarray  # microseconds, by id code
     absorbed_by: np.ndarray  # id code
     elder: np.ndarray  # rank by age, the eldest 0
+    had: np.ndarray  # how many identifiers
+    kind: pa.Array
     person: np.ndarray  # the id code each identifier had
     first_person: np.ndarray  # the id code each identifier had first
 
@@ -141,7 +233,8 @@ class _Before:
 class _Persons:
     """This run's people: ids (the old ones, then the minted), and the id code of every identifier."""
 
-    ids: list[str]
+    ids: pa.Array
+    old: int  # how many of the ids are old
     created_at: np.ndarray
     absorbed_by: np.ndarray
     of: np.ndarray  # id code of each identifier, -1 for a blocked one
@@ -149,33 +242,66 @@ class _Persons:
     retired: np.ndarray  # id codes that lived before and do not now
 
 
-def _read_before(identifiers: pa.Table | None, people: pa.Table | None, graph: Graph) -> _Before:
-    import numpy as np
+@dataclass(frozen=True)
+class _Why:
+    """Why edges do not link: few words, and which of them for each edge."""
 
-    none = np.full(len(graph.type), -1, np.int64)
-    if people is None or identifiers is None or not people.num_rows:
+    words: list[str | None]
+    reason: np.ndarray
+
+    def of(self, edge: int) -> str | None:
+        return self.words[self.reason[edge]]
+
+
+def _read_before(before: tuple[pa.Table, pa.Table] | None, graph: Graph) -> _Before:
+    import numpy as np
+    import pyarrow as pa
+
+    none = np.full(len(graph.ids), -1, np.int64)
+    if before is None or not before[1].num_rows:
         empty = np.zeros(0, np.int64)
-        return _Before([], empty, empty, empty, none, none)
+        return _Before(pa.array([], pa.string()), empty, empty, empty, empty, pa.array([], pa.string()), none, none)
+    identifiers, people = before
     people = people.sort_by("person_id")
     ids = people["person_id"].combine_chunks()
     created_at = microseconds(people["created_at"])
     elder = np.empty(len(ids), np.int64)
     elder[np.lexsort((np.arange(len(ids)), created_at))] = np.arange(len(ids))
-    code = codes(identifier_keys(identifiers["type"], identifiers["value"]), graph.keys)
+    code = codes_of(graph.ids)(identifiers["id"].to_numpy())
     still = code >= 0
     person, first_person = none.copy(), none.copy()
-    person[code[still]] = codes(identifiers["person_id"], ids)[still]
-    first_person[code[still]] = codes(identifiers["first_person_id"], ids)[still]
-    return _Before(ids.to_pylist(), created_at, codes(people["absorbed_by"], ids), elder, person, first_person)
+    had = _id_codes(identifiers["person_id"], ids)
+    first = _id_codes(identifiers["first_person_id"], ids)
+    person[code[still]] = had[still]
+    first_person[code[still]] = np.where(first < 0, had, first)[still]
+    person[graph.elsewhere] = first_person[graph.elsewhere] = -1
+    return _Before(
+        ids, created_at, _id_codes(people["absorbed_by"], ids), elder, people["identifiers"].to_numpy(),
+        people["kind"].combine_chunks(), person, first_person,
+    )  # fmt: skip
 
 
-def _persons(graph: Graph, clusters: Clusters, before: _Before) -> _Persons:
+def _id_codes(values: Any, ids: pa.Array) -> np.ndarray:
+    """The place of each person id among the ids, -1 where there is none."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    words = values.combine_chunks().dictionary_encode()
+    at = pc.fill_null(pc.index_in(words.dictionary, value_set=ids), -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    word = words.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return np.append(at, -1)[word]
+
+
+def _persons(
+    graph: Graph, clusters: Clusters, before: _Before, taken: Callable[[list[str]], Collection[str]] | None
+) -> _Persons:
     """Give every cluster its id: an old one it overlaps most, else a retired one its members began with, else new."""
     import numpy as np
+    import pyarrow as pa
 
-    linking = graph.status != BLOCKED
+    linking = (graph.status != BLOCKED) & ~graph.elsewhere
     weight = np.maximum(graph.priority, 1)
-    id_of = np.full(len(graph.type), -1, np.int64)  # by cluster
+    id_of = np.full(len(graph.ids), -1, np.int64)  # by cluster
     for votes in (before.person, before.first_person):
         free = np.ones(len(before.ids) + 1, bool)
         free[id_of[id_of >= 0]] = False
@@ -183,15 +309,10 @@ def _persons(graph: Graph, clusters: Clusters, before: _Before) -> _Persons:
         winners, won = claim(clusters.of[voters], votes[voters], weight[voters], before.elder)
         id_of[winners] = won
 
-    new = np.unique(clusters.of[linking & (id_of[clusters.of] < 0)])
-    first_seen = microseconds(graph.identifiers["first_seen"])
     members = np.flatnonzero(linking & (id_of[clusters.of] < 0))
-    earliest_first = members[np.lexsort((members, first_seen[members], clusters.of[members]))]
-    _, anchors = np.unique(clusters.of[earliest_first], return_index=True)
-    anchors = earliest_first[anchors]
-    hashes = content_hash(graph.keys.take(anchors))
-    minted = mint(first_seen[anchors], hashes, set(before.ids))
-    id_of[new] = len(before.ids) + np.arange(len(new))
+    anchors = _earliest(clusters.of[members], graph.first_seen[members], members, len(graph.ids))
+    minted = mint(graph.first_seen[anchors], graph.ids[anchors], taken or _among(before.ids))
+    id_of[clusters.of[anchors]] = len(before.ids) + np.arange(len(anchors))
 
     of = np.where(linking, id_of[clusters.of], -1)
     count = len(before.ids) + len(minted)
@@ -205,55 +326,110 @@ def _persons(graph: Graph, clusters: Clusters, before: _Before) -> _Persons:
     theirs = np.flatnonzero((before.person >= 0) & (of >= 0) & ~alive[before.person])
     absorbed, by = heaviest(before.person[theirs], of[theirs], weight[theirs])
     absorbed_by[absorbed] = by
-    created_at = np.concatenate([before.created_at, first_seen[anchors]])
-    return _Persons([*before.ids, *minted], created_at, absorbed_by, of, appeared, retired)
+    created_at = np.concatenate([before.created_at, graph.first_seen[anchors]])
+    ids = pa.concat_arrays([before.ids, pa.array(minted, pa.string())])
+    return _Persons(ids, len(before.ids), created_at, absorbed_by, of, appeared, retired)
 
 
-def _edges(graph: Graph, clusters: Clusters, why: pa.Array) -> pa.Table:
-    status = _words(EDGE_STATUS, clusters.edge_status)
-    return graph.edges.append_column("status", status).append_column("why", why).select(list(EDGES.columns))
+def _earliest(cluster: np.ndarray, first_seen: np.ndarray, members: np.ndarray, count: int) -> np.ndarray:
+    """The member of each cluster that was seen first, the smaller code on a tie; members ascend."""
+    import numpy as np
+
+    earliest = np.full(count, np.iinfo(np.int64).max)
+    np.minimum.at(earliest, cluster, first_seen)
+    at_first = first_seen == earliest[cluster]
+    _, place = np.unique(cluster[at_first], return_index=True)
+    return members[at_first][place]
 
 
-def _why(graph: Graph, clusters: Clusters, bounds: dict[str, int]) -> pa.Array:
+def _among(ids: pa.Array) -> Callable[[list[str]], Collection[str]]:
+    def taken(some: list[str]) -> set[str]:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        found = pa.array(some, pa.string())
+        return set(found.filter(pc.is_in(found, value_set=ids)).to_pylist())
+
+    return taken
+
+
+def _edges(graph: Graph, clusters: Clusters, why: _Why) -> pa.Table:
+    import numpy as np
+    import pyarrow as pa
+
+    return pa.table(
+        {
+            "id_a": graph.ids[graph.a],
+            "id_b": graph.ids[graph.b],
+            "source": graph.source.astype(np.int16),
+            "status": _words(EDGE_STATUS, clusters.edge_status),
+            "why": _words(why.words, why.reason),
+        }
+    )
+
+
+def _why(graph: Graph, clusters: Clusters) -> tuple[list[str | None], np.ndarray]:
     """Why each edge does not link. There are only as many reasons as pairs of types, so each is worded once."""
     import numpy as np
 
     end = np.where(graph.status[graph.a] != OK, graph.a, graph.b)
-    shunned, expired = graph.status[end] != OK, graph.expired
+    shunned = graph.status[end] != OK
+    status = clusters.edge_status
     refused = clusters.refused_by >= 0
-    kind = np.select([refused, shunned, expired], [1, 1 + graph.status[end], 4], 0)
-    first = np.select([refused, shunned, expired], [clusters.refused_by, graph.type[end], graph.type[graph.a]], 0)
-    second = np.where(kind == 4, graph.type[graph.b], 0)
-    types = len(graph.specs)
-    reasons, reason = np.unique((kind * types + first) * types + second, return_inverse=True)
-    words: list[str | None] = []
-    for code in reasons.tolist():
-        what, one, other = code // types**2, graph.specs[code // types % types], graph.specs[code % types]
-        lasting = [spec for spec in (one, other) if spec.expires is not None]
-        words.append(
-            None if what == 0
-            else f"a person has at most {bounds[one.name]} {one.name}" if what == 1
-            else f"the {one.name} is {IDENTIFIER_STATUS[what - 1]}" if what in (2, 3)
-            else f"not seen for longer than {min(spec.expires for spec in lasting if spec.expires).days} days"
-        )  # fmt: skip
-    return _words(words, reason)
+    vetoed = status == REFUSED_VERDICT
+    inactive = status == INACTIVE
+    kind = np.select([vetoed, refused, shunned, graph.expired, inactive], [1, 2, 2 + graph.status[end], 5, 6], 0)
+    types = graph.type
+    first = np.select([refused, shunned, kind > 0], [clusters.refused_by, types[end], types[graph.a]], 0)
+    second = np.where(kind >= 5, types[graph.b], 0)
+    span = max(len(graph.specs), len(graph.vetoes), 1)
+    reasons, reason = np.unique((kind * span + first) * span + second, return_inverse=True)
+    words = [_reason(graph, code // span**2, code // span % span, code % span) for code in reasons.tolist()]
+    return words, reason
 
 
-def _identifiers(graph: Graph, before: _Before, persons: _Persons) -> pa.Table:
+def _reason(graph: Graph, what: int, first: int, second: int) -> str | None:
+    if what == 0:
+        return None
+    if what == 1:
+        return f"verdict {graph.vetoes[first][2]} keeps them apart"
+    one, other = graph.specs[first], graph.specs[second]
+    if what == 2:
+        within = one.limit.within if one.limit is not None else None
+        spell = "" if within is None else f" new within {within.days} days" if within.days else f" new within {within}"
+        return f"a person has at most {graph.bounds[one.name].count} {one.name}{spell}"
+    if what in (3, 4):
+        return f"the {one.name} is {IDENTIFIER_STATUS[what - 2]}"
+    if what == 5:
+        lasting = [spec.expires for spec in (one, other) if spec.expires is not None]
+        return f"not seen for longer than {min(lasting).days} days"
+    return {
+        "isolation": "strategy isolation: anonymous and known are kept apart",
+        "best_match": "strategy best_match: the value went to the person with the strongest evidence",
+        "strict": "strategy strict: only unique identifiers join, others hang on the strongest of them",
+    }[graph.strategy]
+
+
+def _identifiers(graph: Graph, clusters: Clusters, before: _Before, persons: _Persons) -> pa.Table:
     import numpy as np
     import pyarrow as pa
 
+    here = np.flatnonzero(~graph.elsewhere)
     first_person = np.where(before.first_person >= 0, before.first_person, persons.of)
-    columns = {name: graph.identifiers[name] for name in ("type", "value", "first_seen", "last_seen")} | {
-        "person_id": _words(persons.ids, persons.of),
-        "status": _words(IDENTIFIER_STATUS, graph.status),
-        "why": graph.why,
-        "first_person_id": _words(persons.ids, first_person),
-    }
-    return pa.table({name: columns[name] for name in IDENTIFIERS.columns})
+    return pa.table(
+        {
+            "id": graph.ids[here],
+            "person_id": _words(persons.ids, persons.of[here]),
+            "status": _words(IDENTIFIER_STATUS, graph.status[here]),
+            "why": _words(graph.reasons, graph.reason[here]),
+            "first_person_id": _words(persons.ids, first_person[here]),
+            "component": graph.ids[clusters.component[here]],
+        }
+    )
 
 
-def _people(graph: Graph, persons: _Persons) -> pa.Table:
+def _people(graph: Graph, persons: _Persons, before: _Before, whole: bool) -> pa.Table:
+    """All people; where only a part is here (not `whole`), without those living elsewhere."""
     import numpy as np
     import pyarrow as pa
 
@@ -263,16 +439,22 @@ def _people(graph: Graph, persons: _Persons) -> pa.Table:
     known = np.zeros(count + 1, bool)
     known[persons.of[(graph.status == OK) & known_types[graph.type]]] = True
     living = np.bincount(persons.of[persons.of >= 0], minlength=count)
-    return pa.table(
+    people = pa.table(
         {
-            "person_id": pa.array(persons.ids, pa.string()),
+            "person_id": persons.ids,
             "kind": _words(("anonymous", "known"), known[:count].astype(np.int64)),
             "identifiers": pa.array(living, pa.int64()),
             "created_at": pa.array(persons.created_at, pa.timestamp("us")),
             "merged_into": _words(persons.ids, _resolved(persons.absorbed_by)),
             "absorbed_by": _words(persons.ids, persons.absorbed_by),
         }
-    ).sort_by("person_id")
+    )
+    if not whole:
+        gone_from_here = np.zeros(count, bool)
+        gone_from_here[persons.retired] = True
+        had = np.append(before.had, np.zeros(count - len(before.had), np.int64))
+        people = people.filter(pa.array((had == 0) | (living > 0) | gone_from_here))
+    return people.sort_by("person_id")
 
 
 def _resolved(absorbed_by: np.ndarray) -> np.ndarray:
@@ -286,7 +468,7 @@ def _resolved(absorbed_by: np.ndarray) -> np.ndarray:
 
 
 def _changes(
-    graph: Graph, clusters: Clusters, before: _Before, persons: _Persons, why: pa.Array, now: datetime
+    graph: Graph, clusters: Clusters, before: _Before, persons: _Persons, why: _Why, now: datetime
 ) -> pa.Table:
     import numpy as np
     import pyarrow as pa
@@ -300,11 +482,10 @@ def _changes(
     merged = persons.retired[persons.absorbed_by[persons.retired] >= 0]
 
     join_cause = _join_causes(graph, clusters, before, merged)
-    split_cause = _split_causes(graph, before, persons, why)
-    again = [id_ < len(before.ids) for id_ in created.tolist()]
-    causes = ["seen again" if back else "first seen" for back in again]
-    causes += [join_cause.get(id_, "their identifiers belong to others now") for id_ in merged.tolist()]
-    causes += [split_cause.get(id_, "the link is no longer in the data") for id_ in split.tolist()]
+    split_cause = _split_causes(graph, before, persons, split, why)
+    causes = _words(("first seen", "seen again"), (created < persons.old).astype(np.int64))
+    moves: list[str | None] = [join_cause.get(id_, "their identifiers belong to others now") for id_ in merged.tolist()]
+    moves += [split_cause.get(id_, "the link is no longer in the data") for id_ in split.tolist()]
     kinds = np.repeat([0, 1, 2], [len(created), len(merged), len(split)])
     other = np.concatenate([np.full(len(created), -1, np.int64), persons.absorbed_by[merged], split_from])
     at = pa.scalar(now.astimezone(UTC).replace(tzinfo=None), pa.timestamp("us"))
@@ -314,7 +495,7 @@ def _changes(
             "change": _words(("created", "merged", "split"), kinds),
             "person_id": _words(persons.ids, np.concatenate([created, merged, split])),
             "other_person_id": _words(persons.ids, other),
-            "cause": pa.array(causes, pa.string()),
+            "cause": pa.concat_arrays([causes, pa.array(moves, pa.string())]),
         }
     )
 
@@ -323,27 +504,40 @@ def _join_causes(graph: Graph, clusters: Clusters, before: _Before, merged: np.n
     """For each id merged away: the strongest link that ties what was theirs to what was not. Types only, no values."""
     import numpy as np
 
+    if not len(merged):
+        return {}
     ours = before.person[graph.a], before.person[graph.b]
     linked = (clusters.edge_status == ACCEPTED) & (ours[0] != ours[1])
-    types, sources = (graph.edges["type_a"], graph.edges["type_b"]), graph.edges["source"]
+    gone = np.zeros(len(before.ids) + 1, bool)
+    gone[merged] = True
     causes: dict[int, str] = {}
-    for edge in np.flatnonzero(linked & (np.isin(ours[0], merged) | np.isin(ours[1], merged))).tolist():
-        words = f"{types[0][edge].as_py()} and {types[1][edge].as_py()} on one row of {sources[edge].as_py()}"
+    for edge in graph.strongest_first(np.flatnonzero(linked & (gone[ours[0]] | gone[ours[1]]))).tolist():
+        types = sorted(graph.specs[graph.type[end]].name for end in (graph.a[edge], graph.b[edge]))
+        source, rule = graph.sources[graph.source[edge]], graph.rule[edge]
+        words = f"{types[0]} and {types[1]} " + (
+            f"on one row of {source}" if rule == SAME_ROW
+            else "by a verdict" if rule == DECLARED
+            else f"by {source.replace(':', ' ')}"
+        )  # fmt: skip
         for id_ in (int(ours[0][edge]), int(ours[1][edge])):
             causes.setdefault(id_, words)
     return causes
 
 
-def _split_causes(graph: Graph, before: _Before, persons: _Persons, why: pa.Array) -> dict[int, str]:
-    """For each id of now: why the strongest link to what was the same person does not hold."""
+def _split_causes(
+    graph: Graph, before: _Before, persons: _Persons, split: np.ndarray, why: _Why
+) -> dict[int, str | None]:
+    """For each id that split off: why the strongest link to what was the same person does not hold."""
     import numpy as np
 
-    ours = before.person[graph.a], persons.of[graph.a], persons.of[graph.b]
-    parted = np.flatnonzero((ours[0] >= 0) & (ours[0] == before.person[graph.b]) & (ours[1] != ours[2]))
-    causes: dict[int, str] = {}
-    for edge in parted.tolist():
-        for id_ in (int(ours[1][edge]), int(ours[2][edge])):
-            causes.setdefault(id_, why[edge].as_py())
+    if not len(split):
+        return {}
+    was, here, there = before.person[graph.a], persons.of[graph.a], persons.of[graph.b]
+    parted = np.flatnonzero((was >= 0) & (was == before.person[graph.b]) & (here != there))
+    causes: dict[int, str | None] = {}
+    for edge in graph.strongest_first(parted).tolist():
+        for id_ in (int(here[edge]), int(there[edge])):
+            causes.setdefault(id_, why.of(edge))
     return causes
 
 
@@ -351,4 +545,5 @@ def _words(words: Any, at: np.ndarray) -> pa.Array:
     """The word at each position, null for -1."""
     import pyarrow as pa
 
-    return pa.array(words, pa.string()).take(pa.array(at, mask=at < 0))
+    known = words if isinstance(words, pa.Array) else pa.array(words, pa.string())
+    return known.take(pa.array(at, mask=at < 0))

@@ -6,6 +6,7 @@ The functions that work something out are oracles: loops over rows, sharing no c
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -18,7 +19,11 @@ import ibis
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from cdp_pipeline.identity.people import Resolution, resolve
+from cdp_pipeline.identity.blocked import blocked_why
+from cdp_pipeline.identity.edges import EDGES
+from cdp_pipeline.identity.evidence import Evidence
+from cdp_pipeline.identity.people import IDENTIFIERS as IDENTIFIERS_TABLE
+from cdp_pipeline.identity.people import Decided, decide
 from cdp_pipeline.sources.tables import source_table
 from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.identifier import Identifier
@@ -182,21 +187,125 @@ def seen_table(rows: Iterable[Row]) -> pa.Table:
     return pa.table(arrays, names=["type", "value", "first_seen", "last_seen"])
 
 
+def number(type_: str, value: str) -> int:
+    """Oracle of identifier_id()."""
+    return int(hashlib.md5(f"{type_}:{value}".encode()).hexdigest()[:16], 16) >> 1
+
+
+def evidence_of(edges: pa.Table, seen: pa.Table, of: Project) -> Evidence:
+    """What read_evidence() reads, made without an engine: hypothesis asks for thousands."""
+    types, sources = sorted(of.identifiers), [*sorted(of.sources), "verdict"]
+    ends = {
+        end: [
+            number(*one)
+            for one in zip(edges[f"type_{end}"].to_pylist(), edges[f"value_{end}"].to_pylist(), strict=True)
+        ]
+        for end in ("a", "b")
+    }
+    nodes = seen.to_pylist()
+    why = [
+        blocked_why(node["type"], pa.array([node["value"]]), of.identifiers[node["type"]].blocked)[0].as_py()
+        for node in nodes
+    ]
+    return Evidence(
+        identifiers=pa.table(
+            {
+                "id": pa.array([number(node["type"], node["value"]) for node in nodes], pa.int64()),
+                "type": pa.array([types.index(node["type"]) for node in nodes], pa.int8()),
+                "first_seen": seen["first_seen"],
+                "blocked": pa.array(why, pa.string()),
+            }
+        ),
+        edges=pa.table(
+            {
+                "id_a": pa.array(ends["a"], pa.int64()),
+                "id_b": pa.array(ends["b"], pa.int64()),
+                "source": pa.array([sources.index(name) for name in edges["source"].to_pylist()], pa.int16()),
+                "last_seen": edges["last_seen"],
+                "rule": pa.array([int(rule == "verdict") for rule in edges["rule"].to_pylist()], pa.int8()),
+                "score": edges["score"],
+            }
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A Resolution in Arrow, so that two can be compared; rows in the order of their ids."""
+
+    edges: pa.Table
+    identifiers: pa.Table
+    people: pa.Table
+    changes: pa.Table
+
+
 def resolved(
-    rows: Iterable[Row], before: Resolution | None = None, of: Project | None = None, now: datetime = NOW
-) -> Resolution:
-    rows = list(rows)
-    last = (None, None) if before is None else (before.identifiers, before.people)
-    return resolve(edges_table(rows), seen_table(rows), *last, of or project(), now)
+    rows: Iterable[Row],
+    before: Resolved | None = None,
+    of: Project | None = None,
+    now: datetime = NOW,
+    declared: Iterable[tuple[tuple[str, str], tuple[str, str]]] = (),
+    vetoed: Iterable[tuple[tuple[str, str], tuple[str, str], str]] = (),
+) -> Resolved:
+    """decide() on these rows, and links and vetoes between identifiers, with the texts put back in plain Python."""
+    rows, of = list(rows), of or project()
+    seen = seen_table(rows)
+    shown = set(zip(seen["type"].to_pylist(), seen["value"].to_pylist(), strict=True))
+    links = [sorted(pair) for pair in declared if shown.issuperset(pair)]
+    edges = pa.concat_tables([edges_table(rows), links_table(links)])
+    last = None
+    if before is not None:
+        had = before.identifiers
+        both = zip(had["first_person_id"].to_pylist(), had["person_id"].to_pylist(), strict=True)
+        first = [first if first != now_ else None for first, now_ in both]
+        votes = had.select(["person_id", "id"]).append_column("first_person_id", pa.array(first, pa.string()))
+        last = votes, before.people
+    keep_apart = [(number(*one), number(*other), name) for one, other, name in vetoed]
+    decided = decide(evidence_of(edges, seen, of), last, of, now, keep_apart)
+    return with_texts(decided, edges, seen, of)
 
 
-def persons(resolution: Resolution) -> dict[tuple[str, str], str | None]:
+def with_texts(decided: Decided, edges: pa.Table, seen: pa.Table, of: Project) -> Resolved:
+    sources = [*sorted(of.sources), "verdict"]
+    evidence = {
+        (number(row["type_a"], row["value_a"]), number(row["type_b"], row["value_b"]), row["source"]): row
+        for row in edges.to_pylist()
+    }
+    nodes = {number(row["type"], row["value"]): row for row in seen.to_pylist()}
+    decided_edges = sorted(decided.edges.to_pylist(), key=lambda row: (row["id_a"], row["id_b"], row["source"]))
+    links = [
+        {**evidence[row["id_a"], row["id_b"], sources[row["source"]]], **row, "source": sources[row["source"]]}
+        for row in decided_edges
+    ]
+    ours = [{**nodes[row["id"]], **row} for row in sorted(decided.identifiers.to_pylist(), key=lambda row: row["id"])]
+    return Resolved(
+        pa.Table.from_pylist(links, schema=EDGES.schema.to_pyarrow()),
+        pa.Table.from_pylist(ours, schema=IDENTIFIERS_TABLE.schema.to_pyarrow()),
+        decided.people,
+        decided.changes,
+    )
+
+
+def links_table(links: Iterable[Iterable[tuple[str, str]]]) -> pa.Table:
+    """Links people declared, as verdict_edges() gives them."""
+    shape = edges_table([])
+    lines = [
+        {
+            "type_a": a[0], "value_a": a[1], "type_b": b[0], "value_b": b[1], "source": "verdict", "record_id": "v",
+            "first_seen": START, "last_seen": START, "rule": "verdict", "score": 1.0,
+        }
+        for a, b in links
+    ]  # fmt: skip
+    return pa.Table.from_pylist(lines, schema=shape.schema)
+
+
+def persons(resolution: Resolved) -> dict[tuple[str, str], str | None]:
     """(type, value) → person id."""
     rows = resolution.identifiers.to_pylist()
     return {(row["type"], row["value"]): row["person_id"] for row in rows}
 
 
-def partition(resolution: Resolution) -> set[frozenset[tuple[str, str]]]:
+def partition(resolution: Resolved) -> set[frozenset[tuple[str, str]]]:
     groups: dict[str, set[tuple[str, str]]] = {}
     for one, person in persons(resolution).items():
         if person is not None:
