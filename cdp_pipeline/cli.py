@@ -416,17 +416,12 @@ def explain_link_(a: str, b: str, project: Folder = None, as_json: Json = False)
     """Why two identifiers are, or are not, one person."""
     from cdp_pipeline.identity.edges import EDGES
     from cdp_pipeline.identity.explain import explain_link
-    from cdp_pipeline.identity.people import IDENTIFIERS
+    from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE
 
     with the_lake(project) as (declared, lake):
-        found = explain_link(lake.read(EDGES), lake.read(IDENTIFIERS), a, b, declared)
+        found = explain_link(lake.read(EDGES), lake.read(IDENTIFIERS), a, b, declared, lake.read(PEOPLE))
     if as_json:
-        print_json(
-            {
-                "same_person": found.same_person, "a": vars(found.a), "b": vars(found.b),
-                "path": [vars(link) for link in found.path], "against": [vars(link) for link in found.against],
-            }
-        )  # fmt: skip
+        print_json(found.as_json())
     else:
         out.print(str(found), markup=False, highlight=False)
 

@@ -1,24 +1,30 @@
 """Why two identifiers are, or are not, one person; and whose an identifier written by a human is.
 
-Answers from the published tables with one small read each. It decides nothing: people.py did.
+Answers from the published tables with a few small reads each. It decides nothing: people.py did.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any
 
 import ibis
 
+from cdp_pipeline.identity.verdicts import VERDICT, spellings, vetoes
 from cdp_pipeline.spec.base import unknown
 
 if TYPE_CHECKING:
+    from cdp_pipeline.spec.identifier import Identifier
     from cdp_pipeline.spec.project import Project
 
-_LINKING = ("accepted", "redundant")
+End = tuple[str, str]
+_HOLDS = ("accepted", "redundant")
 _MOST_AGAINST = 20
+_MOST_CHAINED = 200_000
+"""Links of one component that are searched for a chain; beyond it is a collapse, and nobody's story."""
 
 
 class UnknownIdentifier(LookupError):
@@ -61,53 +67,137 @@ class Link:
     why: str | None
 
     @property
-    def ends(self) -> tuple[tuple[str, str], tuple[str, str]]:
+    def ends(self) -> tuple[End, End]:
         return (self.type_a, self.value_a), (self.type_b, self.value_b)
 
+    @property
+    def holds(self) -> bool:
+        return self.status in _HOLDS
+
     def __str__(self) -> str:
-        return (
-            f"{self.type_a}:{self.value_a} and {self.type_b}:{self.value_b}: {self.rule} in {self.source} "
-            f"(row {self.record_id}), {self.first_seen:%Y-%m-%d} to {self.last_seen:%Y-%m-%d}, score {self.score:g}, "
-            + (f"{self.status}: {self.why}" if self.why else self.status)
+        seen = f"{self.first_seen:%Y-%m-%d} to {self.last_seen:%Y-%m-%d}"
+        how = (
+            f"verdict {self.record_id}, {self.first_seen:%Y-%m-%d}"
+            if self.rule == VERDICT
+            else f"{self.rule} in {self.source} (row {self.record_id}), {seen}"
         )
+        became = f"{self.status}: {self.why}" if self.why else self.status
+        return f"{self.type_a}:{self.value_a} and {self.type_b}:{self.value_b}: {how}, score {self.score:g}, {became}"
+
+
+@dataclass(frozen=True)
+class Held:
+    """How many identifiers of a limited type the person has, or the two would have together."""
+
+    type: str
+    count: int
+    most: int
+    days: int | None
+
+    @property
+    def broken(self) -> bool:
+        return self.count > self.most
+
+    def __str__(self) -> str:
+        within = "" if self.days is None else f" first seen within {self.days} days"
+        return f"{self.count} {self.type}, a person has at most {self.most}{within}"
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """`path` joins a to b when they are one person; `against` holds the links that did not join them when not."""
+    """Why two identifiers are one person, or are not.
+
+    `path` joins a to b when they are one person. When not: `against` holds the links between what is theirs that did
+    not join them; `chain` leads from a to b over others, with the fewest links that do not hold; `verdicts` keep them
+    apart. `limits` are those the person is under, or the two together would be. `notes`: what else one should know.
+    """
 
     a: Identified
     b: Identified
     path: list[Link]
     against: list[Link]
+    chain: list[Link] = field(default_factory=list)
+    verdicts: list[str] = field(default_factory=list)
+    limits: list[Held] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    waterfalls: dict[Link, list[str]] = field(default_factory=dict)
 
     @property
     def same_person(self) -> bool:
         return self.a.person_id is not None and self.a.person_id == self.b.person_id
 
     def __str__(self) -> str:
-        notes = [f"{one} is {one.status}: {one.why}" for one in (self.a, self.b) if one.status != "ok"]
+        notes = [f"{one} is {one.status}: {one.why}" for one in (self.a, self.b) if one.status != "ok"] + self.notes
         if self.same_person:
-            steps = [str(link) for link in self.path] or ["they are the same identifier"]
-            return "\n".join([f"{self.a} and {self.b} are one person, {self.a.person_id}:", *steps, *notes])
-        found = [str(link) for link in self.against] or ["no row ever showed them, or what is theirs, together"]
-        return "\n".join([f"{self.a} and {self.b} are not one person:", *notes, *found])
+            steps = self._told(self.path) or ["they are the same identifier"]
+            limits = [f"of {self.a.person_id}: {held}" for held in self.limits]
+            return "\n".join([f"{self.a} and {self.b} are one person, {self.a.person_id}:", *steps, *limits, *notes])
+        apart = f"{self.a} ({self.a.person_id or 'nobody'}) and {self.b} ({self.b.person_id or 'nobody'})"
+        limits = [f"together they would have {held}" for held in self.limits if held.broken]
+        found = self._told(self.against)
+        if not found and self.chain:
+            failing = sum(not link.holds for link in self.chain)
+            found = [f"the nearest way from one to the other, {failing} of {len(self.chain)} links do not hold:"]
+            found += self._told(self.chain)
+        nothing = ["no row ever showed them, or what is theirs, together"]
+        return "\n".join([f"{apart} are not one person:", *notes, *self.verdicts, *limits, *(found or nothing)])
+
+    def _told(self, links: Iterable[Link]) -> list[str]:
+        return [line for link in links for line in (str(link), *self.waterfalls.get(link, []))]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "same_person": self.same_person,
+            "a": vars(self.a),
+            "b": vars(self.b),
+            **{name: [vars(link) for link in getattr(self, name)] for name in ("path", "against", "chain")},
+            "verdicts": self.verdicts,
+            "limits": [vars(held) | {"broken": held.broken} for held in self.limits],
+            "notes": self.notes,
+            "waterfalls": [{"a": link.ends[0], "b": link.ends[1], "lines": w} for link, w in self.waterfalls.items()],
+        }
 
 
-def explain_link(edges: ibis.Table, identifiers: ibis.Table, a: str, b: str, project: Project) -> Explanation:
-    """The shortest path of links from a to b; where there is none, the links that were refused or do not count.
+def explain_link(
+    edges: ibis.Table,
+    identifiers: ibis.Table,
+    a: str,
+    b: str,
+    project: Project,
+    people: ibis.Table | None = None,
+    waterfall: Callable[[Link], list[str]] | None = None,
+) -> Explanation:
+    """The shortest path of links from a to b; where there is none, what keeps them apart.
 
-    a and b are written `type:value`.
+    a and b are written `type:value`; with `people` they may be person ids, also of those who were merged since.
+    `waterfall` says how the score of a fuzzy link came about, one line per step.
     """
-    one, other = find_identifier(a, identifiers, project), find_identifier(b, identifiers, project)
+    (one, about_one), (other, about_other) = (_spoken_of(text, identifiers, people, project) for text in (a, b))
+    notes = [*about_one, *about_other]
     if one.end == other.end:
-        return Explanation(one, other, [], [])
+        return Explanation(one, other, [], [], notes=notes)
     theirs = [_members(identifiers, found) for found in (one, other)]
     links = _links_touching(edges, identifiers, one, other)
     if one.person_id is not None and one.person_id == other.person_id:
-        linking = [link for link in links if link.status in _LINKING and theirs[0].issuperset(link.ends)]
-        return Explanation(one, other, _shortest_path(linking, one.end, other.end), [])
-    return Explanation(one, other, [], _between(links, *theirs))
+        holding = [link for link in links if link.holds and theirs[0].issuperset(link.ends)]
+        path = _shortest_path(holding, one.end, other.end)
+        answer = Explanation(one, other, path, [], limits=_held(theirs[0], project), notes=notes)
+    else:
+        against = _between(links, *theirs)
+        answer = Explanation(
+            one,
+            other,
+            [],
+            against,
+            chain=[] if against else _chain(edges, identifiers, one, other),
+            verdicts=_verdicts(project, *theirs),
+            limits=_held(theirs[0] | theirs[1], project),
+            notes=notes,
+        )
+    if waterfall is not None:
+        matched = [link for link in (*answer.path, *answer.against, *answer.chain) if link.rule.startswith("match:")]
+        answer.waterfalls.update({link: waterfall(link) for link in matched})
+    return answer
 
 
 def resolve_identifier(text: str, identifiers: ibis.Table, people: ibis.Table, project: Project) -> str:
@@ -129,32 +219,39 @@ def find_identifier(text: str, identifiers: ibis.Table, project: Project) -> Ide
     type_, colon, written = text.partition(":")
     if not colon or type_ not in project.identifiers:
         raise UnknownIdentifier(unknown("identifier type", type_, project.identifiers))
-    spellings = _spellings(type_, written, project)
+    candidates = list(dict.fromkeys([written, *spellings(type_, written, project)]))
     ours = identifiers.filter(identifiers["type"] == type_)
-    found = {row["value"]: row for row in ours.filter(ours["value"].isin(spellings)).to_pyarrow().to_pylist()}
-    for spelling in spellings:
+    found = {row["value"]: row for row in ours.filter(ours["value"].isin(candidates)).to_pyarrow().to_pylist()}
+    for spelling in candidates:
         if spelling in found:
             row = found[spelling]
             return Identified(type_, spelling, row["person_id"], row["status"], row["why"])
-    raise UnknownIdentifier(f"no identifier {type_}:{written}{_nearest(ours, spellings[-1])}")
+    raise UnknownIdentifier(f"no identifier {type_}:{written}{_nearest(ours, candidates[-1])}")
 
 
-def _spellings(type_: str, written: str, project: Project) -> list[str]:
-    """As written, then as each column of this type would have normalised it."""
-    from cdp_pipeline.sources.normalise import phone
-
-    spellings = [written, written.strip()]
-    for source in project.sources.values():
-        for column in source.columns.values():
-            if column.identifier != type_:
-                continue
-            if column.normalise in ("email", "lower"):
-                spellings.append(written.strip().lower())
-            elif column.normalise in ("upper", "postcode"):
-                spellings.append(written.strip().upper())
-            elif column.normalise == "phone":
-                spellings.append(phone(written, source.region) or written)
-    return list(dict.fromkeys(spellings))
+def _spoken_of(
+    text: str, identifiers: ibis.Table, people: ibis.Table | None, project: Project
+) -> tuple[Identified, list[str]]:
+    """The identifier a text means: `type:value`, or the strongest a person id began with; and what to say of that."""
+    if ":" in text or people is None:
+        return find_identifier(text, identifiers, project), []
+    person_id = resolve_identifier(text, identifiers, people, project)
+    theirs = identifiers.filter(identifiers["person_id"] == person_id).to_pyarrow().to_pylist()
+    if not theirs:
+        raise UnknownIdentifier(f"{text} has no identifiers any more")
+    row = min(
+        theirs,
+        key=lambda row: (
+            row["first_person_id"] != text,
+            row["status"] != "ok",
+            -project.identifiers[row["type"]].priority,
+            row["first_seen"],
+            row["value"],
+        ),
+    )
+    found = Identified(row["type"], row["value"], row["person_id"], row["status"], row["why"])
+    merged = [] if person_id == text else [f"{text} was merged into {person_id}"]
+    return found, [*merged, f"of {text}, {found} is meant"]
 
 
 def _nearest(identifiers: ibis.Table, value: str) -> str:
@@ -164,7 +261,7 @@ def _nearest(identifiers: ibis.Table, value: str) -> str:
     return ", nearest: " + ", ".join(f"{row['type']}:{row['value']}" for row in rows) if rows else ""
 
 
-def _members(identifiers: ibis.Table, found: Identified) -> set[tuple[str, str]]:
+def _members(identifiers: ibis.Table, found: Identified) -> set[End]:
     if found.person_id is None:
         return {found.end}
     rows = identifiers.filter(identifiers["person_id"] == found.person_id).select("type", "value").to_pyarrow()
@@ -177,44 +274,62 @@ def _links_touching(edges: ibis.Table, identifiers: ibis.Table, *found: Identifi
     ours = identifiers["person_id"].isin(people) if people else ibis.literal(False)
     for one in found:
         ours = ours | ((identifiers["type"] == one.type) & (identifiers["value"] == one.value))
-    members = identifiers.filter(ours).select("type", "value")
-    touching = [
-        edges.semi_join(members, [edges[f"type_{end}"] == members["type"], edges[f"value_{end}"] == members["value"]])
-        for end in ("a", "b")
-    ]
-    names = list(Link.__dataclass_fields__)
-    rows = ibis.union(*touching, distinct=True).select(*names).to_pyarrow().to_pylist()
-    links = [Link(**row) for row in rows]
-    return sorted(links, key=lambda link: (-link.score, link.ends, link.source))
+    ids = identifiers.filter(ours).select("id").to_pyarrow()["id"].to_pylist()
+    return _links(edges.filter(edges["id_a"].isin(ids) | edges["id_b"].isin(ids)))
 
 
-def _shortest_path(links: list[Link], start: tuple[str, str], goal: tuple[str, str]) -> list[Link]:
-    """Breadth first; on equal length the links that come first in `links`, each written in its own direction."""
-    neighbours: dict[tuple[str, str], list[tuple[tuple[str, str], Link]]] = {}
+def _links(edges: ibis.Table) -> list[Link]:
+    """Surest first, then in the order of what they link."""
+    rows = edges.select(*Link.__dataclass_fields__).to_pyarrow().to_pylist()
+    return sorted((Link(**row) for row in rows), key=lambda link: (-link.score, link.ends, link.source))
+
+
+def _chain(edges: ibis.Table, identifiers: ibis.Table, one: Identified, other: Identified) -> list[Link]:
+    """The way from one to the other over others with the fewest links that do not hold; the shortest of those."""
+    ends = (identifiers["type"] == one.type) & (identifiers["value"] == one.value)
+    ends = ends | ((identifiers["type"] == other.type) & (identifiers["value"] == other.value))
+    components = set(identifiers.filter(ends).select("component").to_pyarrow()["component"].to_pylist())
+    if len(components) != 1 or None in components:
+        return []
+    members = identifiers.filter(identifiers["component"] == components.pop()).select("id")
+    inside = edges.semi_join(members, edges["id_a"] == members["id"])
+    if inside.count().to_pyarrow().as_py() > _MOST_CHAINED:
+        return []
+    return _shortest_path(_links(inside), one.end, other.end, cost=lambda link: 0 if link.holds else 1)
+
+
+def _shortest_path(
+    links: Sequence[Link], start: End, goal: End, cost: Callable[[Link], int] = lambda link: 0
+) -> list[Link]:
+    """The path of least cost (0 or 1 a link), of those the shortest, of those by the links that come first."""
+    neighbours: dict[End, list[tuple[End, Link]]] = {}
     for link in links:
         left, right = link.ends
         neighbours.setdefault(left, []).append((right, link))
         neighbours.setdefault(right, []).append((left, link))
-    came_by: dict[tuple[str, str], tuple[tuple[str, str], Link] | None] = {start: None}
-    queue = deque([start])
-    while queue and goal not in came_by:
-        here = queue.popleft()
-        for there, link in neighbours.get(here, []):
-            if there not in came_by:
-                came_by[there] = here, link
-                queue.append(there)
+    came_by: dict[End, tuple[End, Link]] = {}
+    reached = {start: (0, 0)}
+    waiting = [(0, 0, start)]
+    while waiting:
+        paid, steps, here = heappop(waiting)
+        if here == goal:
+            break
+        for there, link in neighbours.get(here, []) if reached[here] == (paid, steps) else ():
+            so_far = paid + cost(link), steps + 1
+            if there not in reached or so_far < reached[there]:
+                reached[there], came_by[there] = so_far, (here, link)
+                heappush(waiting, (*so_far, there))
     path: list[Link] = []
-    step = came_by.get(goal)
-    while step is not None:
-        path.append(step[1])
-        step = came_by[step[0]]
+    while goal in came_by:
+        goal, link = came_by[goal]
+        path.append(link)
     return path[::-1]
 
 
-def _between(links: list[Link], ours: set[tuple[str, str]], theirs: set[tuple[str, str]]) -> list[Link]:
+def _between(links: list[Link], ours: set[End], theirs: set[End]) -> list[Link]:
     """The links from one side to the other, directly or over one value that both were seen with; latest first."""
-    unlinked = [link for link in links if link.status not in _LINKING]
-    beside: list[set[tuple[str, str]]] = []
+    unlinked = [link for link in links if not link.holds]
+    beside: list[set[End]] = []
     for side in (ours, theirs):
         beside.append({end for link in unlinked for end in link.ends if side.intersection(link.ends)} - side)
     common = (beside[0] & beside[1]) - ours - theirs
@@ -224,3 +339,34 @@ def _between(links: list[Link], ours: set[tuple[str, str]], theirs: set[tuple[st
         if (ours.intersection(link.ends) and theirs.intersection(link.ends)) or common.intersection(link.ends)
     ]
     return sorted(chosen, key=lambda link: (-link.last_seen.timestamp(), link.ends, link.source))[:_MOST_AGAINST]
+
+
+def _verdicts(project: Project, ours: set[End], theirs: set[End]) -> list[str]:
+    """The verdicts that keep something of the one from something of the other."""
+    found = []
+    for one, other, name in vetoes(project):
+        if (one in ours and other in theirs) or (one in theirs and other in ours):
+            verdict = project.verdicts[name]
+            two = f"{':'.join(one)} and {':'.join(other)}"
+            found.append(f"verdict {name} keeps {two} apart ({verdict.by}, {verdict.on}): {verdict.why}")
+    return found
+
+
+def _held(members: Iterable[End], project: Project) -> list[Held]:
+    """How many identifiers of each limited type these are, strongest type first; types they have none of left out."""
+    counts: dict[str, int] = {}
+    for type_, _ in members:
+        counts[type_] = counts.get(type_, 0) + 1
+    specs = [project.identifiers[type_] for type_ in counts if type_ in project.identifiers]
+    return [
+        Held(spec.name, counts[spec.name], *bound)
+        for spec in sorted(specs, key=lambda spec: (-spec.priority, spec.name))
+        if (bound := _bound(spec)) is not None
+    ]
+
+
+def _bound(spec: Identifier) -> tuple[int, int | None] | None:
+    """The limit of a type and the days within which it counts; 1 where a type is unique and sets none."""
+    if spec.limit is None:
+        return (1, None) if spec.unique else None
+    return spec.limit.count, None if spec.limit.within is None else spec.limit.within.days
