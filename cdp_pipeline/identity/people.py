@@ -318,7 +318,10 @@ def _persons(
     count = len(before.ids) + len(minted)
     alive, lived = np.zeros(count + 1, bool), np.zeros(count + 1, bool)  # the last place is for -1, nobody
     alive[of[of >= 0]] = True
-    lived[before.person[before.person >= 0]] = True
+    if taken is None:
+        lived[: len(before.ids)] = before.had > 0  # also who had nothing but identifiers that are gone now
+    else:
+        lived[before.person[before.person >= 0]] = True
     appeared, retired = np.flatnonzero(alive & ~lived), np.flatnonzero(lived & ~alive)
     absorbed_by = np.concatenate([before.absorbed_by, np.full(len(minted), -1, np.int64)])
     absorbed_by[alive[:count]] = -1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
@@ -131,6 +132,10 @@ class Lake(LakeView):
         published = publish(self, writes, note or Note())
         self._own.update(dict.fromkeys(published.counts, published.snapshot))
         return published
+
+    def held(self, rows: ibis.Table) -> ibis.Table:
+        """The rows computed once, kept on this connection for DuckDB to read as often as need be."""
+        return self.ibis.create_table(f"held_{uuid.uuid4().hex[:12]}", self.engine.materialize(rows), temp=True)
 
     def maintain(self, now: datetime, keep: timedelta) -> Maintained:
         """Tidy the files, forget snapshots older than `keep`, remove what nothing refers to."""

@@ -168,8 +168,8 @@ def identity_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
         sources = source_tables(lake, project)
         before = lake.read(PEOPLE).to_pyarrow()
         resolution = resolve(
-            edges(sources, project), identifiers_seen(seen(sources, project)), lake.read(IDENTIFIERS), before, project,
-            context.resources.clock(),
+            lake.held(edges(sources, project)), lake.held(identifiers_seen(seen(sources, project))),
+            lake.read(IDENTIFIERS), before, project, context.resources.clock(),
         )  # fmt: skip
         result = lake.publish(
             Mirror(EDGES, resolution.edges),
