@@ -164,7 +164,9 @@ def read_graph(evidence: Evidence, project: Project, now: datetime, vetoed: Iter
         active=np.zeros(len(a), bool), near=np.zeros(len(a), bool), vetoes=[],
     )  # fmt: skip
     graph = _find_shared(graph)
-    active, near = _active(graph)
+    meets = graph.status == OK
+    graph = _find_shared_by_people(graph)
+    active, near = _active(graph, meets)
     return replace(graph, active=active, near=near, vetoes=_coded(vetoed, ids))
 
 
@@ -219,13 +221,73 @@ def _find_shared(graph: Graph) -> Graph:
     return replace(graph, status=status, reason=reason, reasons=[*graph.reasons, *words], contested=contested)
 
 
-def _active(graph: Graph) -> tuple[np.ndarray, np.ndarray]:
-    """Which edges may link under the project's strategy, and over which a decision may reach further."""
+def _find_shared_by_people(graph: Graph) -> Graph:
+    """Mark the values of types with `people_by` that were seen with too many people: the phone of a family.
+
+    Two people are two values of one of those types that nothing stronger than the value ties together, fuzzy matches
+    and limits aside. Strongest type first, so that no value counts as a tie that is itself shared.
+    """
+    counting = [code for code, spec in enumerate(graph.specs) if spec.people_by and spec.shared_above is not None]
+    for code in sorted(counting, key=lambda code: (-graph.specs[code].priority, graph.specs[code].name)):
+        graph = _share_by_people(graph, code)
+    return graph
+
+
+def _share_by_people(graph: Graph, own: int) -> Graph:
+    import numpy as np
+
+    spec, count = graph.specs[own], len(graph.ids)
+    telling = [code for code, other in enumerate(graph.specs) if other.name in (spec.people_by or ())]
+    plain = (graph.status == OK) & ~graph.contested
+    stronger = plain & (graph.priority > spec.priority)
+    counted = plain & (graph.type == own) & ~graph.elsewhere
+    fresh = ~graph.expired & (graph.rule != MATCHED)
+    ends, others = [], []
+    for end, other in ((graph.a, graph.b), (graph.b, graph.a)):
+        some = fresh & counted[end] & stronger[other]
+        ends.append(end[some])
+        others.append(other[some])
+    end, other = np.concatenate(ends), np.concatenate(others)
+    # Who was seen with one stronger identifier was seen with one person: most need no look at what ties these.
+    several = np.bincount(end, minlength=count)[end] > (spec.shared_above or 0)
+    if not several.any():
+        return graph
+    tied = _components(graph, fresh & stronger[graph.a] & stronger[graph.b])
+    pairs = np.unique(end[several].astype(np.int64) * count + tied[other[several]])
+    value, people = pairs // count, pairs % count
+    met, by = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    for code in telling:
+        named = np.zeros(count, bool)
+        named[tied[plain & (graph.type == code)]] = True
+        found = np.bincount(value[named[people]], minlength=count)
+        met, by = np.maximum(met, found), np.where(found > met, code, by)
+    hit = np.flatnonzero(met > (spec.shared_above or 0))
+    contested = graph.contested.copy()
+    contested[hit] = True
+    if graph.strategy == "best_match":
+        return replace(graph, contested=contested)
+    status, reason = graph.status.copy(), graph.reason.copy()
+    status[hit] = SHARED
+    figures, figure = np.unique(np.stack([met[hit], by[hit]]), axis=1, return_inverse=True)
+    reason[hit] = len(graph.reasons) + figure.ravel()
+    words = [
+        f"seen with {n} people told apart by {graph.specs[code].name}, more than {spec.shared_above}"
+        for n, code in figures.T.tolist()
+    ]
+    return replace(graph, status=status, reason=reason, reasons=[*graph.reasons, *words], contested=contested)
+
+
+def _active(graph: Graph, meets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which edges may link under the project's strategy, and over which a decision may reach further.
+
+    `meets`: the identifiers over which people may meet. It holds those that are shared by people told apart, which
+    link nothing: whether they are shared hangs on all who met there.
+    """
     import numpy as np
 
     ok = graph.status == OK
     active = ~graph.expired & ok[graph.a] & ok[graph.b]
-    near = active
+    near = active if (ok == meets).all() else ~graph.expired & meets[graph.a] & meets[graph.b]
     free = graph.rule != DECLARED  # what people decided holds under every strategy
     if graph.strategy == "isolation":
         known = np.array([spec.known for spec in graph.specs], bool)[graph.type]

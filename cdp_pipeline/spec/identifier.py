@@ -51,8 +51,8 @@ class Identifier(Document):
     )
     people_by: Annotated[list[str], Field(min_length=1)] | None = Field(
         default=None,
-        description="With shared_above: stronger types that tell people apart, such as email. Two values of one of "
-        "them that nothing stronger ties together are two people. Left out, the values of unique types are counted.",
+        description="With shared_above: stronger types that tell people apart as unique ones do, such as email. Two "
+        "values of one of them are two people where nothing stronger than the shared value ties them together.",
     )
     expires: Duration | None = Field(default=None, description="How long a link lasts after it was last seen.")
     blocked: Blocked = Blocked()
