@@ -43,10 +43,11 @@ class Verdict:
     figures: Mapping[str, Any]
     breaches: tuple[Breach, ...]
 
-    def require(self, accepted: str | None, today: date) -> None:
-        """Raise IdentityWithheldError when a bound is broken, unless somebody accepted it for today (YYYY-MM-DD)."""
-        if self.breaches and (accepted or "").strip() != today.isoformat():
-            raise IdentityWithheldError(self.breaches, today)
+    def withheld(self, accepted: str | None, today: date) -> IdentityWithheldError | None:
+        """The error that says why nothing may be published; none if all is well or was accepted for today."""
+        if not self.breaches or (accepted or "").strip() == today.isoformat():
+            return None
+        return IdentityWithheldError(self.breaches, today)
 
 
 class IdentityWithheldError(Exception):

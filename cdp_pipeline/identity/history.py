@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,16 +29,31 @@ QUALITY = Table(
 
 
 def figures_of_day(figures: Mapping[str, Any], now: datetime, project: Project) -> pa.Table:
-    """The rows of QUALITY for today; figures that are lists or texts are left to the metadata."""
+    """The rows of QUALITY for today. A mapping is a figure per key, `alone.email`; lists are left to the metadata."""
     import pyarrow as pa
 
     day = now.astimezone(project.zone).date()
     rows = [
         {"day": day, "figure": name, "value": float(value)}
-        for name, value in figures.items()
+        for name, value in _flat(figures)
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
     return pa.Table.from_pylist(rows, schema=QUALITY.schema.to_pyarrow())
+
+
+def _flat(figures: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{key}", one) for key, one in value.items())
+        else:
+            yield name, value
+
+
+def figures_before(history: ibis.Table, now: datetime, project: Project) -> dict[str, float]:
+    """The figures of the last day before today on which there are any, named as in QUALITY."""
+    earlier = history.filter(history["day"] < ibis.date(now.astimezone(project.zone).date()))
+    rows = earlier.filter(earlier["day"] == earlier["day"].max()).to_pyarrow().to_pylist()
+    return {row["figure"]: row["value"] for row in rows}
 
 
 def read_truth(project: Project, connection: Any) -> ibis.Table | None:

@@ -81,6 +81,7 @@ def _identifier_figures(identifiers: ibis.Table) -> dict[str, Any]:
     for status in ("blocked", "shared"):
         found = {type_: n for (type_, is_), n in sorted(by.items()) if is_ == status}
         figures |= {f"identifiers_{status}": sum(found.values()), status: found}
+    figures["owned"] = dict(sorted(of_type.items()))
     figures["alone"] = {type_: alone.get(type_, 0) / n for type_, n in sorted(of_type.items())}
     if "component" in identifiers.columns:
         linked = identifiers.filter(identifiers["component"].notnull())

@@ -23,7 +23,7 @@ from cdp_pipeline.audiences.members import MEMBERS, SIZES, changes, members, siz
 from cdp_pipeline.audiences.rules import Scope, audiences_in_order, leaves, matching
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.identity.edges import EDGES, edges
-from cdp_pipeline.identity.history import QUALITY, figures_of_day, read_truth
+from cdp_pipeline.identity.history import QUALITY, figures_before, figures_of_day, read_truth
 from cdp_pipeline.identity.living import living
 from cdp_pipeline.identity.people import CHANGES, IDENTIFIERS, PEOPLE, resolve
 from cdp_pipeline.identity.quality import quality
@@ -190,14 +190,26 @@ def identity_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
 
     yield resolve_people
 
-    @dg.asset(**asset_arguments(QUALITY, owner, {"duckdb"}), deps=[key_of(PEOPLE)], required_resource_keys=RESOURCES)
+    @dg.asset(
+        **asset_arguments(QUALITY, owner, {"duckdb"}),
+        deps=[key_of(PEOPLE)],
+        check_specs=checks.quality_specs(project),
+        required_resource_keys=RESOURCES,
+    )
     def identity_quality(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         lake: Lake = context.resources.lake
+        now = context.resources.clock()
         truth = read_truth(project, lake.ibis)
         figures = quality(lake.read(IDENTIFIERS), lake.read(PEOPLE), lake.read(EDGES), truth)
-        rows = figures_of_day(figures, context.resources.clock(), project)
-        result = lake.publish(Upsert(QUALITY, rows), note=note(context))
-        return dg.MaterializeResult(metadata=published(result.counts[QUALITY.name], figures))
+        before = figures_before(lake.read(QUALITY), now, project)
+        rows = figures_of_day(figures, now, project)
+        result = lake.publish(
+            Mirror(QUALITY, rows, within={"day": rows["day"].unique().to_pylist()}), note=note(context)
+        )
+        return dg.MaterializeResult(
+            metadata=published(result.counts[QUALITY.name], figures),
+            check_results=list(checks.quality_results(figures, before, project)),
+        )
 
     yield identity_quality
 
@@ -222,7 +234,7 @@ def profile_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
         lake: Lake = context.resources.lake
         people = lake.engine.materialize(lake.read(PEOPLE))
         won = provenance(source_tables(lake, project), lake.read(IDENTIFIERS), project, context.resources.clock())
-        values = lake.engine.materialize(won).cache()  # two tables are made of it
+        values = lake.held(won)  # two tables are made of it
         result = lake.publish(
             Mirror(PROVENANCE, values),
             Mirror(table, customers(values, people, project)),

@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 import ibis
 
+from cdp_pipeline.identity import guard
 from cdp_pipeline.lake import LakeView
 from cdp_pipeline.sources.tables import LOADS, source_table
 from cdp_pipeline.spec.audience import Audience
@@ -175,6 +176,123 @@ def identity_results(quality: Mapping[str, Any], moved: int, known_before: int) 
     )  # fmt: skip
     churn = moved / known_before if known_before else 0.0
     yield result("ids_stable", churn <= ID_CHURN_BUDGET, PEOPLE_KEY, moved=moved, share=churn, limit=ID_CHURN_BUDGET)
+
+
+def guard_specs(project: Project) -> list[dg.AssetCheckSpec]:
+    """What is decided before identity is published (identity/guard.py): when one fails, nothing is."""
+    return [
+        spec(
+            PEOPLE_KEY, "no_collapse",
+            f"No person has more than {guard.LARGEST_PERSON} identifiers, the ten largest have at most "
+            f"{guard.LARGEST_SHARE:.0%} of all, and people did not become {guard.FEWER_PEOPLE:.0%} fewer: otherwise "
+            "strangers were taken for one, and nothing is published.", blocking=True,
+        ),
+        spec(
+            PEOPLE_KEY, "ids_stable",
+            f"At most {project.settings.identity.churn_budget:.1%} of identifiers moved to another person in this run, "
+            "anonymous visitors who were recognised aside: otherwise nothing is published.", blocking=True,
+        ),
+    ]  # fmt: skip
+
+
+def guard_results(verdict: guard.Verdict, *, withheld: bool) -> Iterator[dg.AssetCheckResult]:
+    """Evaluate guard_specs. What was accepted by hand is shown as failed all the same, but stops nothing."""
+    shown = {
+        "no_collapse": ("people", "largest_person", "ten_largest_share", "largest_people", "precision"),
+        "ids_stable": ("identifiers_known", "identifiers_moved", "identifiers_recognised", "churn"),
+    }
+    for name, figures in shown.items():
+        found = {figure: verdict.figures[figure] for figure in figures if figure in verdict.figures}
+        broken = [breach.words for breach in verdict.breaches if breach.check == name]
+        if broken:
+            found = {"found": "; ".join(broken), "accepted for today": not withheld, **found}
+        yield result(name, not broken, PEOPLE_KEY, severe=withheld, **found)
+
+
+QUALITY_KEY = ["measurement", "identity_quality"]
+SIZE_OF_ONE_IN_THOUSAND = 50
+LARGEST_COMPONENT = 1_000
+REFUSED_SHARE = 0.05
+LONE_SHIFT = 0.05
+BLOCKED_GROWTH = 1.5
+HANGING_SHARE = 0.01
+TRUTH_BOUNDS = {"precision": 0.995, "recall": 0.97}
+
+
+def quality_specs(project: Project) -> list[dg.AssetCheckSpec]:
+    """What is worth a look at who is who, once it is published; none of these stops anything."""
+    checks = {
+        "few_very_large_people": "At most one person in a thousand has more than "
+        f"{SIZE_OF_ONE_IN_THOUSAND} identifiers.",
+        "no_hidden_crowd": f"Without limits, links would tie at most {LARGEST_COMPONENT:,} identifiers together. A "
+        "larger crowd is held apart by limits alone: block the value, or lower the limit, that makes it.",
+        "limits_seldom_refuse": f"Limits refuse at most {REFUSED_SHARE:.0%} of links: more says that a limit is too "
+        "low, or that a value serves many people.",
+        "as_many_alone_as_usual": "Of each type of identifier, the share that is all we know of somebody has moved by "
+        f"at most {LONE_SHIFT:.0%} points: else a source has stopped, or begun, to say who is who.",
+        "as_many_set_aside_as_usual": "Not many more values than last time are blocked or shared by several people.",
+        "few_hang_by_one_link": f"At most {HANGING_SHARE:.0%} of people would fall into two halves without one link "
+        "that was seen only once.",
+    }
+    if project.settings.truth is not None:
+        checks |= {
+            "right_people_together": "Of the pairs of identifiers found together, at least "
+            f"{TRUTH_BOUNDS['precision']:.1%} belong to one person in truth.",
+            "people_found_whole": f"Of the pairs that belong together in truth and can be known to, at least "
+            f"{TRUTH_BOUNDS['recall']:.0%} were found.",
+        }
+    return [spec(QUALITY_KEY, name, description) for name, description in checks.items()]
+
+
+def quality_results(
+    figures: Mapping[str, Any], before: Mapping[str, float], project: Project
+) -> Iterator[dg.AssetCheckResult]:
+    """Evaluate quality_specs on today's figures (quality.quality) and those of the last day there were any."""
+    people, links = figures["people"], figures["links"]
+
+    def few(name: str, found: int, share: float, of: int, **more: Any) -> dg.AssetCheckResult:
+        return result(name, found <= share * of + 5 * (share * of) ** 0.5, found=found, of=of, limit=share, **more)
+
+    tail = figures["one_in_thousand_has"]
+    yield result(
+        "few_very_large_people", tail <= SIZE_OF_ONE_IN_THOUSAND, one_in_thousand_has=tail,
+        ten_largest=str(figures["largest_people"]),
+    )  # fmt: skip
+    crowd = figures.get("largest_component", 0)
+    yield result("no_hidden_crowd", crowd <= LARGEST_COMPONENT, identifiers_in_the_largest_crowd=crowd)
+    yield few(
+        "limits_seldom_refuse", figures["links_refused"], REFUSED_SHARE, links,
+        by_limit=dg.MetadataValue.json(figures["limits"]),
+    )  # fmt: skip
+    moved = {
+        type_: {"share": share, "before": before[f"alone.{type_}"]}
+        for type_, share in figures["alone"].items()
+        if f"alone.{type_}" in before
+        # A share among few is mostly chance: two and a half standard deviations at most.
+        and abs(share - before[f"alone.{type_}"]) > LONE_SHIFT + 1.25 / figures["owned"][type_] ** 0.5
+    }
+    yield result(
+        "as_many_alone_as_usual", not moved, moved=dg.MetadataValue.json(moved),
+        share_alone=dg.MetadataValue.json({name: round(share, 4) for name, share in figures["alone"].items()}),
+    )  # fmt: skip
+    aside = {
+        f"{status} {type_}": {"now": n, "before": int(before.get(f"{status}.{type_}", 0))}
+        for status in ("blocked", "shared")
+        for type_, n in figures[status].items()
+    }
+    # Nothing is unusual the first time.
+    usual = not before or all(
+        n["now"] <= BLOCKED_GROWTH * n["before"] + 5 * max(n["before"], 1) ** 0.5 for n in aside.values()
+    )
+    yield result("as_many_set_aside_as_usual", usual, by_type=dg.MetadataValue.json(aside))
+    yield few("few_hang_by_one_link", figures["hang_by_one_link"], HANGING_SHARE, people)
+    if project.settings.truth is not None:
+        judged = figures.get("judged_identifiers", 0)
+        recall = figures.get("recall_reachable", figures.get("recall", 1.0))
+        shares = {"precision": figures.get("precision", 1.0), "recall": recall}
+        for name, figure in (("right_people_together", "precision"), ("people_found_whole", "recall")):
+            share, bound = float(shares[figure]), TRUTH_BOUNDS[figure]
+            yield result(name, share >= bound, share=share, at_least=bound, identifiers_judged=judged)
 
 
 PROVENANCE_KEY = ["profile", "provenance"]
