@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import numpy as np
+    import pyarrow as pa
 
     from cdp_pipeline.spec.identifier import Identifier, Limit
     from cdp_pipeline.spec.project import Project
@@ -81,6 +82,7 @@ class Graph:
     active: np.ndarray
     near: np.ndarray  # edges over which a decision about one end may touch the other
     vetoes: list[tuple[int, int, str]]  # codes
+    lost: pa.Table  # id_a, id_b, source of edges to identifiers that are not here
 
     def strongest_first(self, edges: np.ndarray) -> np.ndarray:
         """These edges in the one order in which they are taken; it follows from content alone.
@@ -133,6 +135,7 @@ def read_graph(evidence: Evidence, project: Project, now: datetime, vetoed: Iter
     known = codes_of(ids)
     a, b = known(edges["id_a"].to_numpy()), known(edges["id_b"].to_numpy())
     lost = (a < 0) | (b < 0)
+    nowhere = edges.select(["id_a", "id_b", "source"]).filter(pa.array(lost))
     if lost.any():  # a verdict or a match may speak of an identifier that no row shows any more
         edges, a, b = edges.filter(pa.array(~lost)), a[~lost], b[~lost]
     source, rule = edges["source"].to_numpy().astype(np.intp), edges["rule"].to_numpy()
@@ -161,7 +164,7 @@ def read_graph(evidence: Evidence, project: Project, now: datetime, vetoed: Iter
         type=type_of, priority=priority, first_seen=microseconds(nodes["first_seen"])[order], status=status,
         reason=reason, reasons=reasons, contested=np.zeros(len(ids), bool), elsewhere=elsewhere, a=a, b=b,
         source=source, rule=rule, last_seen=last_seen, score=edges["score"].to_numpy(), expired=expired,
-        active=np.zeros(len(a), bool), near=np.zeros(len(a), bool), vetoes=[],
+        active=np.zeros(len(a), bool), near=np.zeros(len(a), bool), vetoes=[], lost=nowhere,
     )  # fmt: skip
     graph = _find_shared(graph)
     meets = graph.status == OK
@@ -367,54 +370,82 @@ def _join_within_limits(
     code_of = {spec.name: code for code, spec in enumerate(graph.specs)}
     limited = [(code_of[name], bound.count) for name, bound in graph.bounds.items() if bound.within is None]
     timed = {code_of[name]: bound for name, bound in graph.bounds.items() if bound.within is not None}
-    parent = list(range(len(nodes)))
+    # How many of each limited type a cluster holds are the digits of one number, so that one addition counts all of
+    # them; the slack carries a digit that is over its bound into its top bit.
+    digit = (2 * max((count for _, count in limited), default=0)).bit_length() + 1
+    top = sum(1 << (digit * (place + 1) - 1) for place in range(len(limited)))
+    slack = sum(((1 << (digit - 1)) - 1 - count) << (digit * place) for place, (_, count) in enumerate(limited))
+    one_of = {code: 1 << (digit * place) for place, (code, _) in enumerate(limited)}
+
     types = graph.type[nodes].tolist()
-    held = [[int(code == own) for code, _ in limited] for own in types]
+    held = [one_of.get(code, 0) for code in types]
+    parent = list(range(len(nodes)))
     times = {
         node: {own: [moment]}
         for node, (own, moment) in enumerate(zip(types, graph.first_seen[nodes].tolist(), strict=True))
         if own in timed
     }
-    foes: dict[int, list[tuple[int, int]]] = {}
-    for number, (one, other, _) in enumerate(graph.vetoes):
-        here, there = np.searchsorted(nodes, [one, other]).tolist()
-        if max(here, there) < len(nodes) and (nodes[here], nodes[there]) == (one, other):
-            foes.setdefault(here, []).append((there, number))
-            foes.setdefault(there, []).append((here, number))
+    foes = _foes(graph, nodes)
     ends_a = np.searchsorted(nodes, graph.a[edges]).tolist()
     ends_b = np.searchsorted(nodes, graph.b[edges]).tolist()
-    status = np.full(len(edges), ACCEPTED, np.int8)
-    refused_by = np.full(len(edges), -1, np.int64)
+    refused: list[tuple[int, int, int]] = []  # position, status, refuser
 
     def root(node: int) -> int:
         while parent[node] != node:
             parent[node] = node = parent[parent[node]]
         return node
 
-    for position, (end_a, end_b) in enumerate(zip(ends_a, ends_b, strict=True)):
-        keep, give = root(end_a), root(end_b)
+    for position, (keep, give) in enumerate(zip(ends_a, ends_b, strict=True)):
+        while parent[keep] != keep:
+            parent[keep] = keep = parent[parent[keep]]
+        while parent[give] != give:
+            parent[give] = give = parent[parent[give]]
         if keep == give:
             continue
-        veto = next((number for foe, number in foes.get(keep, ()) if root(foe) == give), None)
-        if veto is not None:
-            status[position], refused_by[position] = REFUSED_VERDICT, veto
-            continue
-        together = [x + y for x, y in zip(held[keep], held[give], strict=True)]
-        broken = next((code for (code, bound), n in zip(limited, together, strict=True) if n > bound), None)
+        if foes:
+            veto = next((number for foe, number in foes.get(keep, ()) if root(foe) == give), None)
+            if veto is not None:
+                refused.append((position, REFUSED_VERDICT, veto))
+                continue
+        together = held[keep] + held[give]
+        over = (together + slack) & top
+        broken = None
+        if over:
+            broken = next(
+                code for place, (code, _) in enumerate(limited) if over >> (digit * place) & ((1 << digit) - 1)
+            )
         moments = _merged(times.get(keep, {}), times.get(give, {})) if timed else {}
-        if broken is None:
+        if broken is None and timed:
             broken = next((code for code, found in moments.items() if _too_many(found, timed[code])), None)
         if broken is not None:
-            status[position] = REFUSED_UNIQUE if graph.specs[broken].limit is None else REFUSED_LIMIT
-            refused_by[position] = broken
+            refused.append((position, REFUSED_UNIQUE if graph.specs[broken].limit is None else REFUSED_LIMIT, broken))
             continue
-        keep, give = min(keep, give), max(keep, give)
+        if give < keep:
+            keep, give = give, keep
         parent[give], held[keep] = keep, together
         if moments:
             times[keep] = moments
         if give in foes:
             foes[keep] = foes.get(keep, []) + foes.pop(give)
+    status = np.full(len(edges), ACCEPTED, np.int8)
+    refused_by = np.full(len(edges), -1, np.int64)
+    if refused:
+        where, what, whom = np.array(refused, np.int64).T
+        status[where], refused_by[where] = what, whom
     return nodes[[root(node) for node in range(len(nodes))]], status, refused_by
+
+
+def _foes(graph: Graph, nodes: np.ndarray) -> dict[int, list[tuple[int, int]]]:
+    """For each of the nodes: those that a verdict keeps apart from it, with the place of the verdict."""
+    import numpy as np
+
+    found: dict[int, list[tuple[int, int]]] = {}
+    for number, (one, other, _) in enumerate(graph.vetoes):
+        here, there = np.searchsorted(nodes, [one, other]).tolist()
+        if max(here, there) < len(nodes) and (nodes[here], nodes[there]) == (one, other):
+            found.setdefault(here, []).append((there, number))
+            found.setdefault(there, []).append((here, number))
+    return found
 
 
 def _merged(ours: dict[int, list[int]], theirs: dict[int, list[int]]) -> dict[int, list[int]]:

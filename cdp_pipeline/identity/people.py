@@ -111,8 +111,9 @@ class Resolution:
 class Decided:
     """What became of edges and identifiers, in numbers, and of people, in full.
 
-    `edges`: id_a, id_b, source (place in `source_names`), status, why. `identifiers`: id, person_id, status, why,
-    first_person_id, component. `people` and `changes` as PEOPLE and CHANGES say.
+    `edges`: id_a, id_b, source (place in `source_names`), status, why of all that are not accepted; a status of null
+    is that of an edge to an identifier that no row shows. `identifiers`: id, person_id, status, why, first_person_id,
+    component. `people` and `changes` as PEOPLE and CHANGES say.
     """
 
     edges: pa.Table
@@ -137,7 +138,11 @@ def resolve(
     (1 where a type is `unique` and sets none), or bring together what a verdict keeps apart, is refused. The result
     depends on content only, never on the order of rows.
     """
-    links, nodes = identified_edges(_table(edges)), identified(_table(seen))
+    links, nodes = _table(edges), _table(seen)
+    if "id_a" not in links.columns:
+        links = identified_edges(links)
+    if "id" not in nodes.columns:
+        nodes = identified(nodes)
     before = None
     if previous_identifiers is not None and previous_people is not None:
         before = before_of(_table(previous_identifiers), _table(previous_people))
@@ -177,12 +182,13 @@ def vetoed_ids(project: Project) -> list[Veto]:
 
 
 def with_status(edges: ibis.Table, decided: Decided, project: Project) -> ibis.Table:
-    """The rows of EDGES: identified edges with what became of them."""
-    status = ibis.memtable(decided.edges)
+    """The rows of EDGES: identified edges with what became of them. Most are accepted, so only others are looked up."""
+    others = ibis.memtable(decided.edges)
     rows = edges.mutate(_source=place(edges["source"], source_names(project), "int16"))
-    keys = [rows["id_a"] == status["id_a"], rows["id_b"] == status["id_b"], rows["_source"] == status["source"]]
-    joined = rows.inner_join(status, keys, rname="{name}_decided")
-    return joined.select(list(EDGES.columns))
+    keys = [rows["id_a"] == others["id_a"], rows["id_b"] == others["id_b"], rows["_source"] == others["source"]]
+    joined = rows.left_join(others, keys, rname="{name}_decided")
+    status = ibis.ifelse(joined["id_a_decided"].isnull(), "accepted", joined["status"])
+    return joined.mutate(status=status).filter(ibis._["status"].notnull()).select(list(EDGES.columns))
 
 
 def with_people(seen: ibis.Table, decided: Decided) -> ibis.Table:
@@ -360,15 +366,17 @@ def _edges(graph: Graph, clusters: Clusters, why: _Why) -> pa.Table:
     import numpy as np
     import pyarrow as pa
 
-    return pa.table(
+    some = np.flatnonzero(clusters.edge_status != ACCEPTED)
+    found = pa.table(
         {
-            "id_a": graph.ids[graph.a],
-            "id_b": graph.ids[graph.b],
-            "source": graph.source.astype(np.int16),
-            "status": _words(EDGE_STATUS, clusters.edge_status),
-            "why": _words(why.words, why.reason),
+            "id_a": graph.ids[graph.a[some]],
+            "id_b": graph.ids[graph.b[some]],
+            "source": graph.source[some].astype(np.int16),
+            "status": _words(EDGE_STATUS, clusters.edge_status[some]),
+            "why": _words(why.words, why.reason[some]),
         }
     )
+    return pa.concat_tables([found, graph.lost], promote_options="default")
 
 
 def _why(graph: Graph, clusters: Clusters) -> tuple[list[str | None], np.ndarray]:

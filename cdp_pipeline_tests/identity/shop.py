@@ -272,10 +272,11 @@ def with_texts(decided: Decided, edges: pa.Table, seen: pa.Table, of: Project) -
         for row in edges.to_pylist()
     }
     nodes = {number(row["type"], row["value"]): row for row in seen.to_pylist()}
-    decided_edges = sorted(decided.edges.to_pylist(), key=lambda row: (row["id_a"], row["id_b"], row["source"]))
+    others = {(row["id_a"], row["id_b"], sources[row["source"]]): row for row in decided.edges.to_pylist()}
     links = [
-        {**evidence[row["id_a"], row["id_b"], sources[row["source"]]], **row, "source": sources[row["source"]]}
-        for row in decided_edges
+        {**row, "id_a": key[0], "id_b": key[1], "status": found["status"], "why": found["why"]}
+        for key, row in sorted(evidence.items())
+        for found in [others.get(key, {"status": "accepted", "why": None})]
     ]
     ours = [{**nodes[row["id"]], **row} for row in sorted(decided.identifiers.to_pylist(), key=lambda row: row["id"])]
     return Resolved(
