@@ -157,7 +157,7 @@ def write_verdict(folder: Path, verdict: Verdict) -> Path:
             file.write(there + between + _as_yaml(verdict).encode())
             file.flush()
             os.fsync(file.fileno())
-        if there:
+        if path.exists():
             shutil.copymode(path, beside)
         beside.replace(path)
     finally:
