@@ -380,14 +380,23 @@ def person(
     as_of: Annotated[
         datetime | None, typer.Option("--as-of", help="Traits, scores and audiences of this day.", **DAY)
     ] = None,
+    graph: Annotated[
+        Path | None,
+        typer.Option("--graph", metavar="FILE.svg", help="Also draw their identifiers and what joins them."),
+    ] = None,
     project: Folder = None,
     as_json: Json = False,
 ) -> None:
     """The 360° profile of a person, by any identifier."""
+    from cdp_pipeline.profile.graph import graph_of
     from cdp_pipeline.profile.person import flat, profile_of
 
     with the_lake(project) as (declared, lake):
-        page = profile_of(lake, declared, _person(lake, declared, identifier), _date(as_of))
+        person_id = _person(lake, declared, identifier)
+        page = profile_of(lake, declared, person_id, _date(as_of))
+        if graph is not None:
+            graph.write_text(graph_of(lake, declared, person_id), encoding="utf-8")
+            err.print(f"Wrote {graph}", markup=False, highlight=False)
     if as_json:
         print_json(page)
     else:

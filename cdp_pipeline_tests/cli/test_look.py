@@ -36,6 +36,15 @@ def test_a_person_page_reads_well_in_a_terminal(cdp: Here, monkeypatch: pytest.M
     assert "None" not in said.out
 
 
+def test_a_persons_identity_is_drawn_into_a_file(cdp: Here, tmp_path: Path) -> None:
+    file = tmp_path / "ann.svg"
+    said = cdp("person", "email:ann@example.com", "--graph", str(file), "--json")
+    assert json.loads(said.out)["identifiers"] and "ann.svg" in said.err
+    picture = file.read_text()
+    assert picture.startswith("<svg") and "3 identifiers" in picture
+    assert all(value in picture for value in ("ann@example.com", "bob@example.com", "+442079460018"))
+
+
 def test_a_person_as_of_a_day_has_the_traits_of_that_day_or_none(cdp: Here) -> None:
     day = NEWEST.isoformat()
     assert cdp.json("person", "email:ann@example.com", "--as-of", day)["traits"]["day"] == day
