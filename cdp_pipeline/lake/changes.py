@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import ibis
 
-from cdp_pipeline.lake.catalog import META
+from cdp_pipeline.lake.catalog import META, identifier, literal
 from cdp_pipeline.lake.columns import fitted
 from cdp_pipeline.lake.errors import LakeVersionError, TableMissingError
 from cdp_pipeline.lake.schema import emptied
@@ -29,6 +29,30 @@ def changes(view: LakeView, name: str, since: int, until: int) -> ibis.Table:
     came = new.difference(old, distinct=False).mutate(_change=ibis.literal("insert"))
     went = old.difference(new, distinct=False).mutate(_change=ibis.literal("delete"))
     return ibis.union(came, went)
+
+
+def feed(view: LakeView, name: str, since: int, until: int) -> tuple[ibis.Table, ibis.Table]:
+    """Rows written and rows removed after snapshot `since`, up to `until`, read from the files of those snapshots only.
+
+    Both may hold more than changed: a row that was rewritten as it was is in both, and DuckLake reports rows as removed
+    that were gone long before (see `changes`). Nothing that changed is missing. DuckDB reads them, whatever the engine.
+    """
+    schema, table = name.split(".")
+    declared = view.stored(name, until)
+    nothing = ibis.memtable(declared.to_pyarrow().empty_table())
+    if since >= until:
+        return nothing, nothing
+    if not view.connection.execute(f"SELECT 1 FROM {META}.ducklake_snapshot WHERE snapshot_id = ?", [since]).fetchone():
+        raise LakeVersionError(
+            f"{name}: the lake has no snapshot {since} (any more), so what changed since is unknown."
+        )
+    columns = ", ".join(identifier(column) for column in declared)
+    where = f"'lake', {literal(schema)}, {literal(table)}, {since + 1}, {until}"
+    written, removed = (
+        view.engine.local.sql(f"SELECT {columns} FROM ducklake_table_{what}({where})")
+        for what in ("insertions", "deletions")
+    )
+    return written, removed
 
 
 def _before(view: LakeView, name: str, since: int, until: int, schema: ibis.Schema) -> ibis.Table:

@@ -14,7 +14,7 @@ import ibis
 from ibis.backends.sql.datatypes import DuckDBType
 
 from cdp_pipeline.lake.catalog import ELSEWHERE, META, Catalog, identifier, locate
-from cdp_pipeline.lake.changes import changes
+from cdp_pipeline.lake.changes import changes, feed
 from cdp_pipeline.lake.columns import fitted
 from cdp_pipeline.lake.engines import DuckDBEngine, Engine, SparkEngine
 from cdp_pipeline.lake.erase import Predicate, erase, traces
@@ -64,6 +64,10 @@ class LakeView:
         The table's columns and `_change`: insert or delete; a row that became another one is both.
         """
         return changes(self, name, since, self._version(name) if until is None else until)
+
+    def feed(self, name: str, since: int) -> tuple[ibis.Table, ibis.Table]:
+        """Rows written and rows removed since a snapshot, cheaply: both may hold more than changed (see changes.py)."""
+        return feed(self, name, since, self._version(name))
 
     def _version(self, name: str) -> int:
         return self._own.get(name, self._snapshot)
