@@ -21,6 +21,7 @@ from cdp_pipeline.spec.identifier import Identifier
 from cdp_pipeline.spec.project import IdentitySettings, Project
 from cdp_pipeline.spec.source import EventMapping
 from cdp_pipeline_tests.identity.shop import (
+    CRM,
     TILL,
     WEB,
     Resolved,
@@ -46,7 +47,7 @@ def shop(strategy: str = "conversion", **of_cookies: Any) -> Project:
         ),
     }
     events = [EventMapping(column="event", names=["looked", "signed"])]
-    whole = project(types, sources={one.name: one.model_copy(update={"events": events}) for one in (WEB, TILL)})
+    whole = project(types, sources={one.name: one.model_copy(update={"events": events}) for one in (WEB, TILL, CRM)})
     settings = whole.settings.model_copy(update={"identity": IdentitySettings.model_validate({"strategy": strategy})})
     return dataclasses.replace(whole, settings=settings)
 
@@ -262,7 +263,7 @@ def meetings(draw: st.DrawFn) -> list[Row]:
     return numbered(found)
 
 
-def _known_next(found: list[Row], result: Resolved, place: int) -> str | None:
+def known_next(found: list[Row], result: Resolved, place: int) -> str | None:
     """By hand: the row's own person; else, on a shared device, that of the next row on it with one; else the device."""
     states = {(row["type"], row["value"]): row for row in result.identifiers.to_pylist()}
 
@@ -294,7 +295,7 @@ def test_linking_gives_a_shared_devices_rows_to_whoever_is_known_there_next(foun
         if name in of.sources:
             told = person_of_rows(table, of.sources[name], ibis.memtable(result.identifiers), of)
             got |= {row["_record_id"]: row["person_id"] for row in told.to_pyarrow().to_pylist()}
-    assert [got[row.record_id] for row in found] == [_known_next(found, result, place) for place in range(len(found))]
+    assert [got[row.record_id] for row in found] == [known_next(found, result, place) for place in range(len(found))]
 
 
 def _shared_by_hand(found: list[Row], types: dict[str, Identifier]) -> set[str]:

@@ -10,6 +10,7 @@ from cdp_pipeline.identity.quality import quality
 from cdp_pipeline.identity.rows import person_of_rows
 from cdp_pipeline.identity.seen import identifiers_seen, seen
 from cdp_pipeline_tests.identity.shop import TILL, WEB, Row, moments, pairs, persons, project, resolved, tables
+from cdp_pipeline_tests.identity.test_anonymous import known_next, shop
 from cdp_pipeline_tests.parity.conftest import EngineUnderTest, normalised
 
 _CHANCE = random.Random(1)
@@ -44,6 +45,22 @@ def test_whose_rows_are_is_equal_on_every_engine(engine: EngineUnderTest) -> Non
         for row in ROWS:
             if row.source == spec.name and row.customer is not None:
                 assert found[row.record_id] == whose["customer_id", str(row.customer)]
+
+
+def test_whose_rows_on_shared_devices_are_is_equal_on_every_engine(engine: EngineUnderTest) -> None:
+    of = shop("link")
+    result = resolved(ROWS, of=of)
+    assert "shared" in result.identifiers["status"].to_pylist()
+    found = {
+        row["_record_id"]: row["person_id"]
+        for name, spec in of.sources.items()
+        for row in engine.rows(
+            person_of_rows(engine.table(tables(ROWS)[name]), spec, engine.table(result.identifiers), of)
+        )
+    }
+    expected = {row.record_id: known_next(ROWS, result, place) for place, row in enumerate(ROWS)}
+    assert found == {record: person for record, person in expected.items() if record in found}
+    assert len(found) == sum(row.source in of.sources for row in ROWS)
 
 
 def test_explanations_and_figures_are_equal_on_every_engine(engine: EngineUnderTest) -> None:
