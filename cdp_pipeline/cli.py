@@ -490,7 +490,7 @@ def _decide(
         today = now.astimezone(declared.zone).date()
         verdict = new_verdict(declared, one, other, apart=apart, by=by or getpass.getuser(), on=today, why=why)
         decided = with_verdict(declared, verdict)
-        then = what_if(lake, declared, decided, now, lake.ibis, lambda sync: holds(ledger, sync))
+        then = what_if(lake, declared, decided, now, lambda sync: holds(ledger, sync))
         answer = explain_link(then.edges, then.identifiers, str(one), str(other), decided)
     if not as_json:
         out.print("With this verdict:", highlight=False)
@@ -511,15 +511,17 @@ def _decide(
 
 @identity.command("simulate")
 def identity_simulate(
-    other: Annotated[Path, typer.Argument(help="Folder of a project with the other rules.")],
+    other: Annotated[
+        Path | None, typer.Argument(help="Folder of a project with other rules; default: the rules as they are now.")
+    ] = None,
     project: Folder = None,
     as_json: Json = False,
 ) -> None:
-    """What another project's rules would make of the same rows: who merges and splits, and what that moves."""
+    """What other rules would make of the same rows: who merges and splits, and what that moves."""
     from cdp_pipeline.activation.what_if import what_if
 
     with the_lake(project) as (declared, lake):
-        then = what_if(lake, declared, the_project(other), datetime.now(UTC), lake.ibis)
+        then = what_if(lake, declared, the_project(other) if other else declared, datetime.now(UTC))
     if as_json:
         print_json(then.as_json())
     else:

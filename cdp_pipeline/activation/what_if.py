@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from cdp_pipeline.activation.plan import Held
-    from cdp_pipeline.lake.lake import LakeView
+    from cdp_pipeline.lake import Lake, LakeView
     from cdp_pipeline.spec.project import Project
 
 DOWNSTREAM = ("attributes", "traits", "predictions", "audiences")
@@ -51,7 +51,8 @@ class WhatIf:
         said = self.consequences.lines()
         if self.accuracy is not None:
             before, after = self.accuracy
-            said += [f"{name}: {before[name]:.4f} before, {after[name]:.4f} after" for name in before if name in after]
+            rates = [name for name in before if isinstance(before[name], float) and name in after]
+            said += [f"{name} against the truth: {before[name]:.4f} before, {after[name]:.4f} after" for name in rates]
         return [*said, *(self.effects.lines() if self.effects is not None else ["no traits were computed yet"])]
 
     def as_json(self) -> dict[str, Any]:
@@ -63,11 +64,10 @@ class WhatIf:
 
 
 def what_if(
-    lake: LakeView,
+    lake: Lake,
     project: Project,
     other: Project,
     now: datetime,
-    connection: Any = None,
     holds: Callable[[str], Mapping[str, Held]] | None = None,
 ) -> WhatIf:
     """Compare the people of the last run with those that `other` would make of the same rows.
@@ -80,9 +80,9 @@ def what_if(
         raise NothingComputedError("nobody was identified yet: cdp run")
     evidence, known = _evidence(lake, project, other, stored, identifiers)
     resolution = resolve(with_verdicts(evidence, known, other), known, identifiers, people, other, now)
-    then = {name: _table(getattr(resolution, name)) for name in ("identifiers", "people", "edges")}
+    then = {name: lake.held(_table(getattr(resolution, name))) for name in ("identifiers", "people", "edges")}
     found = consequences(identifiers, then["identifiers"], stored, then["edges"])
-    truth = read_truth(project, connection) if connection is not None else None
+    truth = read_truth(project, lake.ibis)
     judged = None if truth is None else (accuracy(identifiers, truth), accuracy(then["identifiers"], truth))
     return WhatIf(
         found, _effects(lake, project, other, found, then, holds, now), then["edges"], then["identifiers"], judged

@@ -24,7 +24,8 @@ class Regrouped:
     parts: dict[str, Tally]
 
     def __str__(self) -> str:
-        return " and ".join(f"{other} ({_said(tally)})" for other, tally in sorted(self.parts.items()))
+        own_first = sorted(self.parts.items(), key=lambda part: (part[0] != self.person_id, part[0]))
+        return " and ".join(f"{other} ({_said(tally)})" for other, tally in own_first)
 
 
 @dataclass(frozen=True)
