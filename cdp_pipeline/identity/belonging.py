@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import ibis
 
+from cdp_pipeline.identity.blocked import ROLE
 from cdp_pipeline.identity.rows import person_of_rows
 from cdp_pipeline.identity.seen import happened_at
 
@@ -38,7 +39,7 @@ def claims(
     found = []
     for way in group.by:
         if way.same is not None or way.email_domain is not None:
-            rows = _of_profile(way, customers)
+            rows = _of_profile(way, customers, identifiers, project)
         elif way.column is not None:
             rows = _of_column(way, sources, identifiers, project)
         else:
@@ -65,14 +66,32 @@ def plain(value: ibis.Value) -> ibis.Value:
     return value.cast("string").lower().re_replace(r"[^\p{L}\p{M}\p{N}]+", " ").strip()
 
 
-def _of_profile(way: Way, customers: ibis.Table) -> ibis.Table:
+def _of_profile(way: Way, customers: ibis.Table, identifiers: ibis.Table, project: Project) -> ibis.Table:
+    """What the profile says, but for values that identity blocks: none@none.com is no address, whoever typed it.
+
+    The mailbox of a role is nobody's, but it is at the company's domain.
+    """
     never = ibis.null("timestamp(6)")
+    blocked = identifiers.filter(identifiers["status"] == "blocked")
     if way.email_domain is not None:
-        domain = customers[way.email_domain].lower().strip().re_extract("@([^@]+)$", 1)
-        return customers.select("person_id", key=domain.fill_null(""), at=never)
+        meant = _without(customers, way.email_domain, blocked.filter(blocked["why"] != ROLE), project)
+        domain = meant[way.email_domain].lower().strip().re_extract("@([^@]+)$", 1)
+        return meant.select("person_id", key=domain.fill_null(""), at=never)
+    for name in way.same or []:
+        customers = _without(customers, name, blocked, project)
     parts = [plain(customers[name]) for name in way.same or []]
     whole = ibis.and_(*(part.fill_null("") != "" for part in parts))
     return customers.filter(whole).select("person_id", key=ibis.literal("|").join(parts), at=never)
+
+
+def _without(customers: ibis.Table, attribute: str, blocked: ibis.Table, project: Project) -> ibis.Table:
+    """The customers whose attribute is none of the blocked values of the identifiers it is filled from."""
+    columns = [project.sources[one.source].columns.get(one.column) for one in project.attributes[attribute].sources]
+    types = sorted({column.identifier for column in columns if column is not None and column.identifier is not None})
+    if not types:
+        return customers
+    values = blocked.filter(blocked["type"].isin(types)).select("value").distinct()
+    return customers.anti_join(values, customers[attribute].cast("string") == values["value"])
 
 
 def _of_column(way: Way, sources: Mapping[str, ibis.Table], identifiers: ibis.Table, project: Project) -> ibis.Table:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from cdp_pipeline.spec.identifier import Blocked
 
+ROLE = "mailbox of a role"
 # Patterns match the whole value, any case, in RE2. Real customer numbers may be short or repetitive (1, 777), so digits
 # only count as placeholders when they are long or written as a phone number. Example domains are left alone.
 SHIPPED: dict[str, str] = {
@@ -30,7 +31,7 @@ SHIPPED: dict[str, str] = {
     r"(none|null|nobody|nomail|no[._-]?e?mail|unknown|anonymous|guest|undefined|xxx+|asdf+)@.*": ("means no value"),
     r"(test|tests|tester|testing|dummy|foo|bar)@.*": "test entry",
     r"(info|office|contact|hello|admin|administrator|webmaster|hostmaster|root|abuse|sales|support|service|help|"
-    r"helpdesk|billing|accounts?|reception|enquir(y|ies)|marketing|jobs|hr)@.*": "mailbox of a role",
+    r"helpdesk|billing|accounts?|reception|enquir(y|ies)|marketing|jobs|hr)@.*": ROLE,
     r".*@(localhost|invalid|nomail|noemail|none)(\..*)?": "means no value",
 }
 

@@ -25,6 +25,7 @@ def profile_of(lake: LakeView, project: Project, person_id: str, as_of: date | N
     page["traits"] = newest.pop("traits")
     page["predictions"] = {name: row for name, row in newest.items() if row}
     page["bands"] = _bands(lake, person_id, as_of)
+    page["groups"] = _groups(lake, person_id)
     page["audiences"] = _audiences(lake, person_id, as_of)
     return page
 
@@ -75,12 +76,27 @@ def _audiences(lake: LakeView, person_id: str, as_of: date | None) -> list[str]:
     return sorted(mine.audience.to_pyarrow().to_pylist())
 
 
+def _groups(lake: LakeView, person_id: str) -> list[dict[str, Any]]:
+    """Their household, their account: what it is called, who is at the top of it, how many are in it, and why they."""
+    if not lake.exists("identity.group_members"):
+        return []
+    members, groups = lake.table("identity.group_members"), lake.table("identity.groups")
+    top = groups.select(root_group_id="group_id", top="name")
+    mine = members.filter(members.person_id == person_id).drop("kind").join(groups.drop("rule", "why"), "group_id")
+    found = mine.left_join(top, "root_group_id").select("kind", "group_id", "name", "key", "members", "top", "why")
+    return found.order_by("kind").to_pyarrow().to_pylist()
+
+
 def flat(page: dict[str, Any]) -> Iterator[tuple[str, str, Any, str]]:
     """The page as lines: section, name, value, and what is to be said about the value."""
     for row in page["identifiers"]:
         yield "identifier", row["type"], row["value"], "" if row["status"] == "ok" else row["status"]
     for row in page["attributes"]:
         yield "attribute", row["attribute"], row["value"], f"{row['rule'].replace('_', ' ')} in {row['source']}"
+    for row in page.get("groups", []):
+        top = f"; part of {row['top']}" if row["top"] not in (None, row["name"]) else ""
+        count = "1 person" if row["members"] == 1 else f"{row['members']:,} people; {row['why']}"
+        yield "group", row["kind"], row["name"] or row["key"].replace("|", ", "), count + top
     for name, value in page["traits"].items():
         if value is not None:
             yield "trait", "as of" if name == "day" else name, value, page["bands"].get(name, "")
