@@ -144,12 +144,19 @@ def _near_the_shared(
     nodes = ibis.union(ours.mutate(known_status=ibis.null("int8")), _elsewhere(links, ours, old))
     graph = read_graph(read_evidence(links, nodes, project), project, now)
     was = (
-        old.semi_join(seeds, "id").select("id", was=place(old["status"], list(IDENTIFIER_STATUS), "int8")).to_pyarrow()
+        old.semi_join(seeds, "id")
+        .select("id", was=place(old["status"], list(IDENTIFIER_STATUS), "int8"), alone=old["component"] == old["id"])
+        .to_pyarrow()
     )
     code = np.searchsorted(graph.ids, was["id"].to_numpy())
     shared = graph.contested if graph.strategy == "best_match" else graph.status == SHARED
+    was_shared = was["was"].to_numpy() == SHARED
     moved = np.zeros(len(graph.ids), bool)
-    moved[code] = shared[code] != (was["was"].to_numpy() == SHARED)
+    moved[code] = shared[code] != was_shared
+    # Who was kept out of every component and meets others again may be shared still: their ties will tell (people_by).
+    meets = np.zeros(len(graph.ids), bool)
+    meets[graph.a[graph.near]] = meets[graph.b[graph.near]] = True
+    moved[code] |= was_shared & was["alone"].to_numpy(zero_copy_only=False) & meets[code]
     beside = np.concatenate([graph.b[moved[graph.a]], graph.a[moved[graph.b]]])
     return ibis.memtable(pa.table({"id": graph.ids[np.unique(beside)]}))
 

@@ -71,7 +71,12 @@ _EXPIRING = {
 _FAMILIES = {
     **IDENTIFIERS,
     "anonymous_id": identifier(
-        "anonymous_id", priority=100, known=False, shared_above=1, people_by=["customer_id", "email"]
+        "anonymous_id",
+        priority=100,
+        known=False,
+        shared_above=1,
+        people_by=["customer_id", "email"],
+        expires="57 days",
     ),
 }
 _APART = Verdict.model_validate(
@@ -109,6 +114,21 @@ def test_only_what_is_touched_is_decided() -> None:
     found = agree(early, [Row("web", 100, 1, customer=7, cookie="k9")], project(), 0)
     assert {row["value"] for row in found["identifiers"].to_pylist()} == {"7", "user7@shop.test", "k9"}
     assert found["people"].num_rows == 1
+
+
+def test_a_computer_whose_former_owner_lapsed_belongs_to_the_one_that_is_left() -> None:
+    """Two customers kept it out of every component; the two addresses that remain are known to be one customer's."""
+    early = [
+        Row("web", 1, 0, customer=1, cookie="k"),
+        Row("web", 2, 3, customer=2, cookie="k"),
+        Row("web", 3, 3, mail="ann@example.com", cookie="k"),
+        Row("web", 4, 3, mail="bob@example.com", cookie="k"),
+        Row("till", 5, 3, customer=2, mail="ann@example.com"),
+        Row("till", 6, 3, customer=2, mail="bob@example.com"),
+    ]
+    found = agree(early, [], project(_FAMILIES), 5)
+    (computer,) = [row for row in found["identifiers"].to_pylist() if row["value"] == "k"]
+    assert computer["status"] == "ok"
 
 
 def test_a_tablet_that_turns_out_to_be_shared_frees_everybody_it_had_joined() -> None:
