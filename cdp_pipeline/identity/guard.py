@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
-from cdp_pipeline.identity.quality import accuracy, churn, sizes
+import ibis
+
+from cdp_pipeline.identity.quality import accuracy, as_table, churn, sizes
 
 if TYPE_CHECKING:
-    import ibis
     import pyarrow as pa
 
 ACCEPT = "CDP_ACCEPT_IDENTITY"
@@ -73,13 +74,22 @@ def guard(
 ) -> Verdict:
     """Judge the next state of identity against the one that is published, which is empty on the first run.
 
-    `identifiers` may be only those that changed, unless `truth` is given, which is judged on all. `budget` is the share
-    of identifiers whose person may change in one run.
+    `identifiers` and `people` may be all of the next state or the rows of it that changed. `budget` is the share of
+    identifiers whose person may change in one run; with `truth` precision is judged too. One engine reads all tables.
     """
-    before, after = sizes(previous_people), sizes(people)
-    moved = churn(previous_identifiers, identifiers, previous_people, people)
-    figures = after | moved | ({} if truth is None else accuracy(identifiers, truth))
-    return Verdict(figures, breaches(before, figures, budget))
+    next_people = _in_place(people, previous_people, ["person_id"], ["kind", "identifiers", "merged_into"])
+    figures = sizes(next_people) | churn(previous_identifiers, identifiers, previous_people, next_people)
+    if truth is not None:
+        figures |= accuracy(_in_place(identifiers, previous_identifiers, ["type", "value"], ["person_id"]), truth)
+    return Verdict(figures, breaches(sizes(previous_people), figures, budget))
+
+
+def _in_place(
+    new: ibis.Table | pa.Table, old: ibis.Table | pa.Table, keys: list[str], columns: list[str]
+) -> ibis.Table:
+    """The old rows with the new ones in their place."""
+    new, old = as_table(new).select(*keys, *columns), as_table(old).select(*keys, *columns)
+    return ibis.union(new, old.anti_join(new, keys))
 
 
 def breaches(before: Mapping[str, Any], after: Mapping[str, Any], budget: float) -> tuple[Breach, ...]:

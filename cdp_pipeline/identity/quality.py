@@ -24,7 +24,7 @@ def quality(
 
     They hold no identifier and no person, so they may be shown anywhere. Figures by type are mappings.
     """
-    identifiers, people, edges = _table(identifiers), _table(people), _table(edges)
+    identifiers, people, edges = as_table(identifiers), as_table(people), as_table(edges)
     return (
         sizes(people)
         | _identifier_figures(identifiers)
@@ -36,7 +36,7 @@ def quality(
 
 def sizes(people: ibis.Table | pa.Table) -> dict[str, Any]:
     """How many people there are, and how many identifiers they have: the mean, the tail, the ten largest."""
-    people = _table(people)
+    people = as_table(people)
     living = people.filter(people["merged_into"].isnull() & (people["identifiers"] > 0))
     # There are few sizes, however many people: all figures follow from how often each occurs.
     histogram = living.group_by("kind", "identifiers").agg(people=living.count())
@@ -117,7 +117,7 @@ def hang_by_one_link(edges: ibis.Table | pa.Table) -> int:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-    a, b, once = _links(_table(edges))
+    a, b, once = _links(as_table(edges))
     if not once.any():
         return 0
     count = int(max(a.max(), b.max())) + 1
@@ -176,14 +176,14 @@ def churn(
     `identifiers_recognised`. New and erased identifiers have not moved. Of `identifiers` and `people`, those that
     changed are enough.
     """
-    before, after = _table(previous_identifiers), _table(identifiers)
+    before, after = as_table(previous_identifiers), as_table(identifiers)
     before = before.filter(before["person_id"].notnull())
     keys = ["id"] if "id" in before.columns and "id" in after.columns else ["type", "value"]
     both = before.select(*keys, was="person_id").join(after.select(*keys, now="person_id"), keys)
     moved = (
         both.filter(both["now"].isnull() | (both["now"] != both["was"])).group_by("was", "now").agg(n=ibis._.count())
     )
-    kinds = [_table(each).select("person_id", "kind") for each in (previous_people, people)]
+    kinds = [as_table(each).select("person_id", "kind") for each in (previous_people, people)]
     moved = moved.left_join(kinds[0].rename(was_id="person_id", was_kind="kind"), [("was", "was_id")])
     moved = moved.left_join(kinds[1].rename(now_id="person_id", now_kind="kind"), [("now", "now_id")])
     recognised = ((moved["was_kind"] == "anonymous") & (moved["now_kind"] == "known")).fill_null(False)
@@ -208,7 +208,7 @@ def accuracy(identifiers: ibis.Table | pa.Table, truth: ibis.Table | pa.Table) -
     person, not what truth marks `shared` (used by several); an identifier without a person (blocked) is found alone.
     Where truth says which are `reachable` (some row ties them to their person), recall among those is given too.
     """
-    identifiers, truth = _table(identifiers), _table(truth)
+    identifiers, truth = as_table(identifiers), as_table(truth)
     marks = {"reachable": truth["reachable"].cast("boolean").max()} if "reachable" in truth.columns else {}
     owned = truth.filter(truth["person"].notnull())
     if "shared" in truth.columns:
@@ -241,5 +241,6 @@ def _row(one: ibis.Table) -> dict[str, Any]:
     return one.to_pyarrow().to_pylist()[0]
 
 
-def _table(rows: ibis.Table | pa.Table) -> ibis.Table:
+def as_table(rows: ibis.Table | pa.Table) -> ibis.Table:
+    """Rows of this process as a table expression; an expression as it is."""
     return rows if isinstance(rows, ibis.Table) else ibis.memtable(rows)

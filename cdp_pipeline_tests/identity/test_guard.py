@@ -76,3 +76,18 @@ def test_strangers_to_each_other_pass_with_their_figures() -> None:
     assert verdict.breaches == ()
     assert (verdict.figures["people"], verdict.figures["churn"], verdict.figures["precision"]) == (2, 0.0, 1.0)
     assert verdict.withheld(None, TODAY) is None
+
+
+def test_rows_that_changed_are_judged_like_the_whole() -> None:
+    some = [Row("web", place, 0, customer=place, mail=f"person{place}@example.com") for place in range(40)]
+    before = resolved(some)
+    after = resolved([*some, Row("till", 100, 1, customer=7, cookie="k1"), Row("till", 101, 1, cookie="k2")], before)
+    truth = pa.table({"type": ["customer_id", "email"], "value": ["7", "person7@example.com"], "person": ["A", "A"]})
+    changed = [
+        pa.Table.from_pylist([row for row in now.to_pylist() if row not in was.to_pylist()], schema=now.schema)
+        for was, now in ((before.identifiers, after.identifiers), (before.people, after.people))
+    ]
+    assert [rows.num_rows for rows in changed] == [3, 2]
+    whole = guard(before.identifiers, before.people, after.identifiers, after.people, 0.02, truth)
+    assert guard(before.identifiers, before.people, *changed, 0.02, truth) == whole
+    assert whole.figures["people"] == 41 and whole.figures["precision"] == 1.0
