@@ -116,6 +116,13 @@ class Lake(LakeView):
         self._own.clear()
         return self._snapshot
 
+    @property
+    def local(self) -> LakeView:
+        """The same tables, read by DuckDB whatever the engine."""
+        view = LakeView(self.connection, DuckDBEngine(self.connection), self._snapshot)
+        view._own = self._own
+        return view
+
     def as_of(self, when: datetime | int) -> LakeView:
         """The lake as it was at a snapshot, or at a moment (aware)."""
         if isinstance(when, datetime):

@@ -3,6 +3,7 @@
 No rule about customers belongs here: if a shell needs an `if` about people, its domain package does.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
@@ -22,12 +23,14 @@ from cdp_pipeline.audiences.members import CHANGES as AUDIENCE_CHANGES
 from cdp_pipeline.audiences.members import MEMBERS, SIZES, changes, members, sizes
 from cdp_pipeline.audiences.rules import Scope, audiences_in_order, leaves, matching
 from cdp_pipeline.destinations import destination_for
-from cdp_pipeline.identity.edges import EDGES, edges
+from cdp_pipeline.identity.edges import EDGES
+from cdp_pipeline.identity.guard import ACCEPT
 from cdp_pipeline.identity.history import QUALITY, figures_before, figures_of_day, read_truth
 from cdp_pipeline.identity.living import living
-from cdp_pipeline.identity.people import CHANGES, IDENTIFIERS, PEOPLE, resolve
+from cdp_pipeline.identity.people import CHANGES, IDENTIFIERS, PEOPLE
 from cdp_pipeline.identity.quality import quality
-from cdp_pipeline.identity.seen import identifiers_seen, seen
+from cdp_pipeline.identity.runs import RUNS
+from cdp_pipeline.identity.step import decide_who_is_who
 from cdp_pipeline.lake import Lake, LakeView, Mirror, Note, Upsert
 from cdp_pipeline.lake.table import Table
 from cdp_pipeline.orchestration import checks
@@ -152,39 +155,32 @@ def shown(table: Table, deps: Sequence[Any], owner: str | None, by: str) -> dg.A
 
 
 def identity_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
-    """Who is who: four tables that are published together or not at all, and how good they are."""
+    """Who is who: five tables that are published together or not at all, and how good they are."""
     deps = [["sources", name] for name, source in project.sources.items() if source.identifier_columns]
-    tables = (EDGES, IDENTIFIERS, PEOPLE, CHANGES)
+    tables = (EDGES, IDENTIFIERS, PEOPLE, CHANGES, RUNS)
     owner = project.settings.owner
 
     @dg.multi_asset(
         name="identity",
         specs=[asset_spec(table, deps, owner, {"duckdb", "scipy"}) for table in tables],
-        check_specs=checks.identity_specs(),
+        check_specs=checks.guard_specs(project),
         required_resource_keys=RESOURCES,
     )
-    def resolve_people(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+    def resolve_people(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         lake: Lake = context.resources.lake
-        sources = source_tables(lake, project)
-        before = lake.read(PEOPLE).to_pyarrow()
-        resolution = resolve(
-            lake.held(edges(sources, project)), lake.held(identifiers_seen(seen(sources, project))),
-            lake.read(IDENTIFIERS), before, project, context.resources.clock(),
-        )  # fmt: skip
-        result = lake.publish(
-            Mirror(EDGES, resolution.edges),
-            Mirror(IDENTIFIERS, resolution.identifiers),
-            Mirror(PEOPLE, resolution.people),
-            Upsert(CHANGES, resolution.changes),
-            note=note(context),
-        )
-        figures = quality(lake.read(IDENTIFIERS), lake.read(PEOPLE), lake.read(EDGES))
-        moved = sum(change != "created" for change in resolution.changes["change"].to_pylist())
-        results = list(checks.identity_results(figures, moved, before.num_rows))
+        now = context.resources.clock()
+        found = decide_who_is_who(lake, project, now)
+        today = now.astimezone(project.zone).date()
+        withheld = found.verdict.withheld(os.environ.get(ACCEPT), today)
+        results = list(checks.guard_results(found.verdict, withheld=withheld is not None))
+        if withheld is not None:
+            yield from results
+            raise withheld
+        result = lake.publish(*found.writes, note=note(context))
         for table in tables:
             yield dg.MaterializeResult(
                 asset_key=key_of(table),
-                metadata=published(result.counts[table.name], figures if table is PEOPLE else None),
+                metadata=published(result.counts[table.name], found.verdict.figures if table is PEOPLE else None),
                 check_results=results if table is PEOPLE else [],
             )
 
