@@ -45,7 +45,7 @@ def claims(
         else:
             rows = _of_identifier(way, identifiers, edges, project, now)
         said = rows.filter(rows["person_id"].notnull() & (rows["key"] != ""))
-        each = said.group_by("person_id", "key").agg(at=said["at"].max())
+        each = said.group_by("person_id", "key").agg(at=said["at"].max().cast("timestamp(6)"))
         found.append(each.select(rule=ibis.literal(way.rule), person_id="person_id", key="key", at="at"))
     return ibis.union(*found)
 

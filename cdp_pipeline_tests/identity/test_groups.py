@@ -261,8 +261,10 @@ def test_parents_in_a_circle_are_reported_and_believed_by_nobody() -> None:
 def test_a_domain_stands_below_the_nearest_domain_above_it_unless_the_directory_knows_better() -> None:
     claims = [
         Claim(DOMAIN, person, domain)
-        for person, domain in (("ann", "b.example"), ("bob", "x.b.example"), ("cy", "z.y.x.b.example"), ("dot", "c.example"))
-    ]  # fmt: skip
+        for person, domain in zip(
+            ["ann", "bob", "cy", "dot"], ["b.example", "x.b.example", "z.y.x.b.example", "c.example"], strict=True
+        )
+    ]
     tree = listed_tree(Listed("T"), claims=(*claims, Claim(DOMAIN, "eve", "t.b.example"), Claim(NUMBER, "eve", "T")))
     ids = {key: row["group_id"] for key, row in tree.items()}
     assert tree["x.b.example"]["parent_group_id"] == ids["b.example"]
