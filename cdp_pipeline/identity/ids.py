@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # base 32 that sorts as its numbers do
 
 
-def claim(cluster: np.ndarray, old: np.ndarray, weight: np.ndarray, elder: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def claim(
+    cluster: np.ndarray, old: np.ndarray, weight: np.ndarray, elder: np.ndarray, began: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Which clusters take which old ids: the heaviest overlap first, on a tie the elder id, each at most once.
 
     One row per member: its cluster, the id it votes for, the weight of its vote; `elder` ranks ids by age, 0 eldest.
+    `began`: whether the member began with that id; of equal parts of a person, that of the beginning keeps the id.
     """
     import numpy as np
 
@@ -29,13 +32,17 @@ def claim(cluster: np.ndarray, old: np.ndarray, weight: np.ndarray, elder: np.nd
     overlap = np.zeros(len(pairs), np.int64)
     np.add.at(overlap, inverse, weight)
     clusters, olds = pairs // span, pairs % span
+    native = np.zeros(len(pairs), np.int64)
+    if began is not None:
+        np.add.at(native, inverse, weight * began)
 
     # Almost always a cluster and an id have only each other; the few others are settled one by one.
     _, at_cluster, of_cluster = np.unique(clusters, return_inverse=True, return_counts=True)
     _, at_old, of_old = np.unique(olds, return_inverse=True, return_counts=True)
     alone = (of_cluster[at_cluster] == 1) & (of_old[at_old] == 1)
     contested = np.flatnonzero(~alone)
-    contested = contested[np.lexsort((clusters[contested], elder[olds[contested]], -overlap[contested]))]
+    order = (clusters[contested], -native[contested], elder[olds[contested]], -overlap[contested])
+    contested = contested[np.lexsort(order)]
     won, served, taken = [], set(), set()
     for pair, one, id_ in zip(contested.tolist(), clusters[contested].tolist(), olds[contested].tolist(), strict=True):
         if one not in served and id_ not in taken:

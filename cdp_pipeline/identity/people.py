@@ -312,7 +312,8 @@ def _persons(
         free = np.ones(len(before.ids) + 1, bool)
         free[id_of[id_of >= 0]] = False
         voters = np.flatnonzero(linking & (votes >= 0) & (id_of[clusters.of] < 0) & free[votes])
-        winners, won = claim(clusters.of[voters], votes[voters], weight[voters], before.elder)
+        began = votes[voters] == before.first_person[voters]
+        winners, won = claim(clusters.of[voters], votes[voters], weight[voters], before.elder, began)
         id_of[winners] = won
 
     members = np.flatnonzero(linking & (id_of[clusters.of] < 0))
