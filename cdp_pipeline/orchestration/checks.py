@@ -18,9 +18,6 @@ from cdp_pipeline.spec.audience import Audience
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.source import Source
 
-LARGEST_PERSON = 200
-LARGEST_SHARE = 0.05
-ID_CHURN_BUDGET = 0.02
 MANY_VALUES_SHARE = 0.00011  # Amperity's benchmark for people with more than three given names
 QUARANTINE_BUDGET = 0.05
 VOLUME_HISTORY_DAYS = 28
@@ -152,30 +149,6 @@ def freshness_check(source: Source) -> dg.AssetChecksDefinition:
 
 
 PEOPLE_KEY = ["identity", "people"]
-
-
-def identity_specs() -> list[dg.AssetCheckSpec]:
-    """What must hold before anything is computed about people."""
-    return [
-        spec(
-            PEOPLE_KEY, "no_collapse",
-            f"No person has more than {LARGEST_PERSON} identifiers, and the ten largest hold at most "
-            f"{LARGEST_SHARE:.0%} of all: otherwise strangers have been merged.", blocking=True,
-        ),
-        spec(PEOPLE_KEY, "ids_stable", f"At most {ID_CHURN_BUDGET:.0%} of people were merged or split in this run."),
-    ]  # fmt: skip
-
-
-def identity_results(quality: Mapping[str, Any], moved: int, known_before: int) -> Iterator[dg.AssetCheckResult]:
-    """Evaluate identity_specs on the run's quality figures and its number of merges and splits."""
-    largest, share = int(quality["largest_person"]), float(quality["ten_largest_share"])
-    small = int(quality["identifiers"]) < 10_000
-    yield result(
-        "no_collapse", largest <= LARGEST_PERSON and (small or share <= LARGEST_SHARE), PEOPLE_KEY, severe=True,
-        largest_person=largest, ten_largest_share=share,
-    )  # fmt: skip
-    churn = moved / known_before if known_before else 0.0
-    yield result("ids_stable", churn <= ID_CHURN_BUDGET, PEOPLE_KEY, moved=moved, share=churn, limit=ID_CHURN_BUDGET)
 
 
 def guard_specs(project: Project) -> list[dg.AssetCheckSpec]:
