@@ -256,8 +256,8 @@ def meetings(draw: st.DrawFn) -> list[Row]:
         mail=st.sampled_from([None, *_MAILS]),
     )  # fmt: skip
     buying = st.builds(
-        Row, source=st.just("till"), record=st.just(0), day=st.integers(0, 5), customer=st.integers(1, 3),
-        mail=st.sampled_from(_MAILS),
+        Row, source=st.just("till"), record=st.just(0), day=st.integers(0, 5), customer=st.sampled_from([None, 1, 2, 3]),
+        mail=st.sampled_from([None, *_MAILS]), cookie=st.sampled_from([None, None, "anonymous"]),
     )  # fmt: skip
     found = draw(st.lists(browsing, min_size=3, max_size=9)) + draw(st.lists(buying, max_size=3))
     return numbered(found)
