@@ -222,6 +222,12 @@ def test_each_strategy_says_whose_the_unsigned_rows_of_a_family_computer_are(
     assert theirs == [persons(result)[named[one]] for one in expected]
 
 
+def test_linking_gives_nobody_a_row_without_a_device() -> None:
+    found = numbered([Row("till", 0, 1), Row("till", 0, 2, customer=1), *_FAMILY_DAY])
+    theirs, result = whose(found, shop("link"))
+    assert theirs[:2] == [None, persons(result)["customer_id", "1"]]
+
+
 def test_the_best_match_has_the_computer_and_what_nobody_signed_on_it() -> None:
     """Who was seen on it last is the better match of two alike."""
     theirs, result = whose(_FAMILY_DAY, shop("best_match"))
@@ -256,8 +262,8 @@ def meetings(draw: st.DrawFn) -> list[Row]:
         mail=st.sampled_from([None, *_MAILS]),
     )  # fmt: skip
     buying = st.builds(
-        Row, source=st.just("till"), record=st.just(0), day=st.integers(0, 5), customer=st.sampled_from([None, 1, 2, 3]),
-        mail=st.sampled_from([None, *_MAILS]), cookie=st.sampled_from([None, None, "anonymous"]),
+        Row, source=st.just("till"), record=st.just(0), day=st.integers(0, 5), mail=st.sampled_from([None, *_MAILS]),
+        customer=st.sampled_from([None, 1, 2, 3]), cookie=st.sampled_from([None, None, "anonymous"]),
     )  # fmt: skip
     found = draw(st.lists(browsing, min_size=3, max_size=9)) + draw(st.lists(buying, max_size=3))
     return numbered(found)
