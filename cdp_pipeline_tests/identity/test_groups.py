@@ -33,7 +33,7 @@ from cdp_pipeline_tests.identity.households import (
     whose,
 )
 
-settings.register_profile("groups", max_examples=60, deadline=None)
+settings.register_profile("groups", max_examples=40, deadline=None)
 settings.load_profile("groups")
 KINDS = st.one_of(st.tuples(st.just(HOUSEHOLD), HOMES), st.tuples(st.just(ACCOUNT), FIRMS))
 
