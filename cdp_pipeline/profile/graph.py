@@ -326,7 +326,8 @@ class _Picture:
         if kind == "refused":
             below = "refused" if first["status"] != "refused_verdict" else "kept apart by hand"
         elif kind == "inactive":
-            below = "does not count"
+            unfit = [one.nodes[0]["status"] for one in (child, item) if one.nodes[0]["status"] != "ok"]
+            below = unfit[0] if unfit else "expired"
         labels = "".join(
             f'<text class="{name}" x="{end - 8}" y="{_n(child.y + move)}">{_text(_cut(words, GAP - 74, 6.2))}</text>'
             for name, words, move in (("over", above, -5), ("under", below, 14))
@@ -349,7 +350,7 @@ class _Picture:
             f"<g><title>{_text(chr(10).join(words))}</title>{stack}"
             f'<g transform="translate({x + 19} {_n(item.y)})">{self._icon(item.type)}</g>'
             f'<text class="{"value soft" if item.ghost else "value"}" x="{x + 36}" y="{_n(item.y + 4.5)}">'
-            f"{_text(_cut(label, BOX - 46, 7.4))}</text></g>"
+            f"{_text(_cut(label, BOX - 46, 7.6))}</text></g>"
         )
 
     def _said_of(self, node: Mapping[str, Any]) -> str:

@@ -94,6 +94,16 @@ def test_a_match_shows_its_score_and_a_verdict_that_somebody_said_so() -> None:
     assert any("score 0.973" in title for title in titles(picture))
 
 
+def test_what_does_not_count_says_why_where_it_hangs() -> None:
+    ann, phone = node(1, "customer_id", "1"), node(2, "email", "ann@example.com")
+    blocked, old = node(3, "email", "info@example.com", None, "mailbox of a role"), node(4, "anonymous_id", "k", "p0BO")
+    links = [link(ann, phone), link(ann, blocked, "inactive", why="the email is blocked"), link(ann, old, "inactive")]
+    picture = drawn([ann, phone, blocked, old], links)
+    assert {"blocked", "expired"} <= {text.text for text in picture.iter(f"{SVG}text")}
+    assert any("blocked: mailbox of a role" in title for title in titles(picture))
+    assert any("of p0BO" in title for title in titles(picture))
+
+
 def test_rows_come_before_matches_and_strong_links_before_weak_ones() -> None:
     a, b, c = node(1, "customer_id", "1"), node(2, "email", "ann@example.com"), node(3, "anonymous_id", "k")
     links = [link(a, b, rule="match:x", score=0.99), link(a, c), link(b, c)]
