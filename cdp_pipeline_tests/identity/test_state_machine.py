@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from itertools import combinations
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -157,22 +158,35 @@ class Identity(RuleBasedStateMachine):
         self.ruling = rules
         self._run()
 
-    @rule(data=st.data(), customer=st.integers(1, 4), mail=st.sampled_from(["ann@example.com", "bob@example.com"]))
-    def a_wrong_merge_is_undone(self, data: st.DataObject, customer: int, mail: str) -> None:
-        """A row brings two people together and a verdict parts them: whoever they were, they are again."""
+    @rule(row=ROWS)
+    def a_wrong_merge_is_undone(self, row: Row) -> None:
+        """A row brings two people together and verdicts part them: whoever they were, they are again."""
         assert self.last is not None
-        before, pair = self.last, (("customer_id", str(customer)), ("email", mail))
-        was = persons(before)
-        if None in (was.get(pair[0]), was.get(pair[1])) or was[pair[0]] == was[pair[1]]:
+        before, was = self.last, persons(self.last)
+        pairs = [(a, b) for a, b in combinations(row.identifiers, 2) if None not in (was.get(a), was.get(b))]
+        pairs = [(a, b) for a, b in pairs if was[a] != was[b]]
+        if not pairs:
             return
-        self._add([Row("web", 0, 3, customer=customer, mail=mail)])
+        self._add([dataclasses.replace(row, day=3)])
         merged = persons(self._run())
-        if merged[pair[0]] != merged[pair[1]]:
+        if all(merged[a] != merged[b] for a, b in pairs):
             return
-        self.vetoed.add(pair)
+        self.vetoed.update(pairs)
         after = self._run()
         if partition(after) == partition(before):
             assert persons(after) == was
+
+    @rule(pair=PAIRS)
+    def a_veto_is_thought_better_of(self, pair: tuple[End, End]) -> None:
+        """Kept apart and no more, at once: as if nothing had been said."""
+        assert self.last is not None
+        before = persons(self.last)
+        if pair in self.vetoed:
+            return
+        self.vetoed.add(pair)
+        self._run()
+        self.vetoed.remove(pair)
+        assert persons(self._run()) == before
 
     @invariant()
     def people_are_what_links_tie_together(self) -> None:
