@@ -196,8 +196,9 @@ def identity_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
         lake: Lake = context.resources.lake
         now = context.resources.clock()
         truth = read_truth(project, lake.ibis)
-        figures = quality(lake.read(IDENTIFIERS), lake.read(PEOPLE), lake.read(EDGES), truth)
-        before = figures_before(lake.read(QUALITY), now, project)
+        here = lake.local
+        figures = quality(here.read(IDENTIFIERS), here.read(PEOPLE), here.read(EDGES), truth)
+        before = figures_before(here.read(QUALITY), now, project)
         rows = figures_of_day(figures, now, project)
         result = lake.publish(
             Mirror(QUALITY, rows, within={"day": rows["day"].unique().to_pylist()}), note=note(context)
@@ -228,7 +229,7 @@ def profile_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
     )  # fmt: skip
     def unify(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         lake: Lake = context.resources.lake
-        people = lake.engine.materialize(lake.read(PEOPLE))
+        people = lake.local.read(PEOPLE)
         won = provenance(source_tables(lake, project), lake.read(IDENTIFIERS), project, context.resources.clock())
         values = lake.held(won)  # two tables are made of it
         result = lake.publish(

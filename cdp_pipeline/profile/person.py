@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import ibis
 
+from cdp_pipeline.profile.customers import PROVENANCE
+
 if TYPE_CHECKING:
     from cdp_pipeline.lake import LakeView
     from cdp_pipeline.spec.project import Project
@@ -19,7 +21,7 @@ def profile_of(lake: LakeView, project: Project, person_id: str, as_of: date | N
     page: dict[str, Any] = {
         "person_id": person_id,
         "identifiers": _rows(lake, "identity.identifiers", person_id, "type", "value", "status", "last_seen"),
-        "attributes": _rows(lake, "profile.provenance", person_id, "attribute", "value", "source", "rule", "at"),
+        "attributes": _attributes(lake, person_id),
     }
     newest = {title: _newest(lake, name, person_id, as_of) for name, title in where}
     page["traits"] = newest.pop("traits")
@@ -44,6 +46,12 @@ def _rows(lake: LakeView, name: str, person_id: str, *columns: str) -> list[dict
         return []
     table = lake.table(name)
     return table.filter(table.person_id == person_id).select(*columns).order_by(*columns[:2]).to_pyarrow().to_pylist()
+
+
+def _attributes(lake: LakeView, person_id: str) -> list[dict[str, Any]]:
+    table = lake.read(PROVENANCE)
+    mine = table.filter(table.person_id == person_id).drop("person_id", "record_id")
+    return mine.order_by("attribute", "value").to_pyarrow().to_pylist()
 
 
 def _until(table: ibis.Table, as_of: date | None) -> ibis.Table:
@@ -92,7 +100,8 @@ def flat(page: dict[str, Any]) -> Iterator[tuple[str, str, Any, str]]:
     for row in page["identifiers"]:
         yield "identifier", row["type"], row["value"], "" if row["status"] == "ok" else row["status"]
     for row in page["attributes"]:
-        yield "attribute", row["attribute"], row["value"], f"{row['rule'].replace('_', ' ')} in {row['source']}"
+        others = f", of {row['values_seen']} values" if (row["values_seen"] or 1) > 1 else ""
+        yield "attribute", row["attribute"], row["value"], f"{row['rule'].replace('_', ' ')} in {row['source']}{others}"
     for row in page.get("groups", []):
         top = f"; part of {row['top']}" if row["top"] not in (None, row["name"]) else ""
         count = "1 person" if row["members"] == 1 else f"{row['members']:,} people; {row['why']}"
