@@ -291,8 +291,8 @@ def _chain(edges: ibis.Table, identifiers: ibis.Table, one: Identified, other: I
     components = set(identifiers.filter(ends).select("component").to_pyarrow()["component"].to_pylist())
     if len(components) != 1 or None in components:
         return []
-    members = identifiers.filter(identifiers["component"] == components.pop()).select("id")
-    inside = edges.semi_join(members, edges["id_a"] == members["id"])
+    members = identifiers.filter(identifiers["component"] == components.pop())
+    inside = edges.semi_join(members.select(id_a="id"), "id_a").semi_join(members.select(id_b="id"), "id_b")
     if inside.count().to_pyarrow().as_py() > _MOST_CHAINED:
         return []
     return _shortest_path(_links(inside), one.end, other.end, cost=lambda link: 0 if link.holds else 1)

@@ -363,7 +363,7 @@ def _way(way: Way, declared: Declared, path: DataPath) -> Findings:
         yield (*path, "email_domain"), f"should be string, '{way.email_domain}' is {_word(type_)}"
     yield from declared.reference("identifier", way.identifier, (*path, "identifier"))
     yield from declared.reference("source", way.source, (*path, "source"))
-    if way.column is not None and way.source in declared.of("source"):
+    if way.column is not None and way.source is not None and way.source in declared.of("source"):
         yield from _column(way.column, source_columns(declared.of("source")[way.source]), (*path, "column"))
     directory = way.directory
     if directory is not None:
