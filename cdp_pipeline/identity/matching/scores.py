@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-MEMORY = "500MB"
+MEMORY = "350MB"
 """What DuckDB may take before it spills to disk; the whole process stays below a gigabyte."""
-AT_ONCE = 500_000
+AT_ONCE = 250_000
 """Pairs scored in one go."""
 
 
