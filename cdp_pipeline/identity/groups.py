@@ -13,16 +13,32 @@ from typing import TYPE_CHECKING, Any
 
 import ibis
 
-from cdp_pipeline.identity.domains import above, is_nobodys
+from cdp_pipeline.identity.domains import above
 from cdp_pipeline.identity.hierarchy import hierarchy
 from cdp_pipeline.identity.ids import claim, heaviest, mint
+from cdp_pipeline.identity.ties import (
+    ACCEPTED,
+    LIMIT,
+    NEVER,
+    NUMBER,
+    STATUS,
+    Clusters,
+    Graph,
+    codes,
+    join,
+    keyed,
+    microseconds,
+    read_graph,
+    read_people,
+    whole,
+)
 from cdp_pipeline.lake.table import Column, Table
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from cdp_pipeline.spec.group import Group, Way
+    from cdp_pipeline.spec.group import Group
 
 GROUPS = Table(
     name="identity.groups",
@@ -77,8 +93,6 @@ LINKS = Table(
 )
 
 OK, TOO_LARGE, GONE = "ok", "too_large", "gone"
-_ACCEPTED, _LIMIT, _NUMBER, _LARGE = range(4)
-_STATUS = ("accepted", "refused_limit", "refused_number", "too_large")
 _NOT_LISTED = "the parent it names is not known"
 _CIRCULAR = "the parents it names go round in a circle"
 
@@ -112,14 +126,14 @@ def regroup(
     """
     import pyarrow as pa
 
-    living, alias = _people(_arrow(people))
+    living, alias = read_people(_arrow(people))
     before = [_arrow(table) for table in (previous_groups, previous_members, previous_links)]
     taken = set(before[0]["group_id"].to_pylist()) if before[0] is not None else set()
     parts: dict[str, list[pa.Table]] = {"groups": [], "members": [], "links": []}
     figures = {}
     for kind, group in declared.items():
-        graph = _graph(group, _arrow(claims[kind]), _arrow(listed[kind]), living)
-        clusters = _join(graph, group)
+        graph = read_graph(group, _arrow(claims[kind]), _arrow(listed[kind]), living)
+        clusters = join(graph, group)
         last = _before(kind, before, graph, alias)
         ids = _ids(graph, clusters, last, group, taken)
         taken.update(ids.text)
@@ -127,182 +141,14 @@ def regroup(
         for name, table in tables.items():
             parts[name].append(table)
     empty = {"groups": GROUPS, "members": MEMBERS, "links": LINKS}
-    whole = {name: pa.concat_tables([table.schema.to_pyarrow().empty_table(), *parts[name]])
-             for name, table in empty.items()}  # fmt: skip
-    return Grouping(**whole, figures=figures)
+    every = {
+        name: pa.concat_tables([table.schema.to_pyarrow().empty_table(), *parts[name]]) for name, table in empty.items()
+    }
+    return Grouping(**every, figures=figures)
 
 
 def _arrow(table: pa.Table | ibis.Table | None) -> Any:
     return table.to_pyarrow() if isinstance(table, ibis.Table) else table
-
-
-@dataclass(frozen=True)
-class _Living:
-    """Everybody there is, by code: sorted ids and when they were first seen, in microseconds."""
-
-    ids: pa.Array
-    created_at: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Graph:
-    """People by code and values ('keys') by code, and who claims which."""
-
-    living: _Living
-    ways: list[Way]
-    way: np.ndarray  # of each key
-    keys: pa.Array  # text of each key
-    size: np.ndarray  # how many people claim it
-    large: np.ndarray
-    listed: np.ndarray  # whether a directory lists it
-    heard: np.ndarray  # when the directory first did, in microseconds
-    names: list[str | None]
-    parent: np.ndarray  # key code of the parent the directory names, -1 none, -2 one that is not known
-    person: np.ndarray  # per claim: who, what, when
-    key: np.ndarray
-    at: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Clusters:
-    """The cluster of each person and key (people first), and what became of each claim."""
-
-    of: np.ndarray
-    status: np.ndarray
-
-
-def _people(people: pa.Table) -> tuple[_Living, pa.Table]:
-    """The living, and for everybody who ever was the id they resolve to."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    alive = pc.and_(pc.is_null(people["merged_into"]), pc.greater(people["identifiers"], 0))
-    some = people.filter(alive).sort_by("person_id")
-    now = pc.coalesce(people["merged_into"], people["person_id"])
-    alias = pa.table({"person_id": people["person_id"], "now": now})
-    return _Living(_whole(some["person_id"]), _microseconds(some["created_at"])), alias
-
-
-def _graph(group: Group, claims: pa.Table, listed: pa.Table, living: _Living) -> _Graph:
-    """Code keys by content, claims by their codes, and leave out who is no more and domains of no company."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    rules = pa.array([way.rule for way in group.by], pa.string())
-    person, way = _codes(claims["person_id"], living.ids), _codes(claims["rule"], rules)
-    known = pa.array((person >= 0) & (way >= 0))
-    claims, person, way = claims.filter(known), person[known.to_numpy(False)], way[known.to_numpy(False)]
-
-    both = [_keys(table["rule"], table["key"]) for table in (claims, listed)]
-    keys = pc.unique(pa.chunked_array(both, pa.string()))
-    keys = keys.take(pc.array_sort_indices(keys))
-    parts = [text.split("\x1f", 1) for text in keys.to_pylist()]
-    way_of = _codes(pa.array([rule for rule, _ in parts], pa.string()), rules)
-    domains = {place: way for place, way in enumerate(group.by) if way.email_domain is not None}
-    keep = np.array([
-        way not in domains or not is_nobodys(text, domains[way].exclude, domains[way].shipped)
-        for way, (_, text) in zip(way_of.tolist(), parts, strict=True)
-    ], bool)  # fmt: skip
-    keys = keys.filter(pa.array(keep))
-    texts = pa.array([text for text, kept in zip((text for _, text in parts), keep, strict=True) if kept], pa.string())
-    way_of = way_of[keep]
-
-    key = _codes(both[0], keys)
-    at = _microseconds(claims["at"])
-    kept = key >= 0
-    person, key, at = person[kept], key[kept], at[kept]
-    size = np.bincount(key, minlength=len(keys))
-    large = size > group.most if group.most is not None else np.zeros(len(keys), bool)
-
-    place = _codes(both[1], keys)
-    is_listed = np.zeros(len(keys), bool)
-    is_listed[place] = True
-    heard, parent = np.zeros(len(keys), np.int64), np.full(len(keys), -1, np.int64)
-    heard[place] = _microseconds(listed["at"])
-    above_it = _codes(_keys(listed["rule"], listed["parent"]), keys)
-    named = listed["parent"].is_valid().to_numpy()
-    parent[place] = np.where(named, np.where(above_it < 0, -2, above_it), -1)
-    names: list[str | None] = [None] * len(keys)
-    for code, name in zip(place.tolist(), listed["name"].to_pylist(), strict=True):
-        names[code] = name
-    return _Graph(
-        living, group.by, way_of, texts, size, large, is_listed, heard, names, parent, person, key, at
-    )  # fmt: skip
-
-
-def _join(graph: _Graph, group: Group) -> _Clusters:
-    """Join people through what they claim. Only where plain components break a limit, it is done one by one."""
-    import numpy as np
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    people, count = len(graph.living.ids), len(graph.living.ids) + len(graph.way)
-    status = np.where(graph.large[graph.key], _LARGE, _ACCEPTED).astype(np.int8)
-    live = np.flatnonzero(status == _ACCEPTED)
-    ends = graph.person[live], graph.key[live] + people
-    components, of = connected_components(
-        coo_array((np.ones(len(live), np.int8), ends), shape=(count, count)), directed=False
-    )
-    over = np.zeros(components, bool)
-    if group.most is not None:
-        over |= np.bincount(of[:people], minlength=components) > group.most
-    numbers = [place for place, way in enumerate(group.by) if group.names_it(way)]
-    for place in numbers:
-        over |= np.bincount(of[people:][graph.way == place], minlength=components) > 1
-    _, first, inverse = np.unique(of, return_index=True, return_inverse=True)
-    smallest = first[inverse]
-    some = live[over[of[ends[0]]]]
-    if len(some):
-        smallest, status[some] = _one_by_one(graph, group, numbers, smallest, np.flatnonzero(over[of]), some)
-    return _Clusters(smallest, status)
-
-
-def _one_by_one(
-    graph: _Graph, group: Group, numbers: list[int], of: np.ndarray, nodes: np.ndarray, claims: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Kruskal's way over these nodes and claims: the cluster of every node, and what became of each claim."""
-    import numpy as np
-
-    people = len(graph.living.ids)
-    parent = {node: node for node in nodes.tolist()}
-    heads = {node: int(node < people) for node in parent}  # people per root
-    held = {node: _held(graph, numbers, node - people) for node in parent}  # numbers of each way per root
-    status = np.full(len(claims), _ACCEPTED, np.int8)
-    most = group.most or len(parent)
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = node = parent[parent[node]]
-        return node
-
-    for place in range(len(group.by)):
-        these = np.flatnonzero(graph.way[graph.key[claims]] == place)
-        person, key = graph.person[claims[these]], graph.key[claims[these]]
-        # What more people of one group say comes first, so that a few strays do not carry a domain away.
-        group_now = np.array([root(one) for one in person.tolist()], np.int64)
-        _, inverse, voices = np.unique(group_now * len(graph.way) + key, return_inverse=True, return_counts=True)
-        strongest_first = np.lexsort((person, key, -graph.at[claims[these]], -voices[inverse]))
-        for position in strongest_first.tolist():
-            one, other = root(int(person[position])), root(int(key[position]) + people)
-            if one == other:
-                continue
-            together = [a + b for a, b in zip(held[one], held[other], strict=True)]
-            if any(held_now > 1 for held_now in together):
-                status[these[position]] = _NUMBER
-            elif heads[one] + heads[other] > most:
-                status[these[position]] = _LIMIT
-            else:
-                keep, give = min(one, other), max(one, other)
-                parent[give] = keep
-                heads[keep], held[keep] = heads[one] + heads[other], together
-    of = of.copy()
-    of[nodes] = [root(node) for node in nodes.tolist()]
-    return of, status
-
-
-def _held(graph: _Graph, numbers: list[int], key: int) -> list[int]:
-    return [int(key >= 0 and graph.way[key] == place) for place in numbers]
 
 
 @dataclass(frozen=True)
@@ -321,7 +167,7 @@ class _Before:
     first: np.ndarray
 
 
-def _before(kind: str, tables: list[Any], graph: _Graph, alias: pa.Table) -> _Before:
+def _before(kind: str, tables: list[Any], graph: Graph, alias: pa.Table) -> _Before:
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -332,24 +178,24 @@ def _before(kind: str, tables: list[Any], graph: _Graph, alias: pa.Table) -> _Be
         for table, blank in zip(tables, empty, strict=True)
     )
     groups = groups.sort_by("group_id")
-    ids = _whole(groups["group_id"])
-    created_at = _microseconds(groups["created_at"])
+    ids = whole(groups["group_id"])
+    created_at = microseconds(groups["created_at"])
     elder = np.empty(len(ids), np.int64)
     elder[np.lexsort((np.arange(len(ids)), created_at))] = np.arange(len(ids))
 
-    was = _codes(members["person_id"], _whole(alias["person_id"]))
+    was = codes(members["person_id"], whole(alias["person_id"]))
     now = alias["now"].take(pa.array(np.where(was < 0, 0, was))) if alias.num_rows else members["person_id"]
-    person = np.where(was < 0, -1, _codes(now, graph.living.ids))
-    person_id = _codes(members["group_id"], ids)
+    person = np.where(was < 0, -1, codes(now, graph.living.ids))
+    person_id = codes(members["group_id"], ids)
     rules = pa.array([graph.ways[place].rule for place in graph.way.tolist()], pa.string())
-    keys = _keys(rules, graph.keys)
+    keys = keyed(rules, graph.keys)
     said = [
-        (_codes(_keys(table[rule], table[key]), keys), _codes(table["group_id"], ids), first)
+        (codes(keyed(table[rule], table[key]), keys), codes(table["group_id"], ids), first)
         for table, rule, key, first in (
             (groups, "rule", "key", False), (links, "rule", "key", False), (groups, "first_rule", "first_key", True),
         )
     ]  # fmt: skip
-    votes = np.concatenate([np.stack([*codes, np.full(len(codes[0]), first)], axis=1) for *codes, first in said])
+    votes = np.concatenate([np.stack([key, id_, np.full(len(key), first)], axis=1) for key, id_, first in said])
     votes = np.unique(votes[(votes >= 0).all(axis=1)], axis=0)
     held = (person >= 0) & (person_id >= 0)
     return _Before(
@@ -370,7 +216,7 @@ class _Ids:
     minted: int
 
 
-def _ids(graph: _Graph, clusters: _Clusters, last: _Before, group: Group, taken: set[str]) -> _Ids:
+def _ids(graph: Graph, clusters: Clusters, last: _Before, group: Group, taken: set[str]) -> _Ids:
     """Give every group its id: the old one it overlaps most, else one that is gone and was known by its key, else new.
 
     Of an account its numbers and domains decide, the more trusted way more; of a household its people.
@@ -380,7 +226,7 @@ def _ids(graph: _Graph, clusters: _Clusters, last: _Before, group: Group, taken:
 
     people = len(graph.living.ids)
     of_person, of_key = clusters.of[:people], clusters.of[people:]
-    peopled = np.unique(of_person[graph.person[clusters.status == _ACCEPTED]])
+    peopled = np.unique(of_person[graph.person[clusters.status == ACCEPTED]])
     is_group = np.zeros(len(clusters.of), bool)
     is_group[peopled] = True
     is_group[of_key[graph.listed | graph.large]] = True
@@ -421,7 +267,7 @@ def _ids(graph: _Graph, clusters: _Clusters, last: _Before, group: Group, taken:
     return _Ids([*last.ids, *minted], np.concatenate([last.created_at, created]), id_of, best_key, len(minted))
 
 
-def _first_heard(graph: _Graph, clusters: _Clusters) -> np.ndarray:
+def _first_heard(graph: Graph, clusters: Clusters) -> np.ndarray:
     """By cluster: when the first of its people was seen, or when a directory first listed it."""
     import numpy as np
 
@@ -437,14 +283,14 @@ def _first_heard(graph: _Graph, clusters: _Clusters) -> np.ndarray:
 
 
 def _tables(
-    group: Group, graph: _Graph, clusters: _Clusters, last: _Before, ids: _Ids
+    group: Group, graph: Graph, clusters: Clusters, last: _Before, ids: _Ids
 ) -> tuple[dict[str, pa.Table], dict[str, int]]:
     import numpy as np
     import pyarrow as pa
 
     people, count = len(graph.living.ids), len(ids.text)
     text = pa.array(ids.text, pa.string())
-    accepted = clusters.status == _ACCEPTED
+    accepted = clusters.status == ACCEPTED
     of_claim = ids.of[clusters.of[people + graph.key]]
     # The most trusted way of each member: claims by person, then way.
     inside = np.flatnonzero(accepted)
@@ -505,7 +351,7 @@ def _tables(
         [
             pa.array([group.name] * len(graph.key), pa.string()), graph.living.ids.take(pa.array(graph.person)),
             _at(rules, graph.way[graph.key]), graph.keys.take(pa.array(graph.key)), _at(text, of_claim),
-            _at(pa.array(_STATUS, pa.string()), clusters.status), _at(pa.array(reasons, pa.string()), reason),
+            _at(pa.array(STATUS, pa.string()), clusters.status), _at(pa.array(reasons, pa.string()), reason),
             _moments(graph.at),
         ],
         schema=LINKS.schema.to_pyarrow(),
@@ -518,7 +364,7 @@ def _tables(
         "too large": int(large.sum()),
         "new": ids.minted,
         "gone": int((~known[: len(last.ids)] & last.alive).sum()),
-        "claims refused": int(np.isin(clusters.status, [_LIMIT, _NUMBER]).sum()),
+        "claims refused": int(np.isin(clusters.status, [LIMIT, NUMBER]).sum()),
         "in a circle": int(tree.circular.sum()),
         "parent not known": int(unknown.sum()),
         "levels": int(tree.level.max(initial=0)) + 1,
@@ -526,7 +372,7 @@ def _tables(
     return {"groups": groups, "members": member_rows, "links": links}, figures
 
 
-def _heirs(graph: _Graph, clusters: _Clusters, last: _Before, ids: _Ids) -> np.ndarray:
+def _heirs(graph: Graph, clusters: Clusters, last: _Before, ids: _Ids) -> np.ndarray:
     """By id code: of a group that is no more, the one that has most of what it was; -1 where there is none."""
     import numpy as np
 
@@ -534,7 +380,7 @@ def _heirs(graph: _Graph, clusters: _Clusters, last: _Before, ids: _Ids) -> np.n
     now = ids.of[clusters.of[np.concatenate([last.person, last.key + people])]]
     was = np.concatenate([last.person_id, last.key_id])
     weight = np.concatenate([np.full(len(last.person), 4), np.where(last.first, 1, 2)])
-    heir = np.append(_codes(last.rows["merged_into"], _whole(last.rows["group_id"])), np.full(ids.minted, -1))
+    heir = np.append(codes(last.rows["merged_into"], whole(last.rows["group_id"])), np.full(ids.minted, -1))
     left = np.flatnonzero((now >= 0) & ~known[was] & last.alive[was])
     absorbed, into = heaviest(was[left], now[left], weight[left])
     heir[absorbed] = into
@@ -554,7 +400,7 @@ def _reasons(group: Group) -> list[str | None]:
     return [*[None] * ways, *[limit] * ways, *[apart] * ways, *[f"more than {group.most} people share it"] * ways]
 
 
-def _trees(graph: _Graph, clusters: _Clusters, ids: _Ids) -> tuple[Any, np.ndarray]:
+def _trees(graph: Graph, clusters: Clusters, ids: _Ids) -> tuple[Any, np.ndarray]:
     """Parents by id code: what a directory names, and where none speaks the domain above; and whose is not known."""
     import numpy as np
 
@@ -586,41 +432,10 @@ def _trees(graph: _Graph, clusters: _Clusters, ids: _Ids) -> tuple[Any, np.ndarr
     return hierarchy(parent), unknown
 
 
-def _whole(column: Any) -> pa.Array:
-    import pyarrow as pa
-
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
-def _keys(rules: Any, keys: Any) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    return _whole(pc.binary_join_element_wise(rules.cast(pa.string()), keys.cast(pa.string()), "\x1f"))
-
-
-def _codes(values: Any, known: pa.Array) -> np.ndarray:
-    """The position of each value among the known ones, -1 where it is none of them."""
-    import numpy as np
-    import pyarrow.compute as pc
-
-    return pc.fill_null(pc.index_in(values, value_set=known), -1).to_numpy().astype(np.int64)
-
-
-_NEVER = -(2**62)
-
-
-def _microseconds(times: Any) -> np.ndarray:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    return pc.fill_null(times.cast(pa.timestamp("us")).cast(pa.int64()), _NEVER).to_numpy()
-
-
 def _moments(microseconds: np.ndarray) -> pa.Array:
     import pyarrow as pa
 
-    return pa.array(microseconds, pa.int64(), mask=microseconds == _NEVER).cast(pa.timestamp("us"))
+    return pa.array(microseconds, pa.int64(), mask=microseconds == NEVER).cast(pa.timestamp("us"))
 
 
 def _at(words: pa.Array, places: np.ndarray) -> pa.Array:
