@@ -424,11 +424,13 @@ def timeline(identifier: str, limit: int = 50, project: Folder = None, as_json: 
 def explain_link_(a: str, b: str, project: Folder = None, as_json: Json = False) -> None:
     """Why two identifiers are, or are not, one person."""
     from cdp_pipeline.identity.edges import EDGES
-    from cdp_pipeline.identity.explain import explain_link
+    from cdp_pipeline.identity.explain import explain_link, waterfall_of
+    from cdp_pipeline.identity.matching.matches import MATCHES
     from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE
 
     with the_lake(project) as (declared, lake):
-        found = explain_link(lake.read(EDGES), lake.read(IDENTIFIERS), a, b, declared, lake.read(PEOPLE))
+        tables = [lake.read(table) for table in (EDGES, IDENTIFIERS, PEOPLE, MATCHES)]
+        found = explain_link(tables[0], tables[1], a, b, declared, tables[2], waterfall_of(tables[3]))
     if as_json:
         print_json(found.as_json())
     else:

@@ -200,6 +200,20 @@ def explain_link(
     return answer
 
 
+def waterfall_of(matches: ibis.Table) -> Callable[[Link], list[str]]:
+    """How the score of a fuzzy link came about, from identity.matches; nothing where it is not there any more."""
+    from cdp_pipeline.identity.matching.matches import waterfall_lines
+
+    def lines(link: Link) -> list[str]:
+        (type_a, value_a), (type_b, value_b) = link.ends
+        ours = matches["match"] == link.rule.removeprefix("match:")
+        ours &= (matches["type_a"] == type_a) & (matches["value_a"] == value_a)
+        ours &= (matches["type_b"] == type_b) & (matches["value_b"] == value_b)
+        return [line for row in matches.filter(ours).to_pyarrow().to_pylist() for line in waterfall_lines(row)]
+
+    return lines
+
+
 def resolve_identifier(text: str, identifiers: ibis.Table, people: ibis.Table, project: Project) -> str:
     """The living person behind `type:value` or a person id; an id that was merged leads to its survivor."""
     if ":" in text:

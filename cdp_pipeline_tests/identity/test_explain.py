@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from itertools import combinations
 
 import ibis
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
-from cdp_pipeline.identity.explain import Explanation, UnknownIdentifier, explain_link, resolve_identifier
-from cdp_pipeline.identity.people import Resolution
-from cdp_pipeline_tests.identity.shop import Row, moments, persons, project, resolved, rows
+from cdp_pipeline.identity.explain import (
+    Explanation,
+    Identified,
+    Link,
+    UnknownIdentifier,
+    explain_link,
+    resolve_identifier,
+    waterfall_of,
+)
+from cdp_pipeline.identity.matching.matches import MATCHES
+from cdp_pipeline.spec.verdict import Verdict
+from cdp_pipeline_tests.identity.shop import START, Resolved, Row, moments, persons, project, resolved, rows
 
 
-def ask(result: Resolution, a: str, b: str) -> Explanation:
+def ask(result: Resolved, a: str, b: str) -> Explanation:
     return explain_link(ibis.memtable(result.edges), ibis.memtable(result.identifiers), a, b, project())
 
 
-def distance_by_hand(result: Resolution, start: tuple[str, str], goal: tuple[str, str]) -> int | None:
+def distance_by_hand(result: Resolved, start: tuple[str, str], goal: tuple[str, str]) -> int | None:
     """Rings around the start, over the links that hold, until the goal is in one."""
     near: dict[tuple[str, str], set[tuple[str, str]]] = {}
     for edge in result.edges.to_pylist():
@@ -102,3 +114,71 @@ def test_who_is_not_found_is_told_the_nearest(text: str, message: str) -> None:
     with pytest.raises(UnknownIdentifier) as caught:
         resolve_identifier(text, ibis.memtable(result.identifiers), ibis.memtable(result.people), project())
     assert str(caught.value) == message
+
+
+def test_people_kept_apart_by_a_verdict_are_told_whose_and_why() -> None:
+    verdict = {"kind": "verdict", "name": "two_anns", "description": "x", "by": "bob", "on": "2026-02-01",
+               "unlink": ["email: ANN@example.com", "email:bob@example.com"], "why": "They called."}  # fmt: skip
+    shop = project(verdicts={"two_anns": Verdict.model_validate(verdict)})
+    found = [Row("web", 1, 0, customer=1, mail="ann@example.com"), Row("web", 2, 1, customer=1, mail="bob@example.com")]
+    pair = (("email", "ann@example.com"), ("email", "bob@example.com"), "two_anns")
+    result = resolved(found, vetoed=[pair])
+    tables = ibis.memtable(result.edges), ibis.memtable(result.identifiers)
+    answer = explain_link(*tables, "email:ann@example.com", "customer_id:1", shop)
+    assert answer.verdicts == [
+        "verdict two_anns keeps email:ann@example.com and email:bob@example.com apart (bob, 2026-02-01): They called."
+    ]
+    assert [link.status for link in answer.against] == ["refused_verdict"]
+    assert [(held.type, held.count, held.broken) for held in answer.limits] == [
+        ("customer_id", 1, False), ("email", 2, False),
+    ]  # fmt: skip
+
+
+def test_people_far_apart_are_told_the_nearest_way_and_the_limit_they_would_break() -> None:
+    """1 and 2 met in one address, 2 and 3 in one cookie: nothing of 1 was ever seen with anything of 3."""
+    found = [
+        Row("web", 1, 3, customer=1, mail="ann@example.com"), Row("web", 2, 2, customer=2, mail="ann@example.com"),
+        Row("web", 3, 3, customer=2, cookie="k1"), Row("web", 4, 2, customer=3, cookie="k1"),
+    ]  # fmt: skip
+    answer = ask(resolved(found), "customer_id:1", "customer_id:3")
+    assert not answer.against
+    assert sorted(link.holds for link in answer.chain) == [False, False, True, True]
+    said = str(answer)
+    assert "the nearest way from one to the other, 2 of 4 links do not hold:" in said
+    assert "together they would have 2 customer_id, a person has at most 1" in said
+
+
+def test_ids_of_people_are_explained_also_after_they_were_merged() -> None:
+    ann = [Row("web", 1, 0, customer=1), Row("web", 2, 1, mail="ann@example.com")]
+    apart = resolved(ann)
+    merged = resolved([*ann, Row("web", 3, 2, customer=1, mail="ann@example.com")], apart)
+    ids = [str(persons(apart)[end]) for end in (("customer_id", "1"), ("email", "ann@example.com"))]
+    tables = ibis.memtable(merged.edges), ibis.memtable(merged.identifiers)
+    answer = explain_link(*tables, ids[0], ids[1], project(), ibis.memtable(merged.people))
+    assert answer.same_person and [link.record_id for link in answer.path] == ["web0003"]
+    assert answer.notes == [
+        f"of {ids[0]}, customer_id:1 is meant",
+        f"{ids[1]} was merged into {ids[0]}",
+        f"of {ids[1]}, email:ann@example.com is meant",
+    ]
+    with pytest.raises(UnknownIdentifier, match="no person 'p0'"):
+        explain_link(*tables, "p0", ids[0], project(), ibis.memtable(merged.people))
+
+
+def test_a_fuzzy_link_shows_how_its_score_came_about() -> None:
+    """The row of identity.matches is in words beside the link."""
+    ends = ("customer_id", "1", "customer_id", "2")
+    row = {
+        **dict(zip(("type_a", "value_a", "type_b", "value_b"), ends, strict=True)),
+        "match": "same_name", "score": 0.999, "weight": 9.9, "grade": 5, "status": "joined", "by_rule": True,
+        "why": json.dumps([["two people at random", "", -10.0], ["name", "equal", 19.9]]), "model_version": "v1",
+        "first_seen": START,
+    }  # fmt: skip
+    matches = ibis.memtable(pa.Table.from_pylist([row], schema=MATCHES.schema.to_pyarrow()))
+    link = Link(*ends, "match:same_name", "v1", START, START, "match:same_name", 0.999, "accepted", None)
+    lines = waterfall_of(matches)(link)
+    one = Identified("customer_id", "1", "p1", "ok", None)
+    said = str(Explanation(one, dataclasses.replace(one, value="2"), [link], [], waterfalls={link: lines}))
+    assert "same_name: 99.9% likely one person, grade 5 of 5, joined" in said
+    assert "+19.9 bits  equal" in said
+    assert waterfall_of(matches)(dataclasses.replace(link, value_b="3")) == []
