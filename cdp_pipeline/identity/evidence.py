@@ -109,18 +109,21 @@ def read_evidence(edges: ibis.Table, identifiers: ibis.Table, project: Project) 
 def blocked(identifiers: ibis.Table, project: Project) -> pa.Table:
     """id and why of the blocked among identifiers (id, type, value)."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
+    value, branches = identifiers["value"], [(identifiers["type"].isnull(), ibis.literal(False))]
+    for name, spec in project.identifiers.items():
+        hit, pattern = ibis.literal(False), pattern_of(spec.blocked)
+        if pattern:
+            hit = value.re_search(f"(?i){pattern}")
+        if spec.blocked.values:
+            hit = hit | value.lower().isin([word.lower() for word in spec.blocked.values])
+        branches.append((identifiers["type"] == name, hit))
+    # The engine finds the few that match at all; which rule it was is told of those only.
+    hits = identifiers.filter(ibis.cases(*branches, else_=False)).select("id", "type", "value").to_pyarrow()
     found = [pa.table({"id": pa.array([], pa.int64()), "why": pa.array([], pa.string())})]
     for name, spec in project.identifiers.items():
-        # The engine finds the few that match at all; which rule it was is told of those only.
-        candidates = identifiers.filter(identifiers["type"] == name)
-        hit = ibis.literal(False)
-        pattern = pattern_of(spec.blocked)
-        if pattern:
-            hit = candidates["value"].re_search(f"(?i){pattern}")
-        if spec.blocked.values:
-            hit = hit | candidates["value"].lower().isin([value.lower() for value in spec.blocked.values])
-        rows = candidates.filter(hit).select("id", "value").to_pyarrow()
+        rows = hits.filter(pc.equal(hits["type"], name))
         why = blocked_why(name, rows["value"].combine_chunks(), spec.blocked)
         found.append(pa.table({"id": rows["id"], "why": why}).drop_null())
     return pa.concat_tables(found)

@@ -65,13 +65,14 @@ def resolve_new(
         ends += [lapsed.select(id=lapsed[end]) for end in ("id_a", "id_b")]
     seeds = held(ibis.union(*ends, new_ids.select("id"), distinct=True))
     if any(spec.shared_above is not None for spec in project.identifiers.values()):
-        seeds = held(ibis.union(seeds, _near_the_shared(fresh, new_ids, seeds, last, project, now), distinct=True))
+        beside = _near_the_shared(fresh, new_ids, seeds, last, project, now, held)
+        seeds = held(ibis.union(seeds, beside, distinct=True))
 
     old = last.identifiers
     touched = old.semi_join(seeds, "id").select("component").distinct()
     ours = held(_with_new(old.semi_join(touched, "component"), new_ids))
     links = held(_links_of(ours, fresh, last.edges))
-    nodes = ibis.union(ours.mutate(known_status=ibis.null("int8")), _elsewhere(links, ours, old))
+    nodes = held(ibis.union(ours.mutate(known_status=ibis.null("int8")), _elsewhere(links, ours, old)))
     evidence = read_evidence(links, nodes, project)
     before = before_of(old.semi_join(ours, "id"), _people_in_play(old.semi_join(ours, "id"), last.people))
 
@@ -132,16 +133,22 @@ def _lapsed(last: State, project: Project, now: datetime) -> ibis.Table | None:
 
 
 def _near_the_shared(
-    fresh: ibis.Table, new: ibis.Table, seeds: ibis.Table, last: State, project: Project, now: datetime
+    fresh: ibis.Table,
+    new: ibis.Table,
+    seeds: ibis.Table,
+    last: State,
+    project: Project,
+    now: datetime,
+    held: Callable[[ibis.Table], ibis.Table],
 ) -> ibis.Table:
     """The neighbours of values whose standing as shared changed: all edges of the seeds say whether it did."""
     import numpy as np
     import pyarrow as pa
 
     old = last.identifiers
-    ours = _with_new(old.semi_join(seeds, "id"), new)
-    links = _links_of(ours, fresh, last.edges)
-    nodes = ibis.union(ours.mutate(known_status=ibis.null("int8")), _elsewhere(links, ours, old))
+    ours = held(_with_new(old.semi_join(seeds, "id"), new))
+    links = held(_links_of(ours, fresh, last.edges))
+    nodes = held(ibis.union(ours.mutate(known_status=ibis.null("int8")), _elsewhere(links, ours, old)))
     graph = read_graph(read_evidence(links, nodes, project), project, now)
     was = (
         old.semi_join(seeds, "id")
@@ -163,9 +170,13 @@ def _near_the_shared(
 
 def _links_of(ours: ibis.Table, fresh: ibis.Table, old: ibis.Table) -> ibis.Table:
     """Every edge with an end among ours: the fresh ones, and the old ones that are not among them."""
-    at_a, at_b = (old.semi_join(ours, [old[end] == ours["id"]]) for end in ("id_a", "id_b"))
-    both = ibis.union(at_a.select(_EVIDENCE), at_b.select(_EVIDENCE), distinct=True)
-    return ibis.union(both.anti_join(fresh, _PAIR), fresh)
+    rest = old.select(_EVIDENCE).anti_join(fresh, _PAIR)
+    at_a, at_b = ours.select(id_a="id"), ours.select(id_b="id")
+    return ibis.union(
+        rest.semi_join(at_a, "id_a").select(_EVIDENCE),
+        rest.semi_join(at_b, "id_b").anti_join(at_a, "id_a").select(_EVIDENCE),
+        fresh,
+    )
 
 
 def _elsewhere(links: ibis.Table, ours: ibis.Table, old: ibis.Table) -> ibis.Table:

@@ -62,7 +62,9 @@ IDENTIFIERS = Table(
         "last_seen": Column("timestamp(6)", "When it was last seen (UTC)."),
         "status": Column("string", "ok, blocked (names nobody) or shared (serves several people): only ok ones link."),
         "why": Column("string", "Why it is blocked or shared."),
-        "first_person_id": Column("string", "The person it belonged to at first, who revives when people split."),
+        "first_person_id": Column(
+            "string", "The person it belonged to at first, where another, who revives when people split."
+        ),
         "id": Column("int64", "A number made of type and value, the same for ever."),
         "component": Column("int64", "The id of the first of all identifiers that links tie to it, taken or refused."),
     },
@@ -160,10 +162,9 @@ def _table(rows: pa.Table | ibis.Table) -> ibis.Table:
 
 
 def before_of(identifiers: ibis.Table, people: ibis.Table) -> tuple[pa.Table, pa.Table]:
-    """What `decide` needs of the last state: id, person_id, first_person_id (where another) of identifiers; people."""
+    """What `decide` needs of the last state: id, person_id, first_person_id of identifiers; people."""
     ids = ibis.coalesce(identifiers["id"], identifier_id(identifiers["type"], identifiers["value"]))
-    first = identifiers["first_person_id"].nullif(identifiers["person_id"])
-    votes = identifiers.select("person_id", id=ids, first_person_id=first)
+    votes = identifiers.select("person_id", "first_person_id", id=ids)
     return votes.to_pyarrow(), people.select(list(PEOPLE.columns)).to_pyarrow()
 
 
@@ -427,7 +428,8 @@ def _identifiers(graph: Graph, clusters: Clusters, before: _Before, persons: _Pe
     import pyarrow as pa
 
     here = np.flatnonzero(~graph.elsewhere)
-    first_person = np.where(before.first_person >= 0, before.first_person, persons.of)
+    another = (before.first_person >= 0) & (before.first_person != persons.of)
+    first_person = np.where(another, before.first_person, -1)
     return pa.table(
         {
             "id": graph.ids[here],

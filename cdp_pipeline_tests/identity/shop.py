@@ -255,10 +255,7 @@ def resolved(
     edges = pa.concat_tables([edges_table(rows), links_table(links)])
     last = None
     if before is not None:
-        had = before.identifiers
-        both = zip(had["first_person_id"].to_pylist(), had["person_id"].to_pylist(), strict=True)
-        first = [first if first != now_ else None for first, now_ in both]
-        votes = had.select(["person_id", "id"]).append_column("first_person_id", pa.array(first, pa.string()))
+        votes = before.identifiers.select(["id", "person_id", "first_person_id"])
         last = votes, before.people
     keep_apart = [(number(*one), number(*other), name) for one, other, name in vetoed]
     decided = decide(evidence_of(edges, seen, of), last, of, now, keep_apart)
