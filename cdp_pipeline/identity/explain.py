@@ -256,7 +256,7 @@ def _spoken_of(
     row = min(
         theirs,
         key=lambda row: (
-            row["first_person_id"] != text,
+            (row["first_person_id"] or row["person_id"]) != text,
             row["status"] != "ok",
             -project.identifiers[row["type"]].priority,
             row["first_seen"],

@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING
 import ibis
 
 from cdp_pipeline.identity.clusters import IDENTIFIER_STATUS, SHARED, read_graph
+from cdp_pipeline.identity.edges import EDGES
 from cdp_pipeline.identity.evidence import place, read_evidence
 from cdp_pipeline.identity.people import (
+    Decided,
     Resolution,
     before_of,
     decide,
     vetoed_ids,
+    with_outcome,
     with_people,
     with_status,
 )
@@ -33,6 +36,7 @@ _EVIDENCE = [
     "type_a", "value_a", "type_b", "value_b", "source", "record_id", "first_seen", "last_seen", "rule", "score",
     "id_a", "id_b",
 ]  # fmt: skip
+_DECIDED_ON = [*_PAIR, "last_seen", "rule", "score"]
 
 
 @dataclass(frozen=True)
@@ -82,11 +86,35 @@ def resolve_new(
 
     decided = decide(evidence, before, project, now, vetoed_ids(project), taken)
     return Resolution(
-        edges=with_status(links, decided, project),
-        identifiers=with_people(ours, decided),
+        edges=ibis.union(
+            with_status(fresh, decided, project), _moved_edges(links, last.edges, fresh, decided, project)
+        ),
+        identifiers=with_people(ours, decided).anti_join(_as_before(decided, old, new_ids), "id"),
         people=decided.people,
         changes=decided.changes,
     )
+
+
+def _moved_edges(
+    links: ibis.Table, old: ibis.Table, fresh: ibis.Table, decided: Decided, project: Project
+) -> ibis.Table:
+    """The old edges whose status is another now."""
+    outcome = with_outcome(links.anti_join(fresh, _PAIR), decided, project)
+    moved = outcome.filter(
+        ~(outcome["status"].identical_to(outcome["was"]) & outcome["why"].identical_to(outcome["was_why"]))
+    )
+    now = moved.select(*_PAIR, now_status="status", now_why="why")
+    rows = old.drop("status", "why").inner_join(now, _PAIR)
+    return rows.rename(status="now_status", why="now_why").select(list(EDGES.columns))
+
+
+def _as_before(decided: Decided, old: ibis.Table, new: ibis.Table) -> ibis.Table:
+    """The ids of identifiers of which nothing is new."""
+    here = ibis.memtable(decided.identifiers)
+    there = old.select("id", **{f"was_{name}": name for name in here.columns if name != "id"})
+    both = here.inner_join(there, "id")
+    same = [both[name].identical_to(both[f"was_{name}"]) for name in here.columns if name != "id"]
+    return both.filter(same).anti_join(new, "id").select("id")
 
 
 def _merged_edges(fresh: ibis.Table, old: ibis.Table) -> ibis.Table:
@@ -169,13 +197,14 @@ def _near_the_shared(
 
 
 def _links_of(ours: ibis.Table, fresh: ibis.Table, old: ibis.Table) -> ibis.Table:
-    """Every edge with an end among ours: the fresh ones, and the old ones that are not among them."""
-    rest = old.select(_EVIDENCE).anti_join(fresh, _PAIR)
+    """Every edge with an end among ours, as far as it is decided on, and what it was: fresh ones, and the other old."""
+    rest = old.select(*_DECIDED_ON, was="status", was_why="why").anti_join(fresh, _PAIR)
     at_a, at_b = ours.select(id_a="id"), ours.select(id_b="id")
+    nothing = ibis.null("string")
     return ibis.union(
-        rest.semi_join(at_a, "id_a").select(_EVIDENCE),
-        rest.semi_join(at_b, "id_b").anti_join(at_a, "id_a").select(_EVIDENCE),
-        fresh,
+        rest.semi_join(at_a, "id_a"),
+        rest.semi_join(at_b, "id_b").anti_join(at_a, "id_a"),
+        fresh.select(*_DECIDED_ON, was=nothing, was_why=nothing),
     )
 
 

@@ -183,13 +183,18 @@ def vetoed_ids(project: Project) -> list[Veto]:
 
 
 def with_status(edges: ibis.Table, decided: Decided, project: Project) -> ibis.Table:
-    """The rows of EDGES: identified edges with what became of them. Most are accepted, so only others are looked up."""
+    """The rows of EDGES: identified edges with what became of them."""
+    return with_outcome(edges, decided, project).select(list(EDGES.columns))
+
+
+def with_outcome(edges: ibis.Table, decided: Decided, project: Project) -> ibis.Table:
+    """Edges by id with status and why. Most are accepted, so only the others are looked up."""
     others = ibis.memtable(decided.edges)
     rows = edges.mutate(_source=place(edges["source"], source_names(project), "int16"))
     keys = [rows["id_a"] == others["id_a"], rows["id_b"] == others["id_b"], rows["_source"] == others["source"]]
     joined = rows.left_join(others, keys, rname="{name}_decided")
     status = ibis.ifelse(joined["id_a_decided"].isnull(), "accepted", joined["status"])
-    return joined.mutate(status=status).filter(ibis._["status"].notnull()).select(list(EDGES.columns))
+    return joined.mutate(status=status).filter(ibis._["status"].notnull())
 
 
 def with_people(seen: ibis.Table, decided: Decided) -> ibis.Table:

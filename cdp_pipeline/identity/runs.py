@@ -43,7 +43,7 @@ RUNS = Table(
         "why": Column("string", "Why everything had to be looked at."),
         "snapshot": Column("int64", "The state of the lake that was read."),
         "rules": Column("string", "A fingerprint of the rules; others mean that everything is looked at again."),
-        "identifiers": Column("int64", "How many identifiers were looked at."),
+        "identifiers": Column("int64", "How many identifiers were written: all, or those of which something is new."),
         "created": Column("int64", "People who were new."),
         "merged": Column("int64", "People who were merged into others."),
         "split": Column("int64", "People who were split from others."),
