@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 # To be raised when the same rules and rows are decided differently than before.
 METHOD = 1
+COMPARES = "people are compared with each other"
 
 RUNS = Table(
     name="identity.runs",
@@ -133,7 +134,7 @@ def _written_since_last(
     if last[0]["rules"] != rules:
         return "the rules changed"
     if project.matches:
-        return "people are compared with each other"
+        return COMPARES
     if at > now:
         return "the clock went back"
     rows = {}

@@ -27,6 +27,7 @@ from cdp_pipeline.identity.edges import EDGES
 from cdp_pipeline.identity.guard import ACCEPT
 from cdp_pipeline.identity.history import QUALITY, figures_before, figures_of_day, read_truth
 from cdp_pipeline.identity.living import living
+from cdp_pipeline.identity.matching.matches import COMPARED, MATCHES
 from cdp_pipeline.identity.people import CHANGES, IDENTIFIERS, PEOPLE
 from cdp_pipeline.identity.quality import quality
 from cdp_pipeline.identity.runs import RUNS
@@ -155,9 +156,9 @@ def shown(table: Table, deps: Sequence[Any], owner: str | None, by: str) -> dg.A
 
 
 def identity_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
-    """Who is who: five tables that are published together or not at all, and how good they are."""
+    """Who is who: tables that are published together or not at all, and how good they are."""
     deps = [["sources", name] for name, source in project.sources.items() if source.identifier_columns]
-    tables = (EDGES, IDENTIFIERS, PEOPLE, CHANGES, RUNS)
+    tables = (EDGES, IDENTIFIERS, PEOPLE, CHANGES, RUNS, *((MATCHES, COMPARED) if project.matches else ()))
     owner = project.settings.owner
 
     @dg.multi_asset(
@@ -169,7 +170,11 @@ def identity_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
     def resolve_people(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
         lake: Lake = context.resources.lake
         now = context.resources.clock()
-        found = decide_who_is_who(lake, project, now)
+
+        def profiles(identifiers: ibis.Table, people: ibis.Table, only: Project) -> ibis.Table:
+            return customers(provenance(source_tables(lake.local, project), identifiers, only, now), people, only)
+
+        found = decide_who_is_who(lake, project, now, profiles, models_folder(project))
         today = now.astimezone(project.zone).date()
         withheld = found.verdict.withheld(os.environ.get(ACCEPT), today)
         results = list(checks.guard_results(found.verdict, withheld=withheld is not None))
