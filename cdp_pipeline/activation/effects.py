@@ -16,10 +16,11 @@ import ibis
 
 from cdp_pipeline.activation.plan import Held, plan
 from cdp_pipeline.audiences.members import members
-from cdp_pipeline.audiences.rules import Scope
+from cdp_pipeline.audiences.rules import Scope, audiences_in_order, leaves
 from cdp_pipeline.identity.living import living
 from cdp_pipeline.profile.customers import customers, provenance
 from cdp_pipeline.profile.timeline import timeline
+from cdp_pipeline.spec.audience import Rule
 from cdp_pipeline.traits.as_of import as_of
 from cdp_pipeline.traits.bands import BANDS, crossings, state_before
 
@@ -93,7 +94,8 @@ def derived(
     """Attributes, traits and audiences of the people concerned at the end of a day.
 
     `identifiers` and `people` say who is who; `published` holds the tables as they are, of which bands (the state each
-    person was in when the day began) and predictions are taken over: a person who is new has no score yet.
+    person was in when the day began) and predictions are taken over: a person who is new has no score yet, and an
+    audience that asks a prediction which was never made is left out.
     """
     ids = list(concerned)
     theirs = _kept(identifiers.filter(identifiers.person_id.isin(ids)))
@@ -115,9 +117,10 @@ def derived(
         timeline=told,
         identifiers=theirs,
     )
-    found: dict[str, set[str]] = {name: set() for name in project.audiences}
-    if project.audiences:
-        for row in members(project, list(project.audiences), scope, [day]).to_pyarrow().to_pylist():
+    names = [name for name in project.audiences if _predictions(project, name) <= published.predictions.keys()]
+    found: dict[str, set[str]] = {name: set() for name in names}
+    if names:
+        for row in members(project, names, scope, [day]).to_pyarrow().to_pylist():
             found[row["audience"]].add(row["person_id"])
     facts: People = {}
     for table in (known, traits.drop("day")):
@@ -132,7 +135,7 @@ def effects(before: Derived, after: Derived, day: date) -> Effects:
     changed = {}
     for name in names:
         was, becomes = ({person: one.get(name) for person, one in facts.people.items()} for facts in (before, after))
-        if name != "person_id" and {repr(v) for v in was.values()} != {repr(v) for v in becomes.values()}:
+        if name != "person_id" and _differ(was, becomes):
             changed[name] = was, becomes
     audiences = sorted(before.members.keys() | after.members.keys())
     moves = [
@@ -141,6 +144,14 @@ def effects(before: Derived, after: Derived, day: date) -> Effects:
     ]
     entered, left = ({name: people for name, people in found.items() if people} for found in moves)
     return Effects(day, changed, entered, left)
+
+
+def _differ(was: dict[str, Any], becomes: dict[str, Any]) -> bool:
+    """Whether somebody who stays has another value, or who came or went brings one that nobody had, or takes one."""
+    stays = was.keys() & becomes.keys()
+    return any(was[person] != becomes[person] for person in stays) or (
+        {repr(value) for value in was.values()} != {repr(value) for value in becomes.values()}
+    )
 
 
 def sent_by(
@@ -160,6 +171,13 @@ def sent_by(
     becomes = plan(sync, then, {**people_now, **after.people}, holds)
     known = {op.op_id for op in was.ops}
     return Counter(op.kind if op.state == "pending" else op.state for op in becomes.ops if op.op_id not in known)
+
+
+def _predictions(project: Project, audience: str) -> set[str]:
+    """The predictions that an audience asks, also by way of others."""
+    batches = audiences_in_order(project, [Rule(audience=audience)])
+    rules = [rule for batch in batches for name in batch for rule in project.audiences[name].rules]
+    return {rule.prediction for rule in leaves(rules) if rule.prediction is not None}
 
 
 def _kept(rows: ibis.Table) -> ibis.Table:

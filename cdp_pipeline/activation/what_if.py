@@ -123,6 +123,8 @@ def _effects(
     concerned, after = found.before, found.after
     if any(getattr(project, name) != getattr(other, name) for name in DOWNSTREAM):
         concerned, after = _everybody(identifiers), _everybody(then["identifiers"])
+    if not concerned and not after:
+        return Effects(day, {}, {}, {})
     was = derived(project, _sources(lake, project), identifiers, people, concerned, published, day, now)
     becomes = derived(
         other, _sources(lake, other), then["identifiers"], then["people"], after, scope_of(lake, other), day, now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -117,11 +118,18 @@ def test_a_wrong_merge_is_found_and_undone_down_to_what_was_delivered(
         ):  # fmt: skip
             assert line in shown, shown
         assert not (cdp.project / "identity").exists() and whose(cdp) == merged
-        cdp.run(*unlink, "--yes")
+        foretold = cdp.json(*unlink, "--yes")["effects"]
 
         assert contradicted not in failed(cdp, "run")
         assert whose(cdp) == before
         assert (revenue(cdp)[ann], revenue(cdp)[bob]) == (130, 65)
+        assert set(foretold["changed"]) == {"name", "email", "orders", "revenue_365d", "days_since_order"}
+        for name, values in foretold["changed"].items():
+            table = "profile.customers" if name in ("name", "email") else f"traits.daily where day = '{NEWEST}'"
+            now = {row["person_id"]: row[name] for row in sql(cdp, f"select person_id, {name} from {table}")}
+            assert values["after"] == {
+                person: json.loads(json.dumps(now[person], default=str)) for person in (ann, bob)
+            }
         assert good(cdp) == {ann, cat}
         assert there(hook) == {ANN: 130, CAT: 160}
         plans = {row["action"]: row["person_id"] for row in sql(cdp, "select action, person_id from activation.plan")}
