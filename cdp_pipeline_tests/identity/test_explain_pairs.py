@@ -28,7 +28,7 @@ from cdp_pipeline.sources.tables import source_table
 from cdp_pipeline.spec.load import DEMO, load_project
 from cdp_pipeline.spec.project import LakeLocation, Project
 
-PAIRS = int(os.environ.get("CDP_EXPLAIN_PAIRS", "60"))
+PAIRS = int(os.environ.get("CDP_EXPLAIN_PAIRS", "100"))
 NOW = datetime(2026, 1, 16, 6, tzinfo=UTC)
 End = tuple[str, str]
 
@@ -42,7 +42,7 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ibis.Tab
             yield lake.read(EDGES), lake.read(IDENTIFIERS), load_project(DEMO)
         return
     data = tmp_path_factory.mktemp("data")
-    generate(data, 300, 30, seed=11, last_day=date(2026, 1, 15))
+    generate(data, 300, 10, seed=11, last_day=date(2026, 1, 15))
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("CDP_DATA", str(data))
         project = load_project(DEMO)
