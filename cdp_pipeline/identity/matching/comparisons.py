@@ -28,10 +28,13 @@ class Level:
 
 @dataclass(frozen=True)
 class Compared:
-    """One comparison: prepared columns (name → SQL over the attributes), levels from best to worst, keys.
+    """One comparison.
 
-    whole: the prepared columns, one of which at least must be known of both. keys: SQL over prepared columns by which
-    pairs are looked up. agree: columns whose equality makes pairs from which the other comparisons are learned.
+    columns: prepared columns, name → SQL over the attributes. levels: from best to worst; what is none of them is
+    different. whole: columns of which one at least must be known of both, else nothing can be said (`unknown` says it
+    otherwise, in SQL). keys: SQL over prepared columns by which pairs are looked up. agree: columns whose equality
+    makes pairs from which the other comparisons are learned. close: how many levels, from the best, say that it is the
+    same thing with mistakes. once: nobody has two of it.
     """
 
     about: str
@@ -40,11 +43,18 @@ class Compared:
     whole: list[str]
     keys: list[str]
     agree: list[str]
+    close: int
+    once: bool = False
+    unknown: str = ""
 
 
 def compared(match: Match) -> list[Compared]:
     """The comparisons of a match, in the order they are declared."""
-    return [_BUILD[comparison.kind](comparison) for comparison in match.compare]
+    names = [name for comparison in match.compare if comparison.kind == "name" for name in comparison.attributes]
+    return [
+        _email(comparison, names) if comparison.kind == "email" else _BUILD[comparison.kind](comparison)
+        for comparison in match.compare
+    ]
 
 
 def splink_comparisons(found: list[Compared]) -> list[dict[str, Any]]:
@@ -55,7 +65,8 @@ def splink_comparisons(found: list[Compared]) -> list[dict[str, Any]]:
             "comparison_description": one.about,
             "comparison_levels": [
                 {
-                    "sql_condition": " and ".join(f'("{c}_l" is null or "{c}_r" is null)' for c in one.whole),
+                    "sql_condition": one.unknown
+                    or " and ".join(f'("{c}_l" is null or "{c}_r" is null)' for c in one.whole),
                     "label_for_charts": "not known",
                     "is_null_level": True,
                 },
@@ -136,6 +147,7 @@ def _name(comparison: Comparison) -> Compared:
         ],
         whole=[g, f],
         agree=[g, f],
+        close=5,
         keys=[
             f'"{g}"', f'"{f}"', f'least("{g}", "{f}") || \' \' || greatest("{g}", "{f}")', f'left("{g}", 3)',
             f'left("{f}", 4)', _skeleton(f),
@@ -169,6 +181,8 @@ def _date(comparison: Comparison) -> Compared:
         ],
         whole=[d],
         agree=[d],
+        close=2,
+        once=True,
         keys=[f'"{d}"', f'left("{d}", 4)', f'substr("{d}", 5, 4)'],
     )
 
@@ -186,6 +200,7 @@ def _text(comparison: Comparison) -> Compared:
         ],
         whole=[t],
         agree=[t],
+        close=2,
         keys=[f'"{t}"', f'left("{t}", 4)'],
     )
 
@@ -203,6 +218,7 @@ def _code(comparison: Comparison) -> Compared:
         ],
         whole=[c],
         agree=[c],
+        close=2,
         keys=[f'"{c}"'],
     )
 
@@ -216,29 +232,38 @@ def _exact(comparison: Comparison) -> Compared:
         levels=[Level("the same", _equal(e), rare=e)],
         whole=[e],
         agree=[e],
+        close=1,
         keys=[f'"{e}"'],
     )
 
 
-def _email(comparison: Comparison) -> Compared:
+def _email(comparison: Comparison, names: list[str]) -> Compared:
     (email,) = comparison.attributes
     e, local = f"{email}__", f"{email}__local"
     address = f"nullif(lower(trim(\"{email}\"::varchar)), '')"
-    # What follows a plus sign is a note to oneself; dots and dashes are typed or not.
-    before = (
-        f"regexp_replace(regexp_replace(split_part({address}, '@', 1), '\\+.*', ''), '[^\\p{{L}}\\p{{N}}]', '', 'g')"
-    )
+    # What follows a plus sign is a note to oneself; dots and dashes are typed or not. Addresses are made of names,
+    # which are compared already: two namesakes would agree twice. What is left is the address's own.
+    own = f"regexp_replace(strip_accents(split_part({address}, '@', 1)), '\\+.*', '')"
+    own = f"regexp_replace({own}, '[^\\p{{L}}\\p{{N}}]', '', 'g')"
+    for name in names:
+        own = f"replace({own}, coalesce({_joined(name)}, ' '), '')"
     return Compared(
         about=email,
-        columns={e: address, local: f"nullif({before}, '')"},
+        columns={e: address, local: f"nullif({own}, '')"},
         levels=[
             Level("the same", _equal(e), rare=e),
-            Level("the same before the @", _equal(local), rare=local),
-            Level("spelled alike before the @", _jaro(local, ALIKE)),
+            Level("the same before the @, names aside", _equal(local), rare=local),
+            Level(
+                "spelled alike before the @, names aside",
+                f'{_jaro(local, ALIKE)} and least(length("{local}_l"), length("{local}_r")) >= 5',
+            ),
         ],
         whole=[e],
-        agree=[e],
         keys=[f'"{e}"', f'"{local}"'],
+        agree=[local],
+        unknown=f'"{e}_l" is null or "{e}_r" is null or (("{local}_l" is null or "{local}_r" is null) and '
+        f'"{e}_l" <> "{e}_r")',
+        close=2,
     )
 
 
@@ -255,6 +280,7 @@ def _phone(comparison: Comparison) -> Compared:
         ],
         whole=[p],
         agree=[p],
+        close=2,
         keys=[f'"{end}"'],
     )
 
@@ -275,6 +301,7 @@ def _postcode(comparison: Comparison) -> Compared:
         ],
         whole=[p],
         agree=[p],
+        close=2,
         keys=[f'"{p}"', f'"{area}"'],
     )
 
@@ -303,6 +330,7 @@ def _place(comparison: Comparison) -> Compared:
         levels=levels,
         whole=[first, *others],
         agree=[first],
+        close=3,
         keys=[*(f'"{column}"' for column in (first, *others)), f'left("{first}", 4)'],
     )
 
@@ -326,6 +354,7 @@ def _lines(comparison: Comparison) -> Compared:
         whole=[a, b],
         keys=[f'"{a}"', f'"{b}"', f'coalesce(least("{a}", "{b}"), \'\') || greatest("{a}", "{b}")'],
         agree=[a],
+        close=2,
     )
 
 
@@ -333,7 +362,6 @@ _BUILD = {
     "name": _name,
     "lines": _lines,
     "date": _date,
-    "email": _email,
     "phone": _phone,
     "postcode": _postcode,
     "place": _place,

@@ -6,6 +6,7 @@ Numbers only; which pairs there are is blocking.py, how a model is kept model.py
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -51,8 +52,6 @@ def splink_settings(found: list[Compared]) -> dict[str, Any]:
 
 def learned(connection: duckdb.DuckDBPyConnection, found: list[Compared], people: int) -> dict[str, Any] | None:
     """Splink's settings with m and u of every level; None where too few pairs agree on anything to learn from."""
-    from splink import block_on
-
     blocks = learning_blocks(connection, found, people)
     if len(blocks) < 2:
         return None
@@ -60,17 +59,42 @@ def learned(connection: duckdb.DuckDBPyConnection, found: list[Compared], people
     made.training.estimate_u_using_random_sampling(
         max_pairs=RANDOM_PAIRS, seed=SEED, min_count_per_level=None, num_chunks=1
     )
-    for block in blocks:
+    settings = made.misc.save_model_to_json(out_path=None)
+    taught = [said for block in blocks if (said := _taught(connection, settings, block)) is not None]
+    if not taught:
+        return None
+    for place, comparison in enumerate(settings["comparisons"]):
+        told = [said[place] for said in taught if said[place]]
+        for at, level in enumerate(comparison["comparison_levels"][1:]):
+            # Seen in neither sample: rarer than either can tell. Never seen among matches speaks against a match.
+            u = max(level.get("u_probability") or 0.0, 0.5 / RANDOM_PAIRS)
+            # What no block teaches starts as mostly the same; it is counted later, over whole clusters.
+            start = statistics.median(one.get(at, min(u, 1e-4)) for one in told) if told else 0.9 * (not at) + u / 10
+            level["u_probability"], level["m_probability"] = u, max(start, FLOOR)
+    return Worth.of(settings).into(settings)
+
+
+def _taught(
+    connection: duckdb.DuckDBPyConnection, settings: Mapping[str, Any], block: list[str]
+) -> list[dict[int, float]] | None:
+    """m by level, best first, of every comparison the block teaches (pairs that agree on it say nothing of it)."""
+    from splink import block_on
+
+    made = linker(connection, settings)
+    try:
         made.training.estimate_parameters_using_expectation_maximisation(
             block_on(*block), max_pairs=LEARNING_PAIRS, record_sample_proportion=1.0
         )
-    settings = made.misc.save_model_to_json(out_path=None)
-    for comparison in settings["comparisons"]:
-        for level in comparison["comparison_levels"][1:]:
-            # Seen in neither sample: rarer than either can tell. Never seen among matches speaks against a match.
-            level["u_probability"] = max(level.get("u_probability") or 0.0, 0.5 / RANDOM_PAIRS)
-            level["m_probability"] = max(level.get("m_probability") or min(level["u_probability"], 1e-4), FLOOR)
-    return Worth.of(settings).into(settings)
+    except ValueError:  # an m of zero: no pair that agrees on it is a match
+        return None
+    return [
+        {
+            at: level["m_probability"]
+            for at, level in enumerate(comparison["comparison_levels"][1:])
+            if level.get("m_probability") is not None
+        }
+        for comparison in made.misc.save_model_to_json(out_path=None)["comparisons"]
+    ]
 
 
 def learning_blocks(connection: duckdb.DuckDBPyConnection, found: list[Compared], people: int) -> list[list[str]]:

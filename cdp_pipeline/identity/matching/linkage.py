@@ -84,7 +84,8 @@ def _joined(left: np.ndarray, right: np.ndarray, evidence: np.ndarray, prior: fl
     pairs = np.zeros_like(total)
     total[left, right] = total[right, left] = np.where(known, evidence, 0)
     pairs[left, right] = pairs[right, left] = known
-    weight = (total / np.maximum(pairs, 1)).sum(axis=2) + prior
+    # Rounded, so that equal means are equal however they were summed.
+    weight = np.round((total / np.maximum(pairs, 1)).sum(axis=2) + prior, 4)
     np.fill_diagonal(weight, -np.inf)
     of = np.arange(count)
     while True:
@@ -97,6 +98,6 @@ def _joined(left: np.ndarray, right: np.ndarray, evidence: np.ndarray, prior: fl
             sums[one] += sums[other]
             sums[:, one] = sums[one]
         gone = np.isneginf(weight[one]) | np.isneginf(weight[other])
-        joined = (total[one] / np.maximum(pairs[one], 1)).sum(axis=1) + prior
+        joined = np.round((total[one] / np.maximum(pairs[one], 1)).sum(axis=1) + prior, 4)
         weight[one] = weight[:, one] = np.where(gone, -np.inf, joined)
         weight[other] = weight[:, other] = -np.inf

@@ -225,12 +225,17 @@ def _matches(match: Match, model: Model, rows: pa.Table, before: _Before) -> pa.
     kept = before.matches.filter(pa.array(~touched[before.left]))
     status = pc.if_else(
         pc.equal(kept["status"], "apart"), "apart",
-        pc.if_else(pc.greater_equal(kept["grade"], match.joins_at), "joined", "offered"),
+        pc.if_else(pc.greater_equal(kept["grade"], _joins_at(match, model)), "joined", "offered"),
     )  # fmt: skip
     kept = kept.set_column(kept.column_names.index("status"), "status", status)
     schema = MATCHES.schema.to_pyarrow()
     both = pa.concat_tables([kept.select(schema.names).cast(schema), again.cast(schema)])
     return both.sort_by([(name, "ascending") for name in MATCHES.key])
+
+
+def _joins_at(match: Match, model: Model) -> int:
+    """The lowest grade that joins: none where the model is in doubt."""
+    return match.joins_at if model.believed else 6
 
 
 def _rows(
@@ -247,7 +252,7 @@ def _rows(
     left, right, bits = agree.left[likely], agree.right[likely], weight[likely]
     grades = grade(bits)
     together = of[left] == of[right]
-    status = np.where(~together, "apart", np.where(grades >= match.joins_at, "joined", "offered"))
+    status = np.where(~together, "apart", np.where(grades >= _joins_at(match, model), "joined", "offered"))
     ends = [rows.select(["type", "value", "first_seen"]).take(pa.array(end)) for end in (left, right)]
     keys = [_keys(end, "type", "value") for end in ends]
     swap = pa.array([a > b for a, b in zip(*keys, strict=True)], pa.bool_())

@@ -25,7 +25,6 @@ from cdp_pipeline.identity.matching.scores import engine, need_splink
 
 if TYPE_CHECKING:
     import duckdb
-    import numpy as np
     import pyarrow as pa
 
     from cdp_pipeline.spec.match import Match
@@ -34,6 +33,8 @@ RECIPE = "splink5/1"
 """Part of every version: raise it when learning changes, so that models are learned anew."""
 FEWEST = 100
 """People below which nothing is learned: what is rare among so few is chance."""
+STRANGERS = 100_000
+"""Pairs of different people that tell whether two comparisons go together."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class Model:
     rules: Sequence[Rule]
     frequencies: pa.Table
     card: Mapping[str, Any]
+
+    @property
+    def believed(self) -> bool:
+        """Whether what it calls one person looks like one; else nothing it says joins anybody."""
+        return not self.card["doubts"]
 
 
 class MatchModelTamperedError(RuntimeError):
@@ -84,7 +90,10 @@ def train(people: pa.Table, match: Match, now: datetime) -> Model | None:
             return None
         known = frequencies(connection, found)
         result = refined(connection, first, known, people.num_rows)
-        about = _about(result, found) | {"correlated": _correlated(connection, found, result.part)}
+        about = _about(result, found) | {
+            "doubts": _doubts(result, found),
+            "correlated": _correlated(connection, found, people.num_rows),
+        }
     same = definition(match)
     version = _version(same, result.settings, rules, known)
     card = {
@@ -191,37 +200,57 @@ def _about(result: Learned, found: list[Compared]) -> dict[str, Any]:
     return {"one_pair_in": round(1 / worth.share), "worth": bits, "grades": grades}
 
 
-def _correlated(connection: duckdb.DuckDBPyConnection, found: list[Compared], part: np.ndarray) -> list[str]:
-    """Comparisons that go together among people who are not alike: compared apart, what agrees counts twice."""
-    import pyarrow as pa
+def _doubts(result: Learned, found: list[Compared]) -> list[str]:
+    """Why what was learned may not be persons: without labels, households or namesakes may stand out more than they do.
 
-    people = len(part)
-    connection.register("part_of", pa.table({"unique_id": pa.array(range(people), pa.int32()), "part": part}))
+    Two rows of one person mostly agree, mistakes aside, on a date of birth, and on two things at least.
+    """
+    worth = Worth.of(result.settings)
+    close = [float(m[-one.close :].sum()) for one, m in zip(found, worth.m, strict=True)]
+    words = [
+        f"only {share:.0%} of the pairs it takes for one person agree on {one.about}"
+        for one, share in zip(found, close, strict=True)
+        if one.once and share < 0.5
+    ]
+    most = [one.about for one, share in zip(found, close, strict=True) if share >= 0.5]
+    if len(most) < 2:
+        words.append(f"most pairs it takes for one person agree on {most[0] if most else 'nothing'} and no more")
+    return words
 
-    def strangers(*ones: Compared) -> float:
-        """Pairs of different parts that agree on all of these."""
-        columns = [f'"{column}"' for one in ones for column in one.agree]
-        known, by = " and ".join(f"{column} is not null" for column in columns), ", ".join(columns)
-        counts = [
-            f"select coalesce(sum(n * (n - 1) / 2), 0)::double from (select count(*) as n from people join part_of "
-            f"using (unique_id) where {known} group by {keys})"
-            for keys in (by, f"{by}, part")
-        ]
-        every, inside = (connection.sql(count).fetchall()[0][0] for count in counts)
-        return every - inside
 
-    alone = [strangers(one) for one in found]
+def _correlated(connection: duckdb.DuckDBPyConnection, found: list[Compared], people: int) -> list[str]:
+    """Comparisons that go together among different people: compared apart, what agrees counts twice.
+
+    Different people are pairs that agree on one of the two and are unlike in every other comparison.
+    """
+    columns = sorted({column for one in found for column in one.columns})
+    sides = ", ".join(f'{side}."{column}" as "{column}_{side}"' for column in columns for side in "lr")
+    same = [" and ".join(f'"{column}_l" = "{column}_r"' for column in one.agree) for one in found]
+    unlike = [" and ".join(f"not coalesce({level.condition}, false)" for level in one.levels) for one in found]
+    alone = []
+    for one in found:
+        by = ", ".join(f'"{column}"' for column in one.agree)
+        known = " and ".join(f'"{column}" is not null' for column in one.agree)
+        groups = f"select count(*) as n from people where {known} group by {by}"
+        pairs = connection.sql(f"select coalesce(sum(n * (n - 1) / 2), 0)::double from ({groups})").fetchall()
+        alone.append(pairs[0][0])
     words = []
-    for (i, one), (j, other) in combinations(enumerate(found), 2):
-        fewer, more = sorted((alone[i], alone[j]))
-        if fewer < 100:
+    for i, j in combinations(range(len(found)), 2):
+        rarer, other = (i, j) if alone[i] <= alone[j] else (j, i)
+        rest = [f"({unlike[place]})" for place in range(len(found)) if place not in (i, j)]
+        if not rest:
             continue
-        both = strangers(one, other)
-        by_chance = more / (people * (people - 1) / 2)
-        if both / fewer > max(0.2, 10 * by_chance):
+        every = max(1, int(alone[rarer] // STRANGERS))
+        on = " and ".join(f'l."{column}" = r."{column}"' for column in found[rarer].agree)
+        strangers, both = connection.sql(
+            f"select count(*), count(*) filter ({same[other]}) from (select {sides} from people l join people r "
+            f"on {on} and l.unique_id < r.unique_id where l.unique_id % {every} = 0) "
+            f"where ({same[other]}) is not null and {' and '.join(rest)}"
+        ).fetchall()[0]
+        by_chance = alone[other] / max(people * (people - 1) / 2, 1)
+        if strangers >= 50 and both / strangers > max(0.3, 10 * by_chance):
             words.append(
-                f"{one.about} and {other.about} go together: of two different people who agree on one, "
-                f"{both / fewer:.0%} agree on both; compare them as one place"
+                f"{found[i].about} and {found[j].about} go together: of different people who agree on "
+                f"{found[rarer].about}, {both / strangers:.0%} agree on both; compare them as one place"
             )
-    connection.unregister("part_of")
     return words
