@@ -23,6 +23,7 @@ LARGEST_SHARE = 0.05
 FEWER_PEOPLE = 0.10
 LEAST_PRECISION = 0.50
 GROWTH = 1.10  # what is published already may be this much worse before it is held back again
+FEW_MOVES = 20  # what a verdict or two may move, also where there are hardly any people yet
 FEW_IDENTIFIERS = 10_000  # below, ten people are a large share of everybody
 
 
@@ -123,7 +124,7 @@ def breaches(before: Mapping[str, Any], after: Mapping[str, Any], budget: float)
         words = f"against the truth, precision is {after['precision']:.2f}, less than {LEAST_PRECISION}"
         found.append(Breach("no_collapse", "precision", after["precision"], LEAST_PRECISION, words))
     at_most(
-        "ids_stable", "identifiers_moved", _allowed(budget, after["identifiers_known"]),
+        "ids_stable", "identifiers_moved", max(_allowed(budget, after["identifiers_known"]), FEW_MOVES),
         f"{after['identifiers_moved']:,} of {after['identifiers_known']:,} identifiers ({after['churn']:.1%}) moved to "
         f"another person, more than the churn_budget of {budget:.1%}",
     )  # fmt: skip

@@ -68,6 +68,7 @@ _EXPIRING = {
     **IDENTIFIERS,
     "anonymous_id": identifier("anonymous_id", priority=100, limit=3, known=False, shared_above=1, expires="57 days"),
 }
+_PER_TIME = {**IDENTIFIERS, "email": identifier("email", priority=500, limit={"count": 1, "within": "2 days"})}
 _FAMILIES = {
     **IDENTIFIERS,
     "anonymous_id": identifier(
@@ -80,14 +81,14 @@ _FAMILIES = {
     ),
 }
 _APART = Verdict.model_validate(
-    {"kind": "verdict", "name": "apart", "description": "a", "unlink": ["email:ann@example.com", "email:bob@example.com"],
-     "by": "me", "on": "2026-01-01", "why": "b"}
+    {"kind": "verdict", "name": "apart", "description": "a",
+     "unlink": ["email:ann@example.com", "email:bob@example.com"], "by": "me", "on": "2026-01-01", "why": "b"}
 )  # fmt: skip
 
 
 def variants() -> list[Project]:
     strategies = [
-        project(_FAMILIES), project(_EXPIRING), project(verdicts={"apart": _APART}),
+        project(_FAMILIES), project(_EXPIRING), project(_PER_TIME), project(verdicts={"apart": _APART}),
     ]  # fmt: skip
     for name in ("isolation", "best_match", "strict"):
         plain = project()

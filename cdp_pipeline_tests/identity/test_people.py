@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from datetime import timedelta
@@ -251,6 +252,27 @@ def test_a_split_names_the_rule_that_caused_it() -> None:
     split = resolved([*ANN, *BOB, *MEETING], merged, of=project(rules))
     causes = {row["change"]: row["cause"] for row in split.changes.to_pylist()}
     assert causes == {"split": "a person has at most 1 email"}
+
+
+_PER_WEEK = {**IDENTIFIERS, "email": identifier("email", priority=500, limit={"count": 1, "within": "2 days"})}
+
+
+@given(rows(most=30))
+def test_a_limit_within_a_time_counts_what_was_first_seen_within_any_such_time(found: list[Row]) -> None:
+    result = resolved(found, of=project(_PER_WEEK))
+    first = {one: seen[0] for one, seen in moments(found).items()}
+    for group in partition(result):
+        days = sorted(first[one] for one in group if one[0] == "email")
+        assert all(later - sooner >= timedelta(days=2) for sooner, later in itertools.pairwise(days))
+    for edge in result.edges.to_pylist():
+        if edge["status"] == "refused_limit" and "email" in edge["why"]:
+            assert edge["why"] == "a person has at most 1 email new within 2 days"
+
+
+def test_two_addresses_in_a_week_are_two_people_and_two_in_a_year_are_one() -> None:
+    for day, people in ((1, 2), (2, 1)):
+        both = [Row("web", 1, 0, customer=1, mail="ann@shop.test"), Row("web", 2, day, customer=1, mail="a@shop.test")]
+        assert len(partition(resolved(both, of=project(_PER_WEEK)))) == people
 
 
 def test_a_tablet_shared_by_many_keeps_to_itself_and_frees_them_again_when_they_are_few() -> None:
