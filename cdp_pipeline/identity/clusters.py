@@ -92,14 +92,14 @@ class Graph:
         """
         import numpy as np
 
-        a, b = self.a[edges], self.b[edges]
+        a, b, rule = self.a[edges], self.b[edges], self.rule[edges]
         one, other = self.priority[a], self.priority[b]
         strength = np.minimum(one, other) * 1001 + np.maximum(one, other)
-        standing = np.array([1, 0, 2])[self.rule[edges]]
-        score = np.where(self.rule[edges] == MATCHED, self.score[edges], 0)
-        keys = (
-            self.source[edges], np.maximum(a, b), np.minimum(a, b), -self.last_seen[edges], -strength, -score, standing,
-        )  # fmt: skip
+        standing = np.array([1, 0, 2])[rule] * 1001 * 1001 - strength
+        pair = np.minimum(a, b).astype(np.int64) * len(self.ids) + np.maximum(a, b)
+        keys = [pair * len(self.sources) + self.source[edges], -self.last_seen[edges], standing]
+        if (rule == MATCHED).any():
+            keys += [np.where(rule == MATCHED, -self.score[edges], 0), rule == MATCHED]
         return edges[np.lexsort(keys)]
 
 
@@ -377,17 +377,17 @@ def _join_within_limits(
     slack = sum(((1 << (digit - 1)) - 1 - count) << (digit * place) for place, (_, count) in enumerate(limited))
     one_of = {code: 1 << (digit * place) for place, (code, _) in enumerate(limited)}
 
-    types = graph.type[nodes].tolist()
-    held = [one_of.get(code, 0) for code in types]
+    types = graph.type[nodes]
+    held = np.array([one_of.get(code, 0) for code in range(len(graph.specs))], object)[types].tolist()
     parent = list(range(len(nodes)))
     times = {
-        node: {own: [moment]}
-        for node, (own, moment) in enumerate(zip(types, graph.first_seen[nodes].tolist(), strict=True))
-        if own in timed
+        node: {int(types[node]): [int(graph.first_seen[nodes[node]])]}
+        for node in np.flatnonzero(np.isin(types, list(timed))).tolist()
     }
     foes = _foes(graph, nodes)
-    ends_a = np.searchsorted(nodes, graph.a[edges]).tolist()
-    ends_b = np.searchsorted(nodes, graph.b[edges]).tolist()
+    here = np.empty(len(graph.ids), np.int64)
+    here[nodes] = np.arange(len(nodes))
+    ends_a, ends_b = here[graph.a[edges]].tolist(), here[graph.b[edges]].tolist()
     refused: list[tuple[int, int, int]] = []  # position, status, refuser
 
     def root(node: int) -> int:
@@ -432,7 +432,10 @@ def _join_within_limits(
     if refused:
         where, what, whom = np.array(refused, np.int64).T
         status[where], refused_by[where] = what, whom
-    return nodes[[root(node) for node in range(len(nodes))]], status, refused_by
+    of = np.array(parent)
+    while (of[of] != of).any():
+        of = of[of]
+    return nodes[of], status, refused_by
 
 
 def _foes(graph: Graph, nodes: np.ndarray) -> dict[int, list[tuple[int, int]]]:
