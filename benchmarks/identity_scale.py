@@ -59,7 +59,7 @@ CREATE TABLE evidence AS
 SELECT type_a, value_a, type_b, value_b, source, md5(concat(source, min(seed)))[:24] AS record_id,
        min(moment) AS first_seen, max(moment) AS last_seen, 'same_row' AS rule, 1.0::DOUBLE AS score
 FROM (SELECT *, TIMESTAMP '2025-11-01' + to_seconds((hash(seed, source) % 31536000)::BIGINT) AS moment FROM observed)
-GROUP BY type_a, value_a, type_b, value_b, source ORDER BY hash(value_a, value_b, 7);
+GROUP BY type_a, value_a, type_b, value_b, source;
 DROP TABLE observed;
 CREATE TABLE edges AS FROM evidence LIMIT {edges};
 CREATE TABLE later AS FROM evidence OFFSET {edges} LIMIT {edges} // 100;

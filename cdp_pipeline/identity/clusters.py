@@ -127,8 +127,8 @@ def read_graph(evidence: Evidence, project: Project, now: datetime, vetoed: Iter
     ids = nodes["id"].to_numpy()
     order = np.argsort(ids)
     ids = ids[order]
-    type_of = nodes["type"].to_numpy()[order].astype(np.intp)
-    priorities = np.array([spec.priority for spec in specs], np.int64)
+    type_of = nodes["type"].to_numpy()[order]
+    priorities = np.array([spec.priority for spec in specs], np.int32)
     priority = priorities[type_of] if len(specs) else np.zeros(0, np.int64)
 
     edges = evidence.edges
@@ -138,7 +138,7 @@ def read_graph(evidence: Evidence, project: Project, now: datetime, vetoed: Iter
     nowhere = edges.select(["id_a", "id_b", "source"]).filter(pa.array(lost))
     if lost.any():  # a verdict or a match may speak of an identifier that no row shows any more
         edges, a, b = edges.filter(pa.array(~lost)), a[~lost], b[~lost]
-    source, rule = edges["source"].to_numpy().astype(np.intp), edges["rule"].to_numpy()
+    source, rule = edges["source"].to_numpy(), edges["rule"].to_numpy()
     last_seen = microseconds(edges["last_seen"])
 
     # A snapshot source says what holds today, and a verdict until it is withdrawn: only links of events age.
@@ -337,7 +337,7 @@ def join(graph: Graph) -> Clusters:
 
     of = component.copy()
     edge_status = np.where(graph.active, ACCEPTED, INACTIVE).astype(np.int8)
-    refused_by = np.full(len(graph.a), -1, np.int64)
+    refused_by = np.full(len(graph.a), -1, np.int32)
     if over.any():
         some = np.flatnonzero(graph.active & over[component[graph.a]])
         within = np.flatnonzero(over[component])

@@ -18,7 +18,6 @@ from cdp_pipeline.identity.clusters import (
     BLOCKED,
     EDGE_STATUS,
     IDENTIFIER_STATUS,
-    INACTIVE,
     OK,
     REFUSED_VERDICT,
     Clusters,
@@ -215,8 +214,9 @@ def decide(
     Where only a part of all people is here, `taken` tells which of some new ids another person has already.
     """
     graph = read_graph(evidence, project, now, vetoed)
+    del evidence  # gigabytes, where there are many
     clusters = join(graph)
-    why = _Why(*_why(graph, clusters))
+    why = _why(graph, clusters)
     last = _read_before(before, graph)
     persons = _persons(graph, clusters, last, taken)
     return Decided(
@@ -256,13 +256,17 @@ class _Persons:
 
 @dataclass(frozen=True)
 class _Why:
-    """Why edges do not link: few words, and which of them for each edge."""
+    """Why the edges that are not accepted (`edges`, ascending) are not: few words, and which of them for each."""
 
-    words: list[str | None]
+    edges: np.ndarray
+    words: list[str]
     reason: np.ndarray
 
     def of(self, edge: int) -> str | None:
-        return self.words[self.reason[edge]]
+        import numpy as np
+
+        at = int(np.searchsorted(self.edges, edge))
+        return self.words[self.reason[at]] if at < len(self.edges) and self.edges[at] == edge else None
 
 
 def _read_before(before: tuple[pa.Table, pa.Table] | None, graph: Graph) -> _Before:
@@ -373,42 +377,39 @@ def _edges(graph: Graph, clusters: Clusters, why: _Why) -> pa.Table:
     import numpy as np
     import pyarrow as pa
 
-    some = np.flatnonzero(clusters.edge_status != ACCEPTED)
+    some = why.edges
     found = pa.table(
         {
             "id_a": graph.ids[graph.a[some]],
             "id_b": graph.ids[graph.b[some]],
             "source": graph.source[some].astype(np.int16),
             "status": _words(EDGE_STATUS, clusters.edge_status[some]),
-            "why": _words(why.words, why.reason[some]),
+            "why": _words(why.words, why.reason),
         }
     )
     return pa.concat_tables([found, graph.lost], promote_options="default")
 
 
-def _why(graph: Graph, clusters: Clusters) -> tuple[list[str | None], np.ndarray]:
+def _why(graph: Graph, clusters: Clusters) -> _Why:
     """Why each edge does not link. There are only as many reasons as pairs of types, so each is worded once."""
     import numpy as np
 
-    end = np.where(graph.status[graph.a] != OK, graph.a, graph.b)
+    some = np.flatnonzero(clusters.edge_status != ACCEPTED)
+    a, b, refuser = graph.a[some], graph.b[some], clusters.refused_by[some]
+    end = np.where(graph.status[a] != OK, a, b)
     shunned = graph.status[end] != OK
-    status = clusters.edge_status
-    refused = clusters.refused_by >= 0
-    vetoed = status == REFUSED_VERDICT
-    inactive = status == INACTIVE
-    kind = np.select([vetoed, refused, shunned, graph.expired, inactive], [1, 2, 2 + graph.status[end], 5, 6], 0)
-    types = graph.type
-    first = np.select([refused, shunned, kind > 0], [clusters.refused_by, types[end], types[graph.a]], 0)
-    second = np.where(kind >= 5, types[graph.b], 0)
+    vetoed, refused = clusters.edge_status[some] == REFUSED_VERDICT, refuser >= 0
+    types = graph.type.astype(np.int64)
+    kind = np.select([vetoed, refused, shunned, graph.expired[some]], [1, 2, 2 + graph.status[end], 5], 6)
+    first = np.select([refused, shunned], [refuser, types[end]], types[a])
+    second = np.where(kind >= 5, types[b], 0)
     span = max(len(graph.specs), len(graph.vetoes), 1)
     reasons, reason = np.unique((kind * span + first) * span + second, return_inverse=True)
     words = [_reason(graph, code // span**2, code // span % span, code % span) for code in reasons.tolist()]
-    return words, reason
+    return _Why(some, words, reason)
 
 
-def _reason(graph: Graph, what: int, first: int, second: int) -> str | None:
-    if what == 0:
-        return None
+def _reason(graph: Graph, what: int, first: int, second: int) -> str:
     if what == 1:
         return f"verdict {graph.vetoes[first][2]} keeps them apart"
     one, other = graph.specs[first], graph.specs[second]
