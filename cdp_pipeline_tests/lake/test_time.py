@@ -89,6 +89,40 @@ def test_changes_equal_the_difference_of_the_two_snapshots(lake: Lake, merged: b
             assert sorted(went) == sorted(held[since] - held[until])
 
 
+@pytest.mark.parametrize("merged", [False, True])
+def test_the_feed_leaves_out_nothing_that_changed_also_when_files_were_merged(lake: Lake, merged: bool) -> None:
+    sizes = [range(5), range(3, 9), range(3, 4), range(6), range(2, 8)]
+    snapshots = []
+    for size in sizes:
+        snapshots.append(lake.publish(Mirror(MEMBERS, members(size))).snapshot)
+    if merged:
+        lake.maintain(datetime.now(UTC), keep=timedelta(days=1))
+    newest = set(sizes[-1])
+    for since, size in zip(snapshots, sizes, strict=True):
+        written, removed = (set(rows.person.to_pyarrow().to_pylist()) for rows in lake.feed(MEMBERS.name, since))
+        assert written >= newest - set(size)
+        assert removed >= set(size) - newest
+        assert written | removed <= set(range(9))
+    nothing = [rows.count().to_pyarrow().as_py() for rows in lake.feed(MEMBERS.name, snapshots[-1])]
+    assert merged or nothing == [0, 0], "rows that merging files rewrote may be in both"
+
+
+def test_the_feed_of_a_table_made_since_is_all_of_it(lake: Lake) -> None:
+    since = lake.latest()
+    lake.publish(Mirror(MEMBERS, members(range(3))))
+    written, removed = lake.feed(MEMBERS.name, since)
+    assert sorted(written.person.to_pyarrow().to_pylist()) == [0, 1, 2]
+    assert removed.count().to_pyarrow().as_py() == 0
+
+
+def test_a_feed_since_a_forgotten_snapshot_is_refused(lake: Lake) -> None:
+    first = lake.publish(Mirror(MEMBERS, members(range(3)))).snapshot
+    lake.publish(Mirror(MEMBERS, members(range(5))))
+    lake.maintain(datetime.now(UTC) + timedelta(days=2), keep=timedelta(days=1))
+    with pytest.raises(LakeVersionError, match=rf"no snapshot {first} \(any more\)"):
+        lake.feed(MEMBERS.name, since=first)
+
+
 def test_changes_since_a_forgotten_snapshot_are_refused_rather_than_guessed(lake: Lake) -> None:
     first = lake.publish(Mirror(MEMBERS, members(range(3)))).snapshot
     lake.publish(Mirror(MEMBERS, members(range(5))))
