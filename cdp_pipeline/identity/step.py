@@ -5,11 +5,11 @@ The rules are those of people.py, increment.py, matching/ and guard.py; what has
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import ibis
 
@@ -18,7 +18,7 @@ from cdp_pipeline.identity.evidence import identified_edges
 from cdp_pipeline.identity.guard import Verdict, guard
 from cdp_pipeline.identity.history import read_truth
 from cdp_pipeline.identity.increment import resolve_new
-from cdp_pipeline.identity.matching.matches import COMPARED, MATCHES, fuzzy
+from cdp_pipeline.identity.matching.matches import COMPARED, MATCHES, Matched, fuzzy
 from cdp_pipeline.identity.matching.units import reads_only, units
 from cdp_pipeline.identity.people import CHANGES, IDENTIFIERS, PEOPLE, Resolution, resolve
 from cdp_pipeline.identity.runs import COMPARES, RUNS, Task, run_row, task
@@ -38,6 +38,7 @@ class Decided:
 
     writes: list[Mirror | Upsert]
     verdict: Verdict
+    cards: dict[str, Mapping[str, Any]]  # by match: what is to be known of its model; empty where nothing was learned
 
 
 def decide_who_is_who(lake: Lake, project: Project, now: datetime, profiles: Profiles, models: Path) -> Decided:
@@ -45,12 +46,19 @@ def decide_who_is_who(lake: Lake, project: Project, now: datetime, profiles: Pro
 
     `models`: the folder of learned models, for projects that compare people (`kind: match`).
     """
+    import pyarrow as pa
+
     here = lake.local
     before = here.read(IDENTIFIERS), here.read(PEOPLE)
     todo = task(lake, project, now)
     writes: list[Mirror | Upsert] = []
+    cards: dict[str, Mapping[str, Any]] = {}
     if todo.last is None:
-        edges, writes = _with_matches(lake, project, todo, now, profiles, models)
+        edges, matched = _with_matches(lake, project, todo, now, profiles, models)
+        if matched:
+            writes.append(Mirror(MATCHES, pa.concat_tables([one.matches for one in matched.values()])))
+            writes.append(Mirror(COMPARED, pa.concat_tables([one.compared for one in matched.values()])))
+        cards = {name: {} if one.model is None else one.model.card for name, one in matched.items()}
         found = resolve(edges, todo.seen, *before, project, now)
     else:
         found = resolve_new(todo.edges, todo.seen, todo.last, project, now, lake.held)
@@ -65,7 +73,7 @@ def decide_who_is_who(lake: Lake, project: Project, now: datetime, profiles: Pro
     runs = run_row(todo, written, found.changes, now)
     if not _is_news(todo, written, found):
         runs = runs.slice(0, 0)
-    return Decided([*writes, Upsert(CHANGES, found.changes), Upsert(RUNS, runs)], verdict)
+    return Decided([*writes, Upsert(CHANGES, found.changes), Upsert(RUNS, runs)], verdict, cards)
 
 
 def _is_news(todo: Task, written: int, found: Resolution) -> bool:
@@ -75,24 +83,18 @@ def _is_news(todo: Task, written: int, found: Resolution) -> bool:
 
 def _with_matches(
     lake: Lake, project: Project, todo: Task, now: datetime, profiles: Profiles, models: Path
-) -> tuple[ibis.Table, list[Mirror | Upsert]]:
-    """The edges, with those of fuzzy matches between the people that the other edges make; and the matches to write."""
+) -> tuple[ibis.Table, dict[str, Matched]]:
+    """The edges, with those of fuzzy matches between the people that the other edges make; and these matches."""
     if not project.matches:
-        return todo.edges, []
+        return todo.edges, {}
     import pyarrow as pa
 
     apart = resolve(todo.edges, todo.seen, None, None, project, now)
     identifiers, people = lake.held(apart.identifiers), ibis.memtable(apart.people)
     last = lake.local.read(MATCHES).to_pyarrow(), lake.local.read(COMPARED).to_pyarrow()
-    found = []
-    for match in project.matches.values():
+    found = {}
+    for name, match in project.matches.items():
         known = profiles(identifiers, people, reads_only(match, project))
-        found.append(fuzzy(match, units(identifiers, known, match, project), *last, models, now))
-    links = identified_edges(ibis.memtable(pa.concat_tables([one.edges for one in found])))
-    return (
-        lake.held(ibis.union(todo.edges, links.select(todo.edges.columns))),
-        [
-            Mirror(MATCHES, pa.concat_tables([one.matches for one in found])),
-            Mirror(COMPARED, pa.concat_tables([one.compared for one in found])),
-        ],
-    )
+        found[name] = fuzzy(match, units(identifiers, known, match, project), *last, models, now)
+    links = identified_edges(ibis.memtable(pa.concat_tables([one.edges for one in found.values()])))
+    return lake.held(ibis.union(todo.edges, links.select(todo.edges.columns))), found

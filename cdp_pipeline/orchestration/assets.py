@@ -164,7 +164,7 @@ def identity_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
     @dg.multi_asset(
         name="identity",
         specs=[asset_spec(table, deps, owner, {"duckdb", "scipy"}) for table in tables],
-        check_specs=checks.guard_specs(project),
+        check_specs=[*checks.guard_specs(project), *checks.match_specs(project)],
         required_resource_keys=RESOURCES,
     )
     def resolve_people(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
@@ -178,6 +178,7 @@ def identity_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
         today = now.astimezone(project.zone).date()
         withheld = found.verdict.withheld(os.environ.get(ACCEPT), today)
         results = list(checks.guard_results(found.verdict, withheld=withheld is not None))
+        results += checks.match_results(found.cards)
         if withheld is not None:
             yield from results
             raise withheld

@@ -182,6 +182,27 @@ def guard_results(verdict: guard.Verdict, *, withheld: bool) -> Iterator[dg.Asse
         yield result(name, not broken, PEOPLE_KEY, severe=withheld, **found)
 
 
+MATCHES_KEY = ["identity", "matches"]
+
+
+def match_specs(project: Project) -> list[dg.AssetCheckSpec]:
+    """One check per match: whether what it learned can be believed."""
+    words = "What it learned looks like persons, and no two things it compares count the same agreement twice."
+    return [spec(MATCHES_KEY, f"{name}_believed", words) for name in project.matches]
+
+
+def match_results(cards: Mapping[str, Mapping[str, Any]]) -> Iterator[dg.AssetCheckResult]:
+    """Evaluate match_specs on the cards of the models; where there was too little to learn from, nobody matches."""
+    for name, card in cards.items():
+        if not card:
+            yield result(f"{name}_believed", True, MATCHES_KEY, model="too few people to learn from")
+            continue
+        found = [*card["doubts"], *(f"these go together: {words}" for words in card["correlated"])]
+        shown = {"model": card["version"], "people": card["people"], "pairs_compared": card["pairs_compared"]}
+        shown |= {f"grade_{grade}_pairs": of_it["pairs"] for grade, of_it in card["grades"].items()}
+        yield result(f"{name}_believed", not found, MATCHES_KEY, found="; ".join(found) or "nothing", **shown)
+
+
 QUALITY_KEY = ["measurement", "identity_quality"]
 SIZE_OF_ONE_IN_THOUSAND = 50
 LARGEST_COMPONENT = 1_000

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": "cdp_pipeline"}
-PATIENCE = 240
+PATIENCE = 480
 
 
 def free_port() -> int:

@@ -90,7 +90,7 @@ def test_1_files_that_arrive_are_loaded_without_anybody_asking(life: Life) -> No
 def test_2_a_backfill_of_thirty_days_is_one_run_and_sends_nothing(life: Life) -> None:
     life.dev.eventually(life.dev.idle)
     # As somebody does who clicks "Materialize all" on identity and profile, and backfills what has days.
-    first = [["identity", name] for name in ("edges", "identifiers", "people", "changes")]
+    first = [["identity", name] for name in ("edges", "identifiers", "people", "changes", "runs")]
     first += [["profile", name] for name in ("customers", "provenance", "timeline")]
     _materialize(life, first)
     days = [str(life.today - timedelta(days=back)) for back in range(DAYS, 0, -1)]
@@ -131,8 +131,7 @@ def _materialize(life: Life, keys: list[list[str]]) -> None:
 def test_3_a_schedule_tick_brings_today_and_what_crossed_or_entered_is_delivered_once(life: Life) -> None:
     life.orders(life.today, f"c1,{life.today}T00:00:01Z,cleo@example.com,150.00")
     life.dev.eventually(lambda: life.sql("select count(*) n from sources.orders where order_id = 'c1'") == [{"n": 1}])
-    life.dev.switch("minutely", on=True)
-    life.dev.eventually(lambda: life.dev.finished("refresh_minutely"))
+    _tick(life)
     [mail] = life.dev.eventually(lambda: list(life.mailbox.messages))
     assert mail["To"] == "cleo@example.com"
     assert "150" in mail.get_content()
@@ -141,12 +140,19 @@ def test_3_a_schedule_tick_brings_today_and_what_crossed_or_entered_is_delivered
     assert quiet["data"]["days"] == 10
     assert all(request.is_signed_with(_key()) for request in life.hook.requests)
     # The next tick computes the same day again, and nobody hears anything twice.
-    life.dev.eventually(lambda: len(life.dev.finished("refresh_minutely")) >= 2)
-    life.dev.switch("minutely", on=False)
-    life.dev.eventually(life.dev.idle)
+    _tick(life)
     assert {run["status"] for run in life.dev.finished("refresh_minutely")} == {"SUCCESS"}
     assert len(life.mailbox.messages) == 1
     assert len(life.events("trigger.welcome")) == len(life.events("trigger.gone_quiet")) == 1
+
+
+def _tick(life: Life) -> None:
+    """One more run of the schedule, and no queue of them behind it on a machine that is slower than its minutes."""
+    before = len(life.dev.finished("refresh_minutely"))
+    life.dev.switch("minutely", on=True)
+    life.dev.eventually(lambda: len(life.dev.finished("refresh_minutely")) > before)
+    life.dev.switch("minutely", on=False)
+    life.dev.eventually(life.dev.idle)
 
 
 def _key() -> bytes:
