@@ -6,6 +6,7 @@ Codes and the order of edges follow from content alone, never from the order of 
 from __future__ import annotations
 
 from bisect import insort
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -133,7 +134,8 @@ def read_graph(evidence: Evidence, project: Project, now: datetime, vetoed: Iter
 
     edges = evidence.edges
     known = codes_of(ids)
-    a, b = known(edges["id_a"].to_numpy()), known(edges["id_b"].to_numpy())
+    with ThreadPoolExecutor(2) as both:  # the dearest step, and pandas does it without the interpreter's lock
+        a, b = both.map(known, [edges["id_a"].to_numpy(), edges["id_b"].to_numpy()])
     lost = (a < 0) | (b < 0)
     nowhere = edges.select(["id_a", "id_b", "source"]).filter(pa.array(lost))
     if lost.any():  # a verdict or a match may speak of an identifier that no row shows any more
@@ -177,7 +179,9 @@ def codes_of(ids: np.ndarray) -> Any:
     """A function from ids to their positions among these, -1 for any other."""
     import pandas as pd
 
-    return pd.Index(ids).get_indexer
+    index = pd.Index(ids)
+    assert index.is_unique, "two identifiers share an id"  # asked here, so that threads find the index built
+    return index.get_indexer
 
 
 def _coded(vetoed: Iterable[Veto], ids: np.ndarray) -> list[tuple[int, int, str]]:

@@ -439,10 +439,10 @@ def _identifiers(graph: Graph, clusters: Clusters, before: _Before, persons: _Pe
     return pa.table(
         {
             "id": graph.ids[here],
-            "person_id": _words(persons.ids, persons.of[here]),
-            "status": _words(IDENTIFIER_STATUS, graph.status[here]),
-            "why": _words(graph.reasons, graph.reason[here]),
-            "first_person_id": _words(persons.ids, first_person[here]),
+            "person_id": _places(persons.ids, persons.of[here]),
+            "status": _places(IDENTIFIER_STATUS, graph.status[here]),
+            "why": _places(graph.reasons, graph.reason[here]),
+            "first_person_id": _places(persons.ids, first_person[here]),
             "component": graph.ids[clusters.component[here]],
         }
     )
@@ -559,6 +559,14 @@ def _split_causes(
         for id_ in (int(here[edge]), int(there[edge])):
             causes.setdefault(id_, why.of(edge))
     return causes
+
+
+def _places(words: Any, at: np.ndarray) -> pa.Array:
+    """The same without writing a word out: few words for very many positions."""
+    import pyarrow as pa
+
+    known = words if isinstance(words, pa.Array) else pa.array(words, pa.string())
+    return pa.DictionaryArray.from_arrays(pa.array(at.astype("int32"), mask=at < 0), known)
 
 
 def _words(words: Any, at: np.ndarray) -> pa.Array:
