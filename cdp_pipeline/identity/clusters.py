@@ -175,12 +175,20 @@ def read_graph(evidence: Evidence, project: Project, now: datetime, vetoed: Iter
     return replace(graph, active=active, near=near, vetoes=_coded(vetoed, ids))
 
 
+class SharedIdError(ValueError):
+    """Two identifiers have one id: the same one is listed twice, or the first 63 bits of their md5 are equal."""
+
+    def __init__(self) -> None:
+        super().__init__("identity: two identifiers share an id; each identifier must be listed once")
+
+
 def codes_of(ids: np.ndarray) -> Any:
     """A function from ids to their positions among these, -1 for any other."""
     import pandas as pd
 
     index = pd.Index(ids)
-    assert index.is_unique, "two identifiers share an id"  # asked here, so that threads find the index built
+    if not index.is_unique:  # asked here, so that threads find the index built
+        raise SharedIdError
     return index.get_indexer
 
 
