@@ -37,7 +37,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 # ruins graphs: kiosks with many users, a call centre's number, placeholders, and a long chain of recycled devices.
 GENERATED = """
 CREATE TABLE observed AS
-WITH users AS (SELECT u, hash(u, 1) % 1000 AS x, hash(u, 2) % 1000 AS y, hash(u, 3) % 1000 AS z FROM range({users}) r(u)),
+WITH users AS (
+    SELECT u, hash(u, 1) % 1000 AS x, hash(u, 2) % 1000 AS y, hash(u, 3) % 1000 AS z FROM range({users}) r(u)),
 browsers AS (
     SELECT u, unnest(range(1 + least(40, (0.6 / (1e-3 + z / 1000.0) ** 0.7)::BIGINT))) AS n, x, y, z FROM users)
 SELECT * FROM (
@@ -45,8 +46,8 @@ SELECT * FROM (
                AS value_a, 'user_id' AS type_b, CASE WHEN y < 3 THEN 'null' ELSE 'U' || u END AS value_b,
            'shop' AS source, u AS seed FROM users WHERE x < 900
     UNION ALL SELECT 'loyalty', 'L' || u, 'user_id', 'U' || u, 'crm', u FROM users WHERE y < 300
-    UNION ALL SELECT 'phone', CASE WHEN z < 10 THEN '+442071234567' ELSE '+4479' || lpad((u - u % 3 * (x < 200)::INT)::VARCHAR, 9, '0')
-               END, 'user_id', 'U' || u, 'crm', u FROM users WHERE x < 700
+    UNION ALL SELECT 'phone', CASE WHEN z < 10 THEN '+442071234567' ELSE
+               '+4479' || lpad((u - u % 3 * (x < 200)::INT)::VARCHAR, 9, '0') END, 'user_id', 'U' || u, 'crm', u FROM users WHERE x < 700
     UNION ALL SELECT 'email', 'user' || u || '@mail' || u % 97 || '.com', 'loyalty', 'L' || u, 'till', u FROM users
                WHERE y < 200
     UNION ALL SELECT 'cookie', CASE WHEN hash(u, n, 4) % 1000 < 6 THEN 'kiosk-' || u % {kiosks}
@@ -54,7 +55,8 @@ SELECT * FROM (
            'user_id', 'U' || u, 'web', u * 41 + n FROM browsers
     UNION ALL SELECT 'cookie', 'c-' || md5(u::VARCHAR || '-' || n), 'email', 'user' || u || '@mail' || u % 97 || '.com',
            'mail', u * 41 + n FROM browsers WHERE n % 3 = 0
-    UNION ALL SELECT 'cookie', 'chain-' || i, 'user_id', 'U' || (i + k), 'web', i FROM range({chain}) r(i), range(2) s(k));
+    UNION ALL SELECT 'cookie', 'chain-' || i, 'user_id', 'U' || (i + k), 'web', i
+               FROM range({chain}) r(i), range(2) s(k));
 CREATE TABLE evidence AS
 SELECT type_a, value_a, type_b, value_b, source, md5(concat(source, min(seed)))[:24] AS record_id,
        min(moment) AS first_seen, max(moment) AS last_seen, 'same_row' AS rule, 1.0::DOUBLE AS score
@@ -84,7 +86,9 @@ def project() -> Any:
     return Project(
         folder=Path(),
         settings=ProjectSettings.model_validate({**named, "lake": {"path": "lake"}}),
-        sources={name: Source.model_validate({**source, "name": name}) for name in ("crm", "mail", "shop", "till", "web")},
+        sources={
+            name: Source.model_validate({**source, "name": name}) for name in ("crm", "mail", "shop", "till", "web")
+        },
         identifiers={
             name: Identifier.model_validate({"kind": "identifier", "name": name, "description": name, **given})
             for name, given in SETTINGS.items()
