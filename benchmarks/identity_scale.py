@@ -47,7 +47,8 @@ SELECT * FROM (
            'shop' AS source, u AS seed FROM users WHERE x < 900
     UNION ALL SELECT 'loyalty', 'L' || u, 'user_id', 'U' || u, 'crm', u FROM users WHERE y < 300
     UNION ALL SELECT 'phone', CASE WHEN z < 10 THEN '+442071234567' ELSE
-               '+4479' || lpad((u - u % 3 * (x < 200)::INT)::VARCHAR, 9, '0') END, 'user_id', 'U' || u, 'crm', u FROM users WHERE x < 700
+               '+4479' || lpad((u - u % 3 * (x < 200)::INT)::VARCHAR, 9, '0') END,
+           'user_id', 'U' || u, 'crm', u FROM users WHERE x < 700
     UNION ALL SELECT 'email', 'user' || u || '@mail' || u % 97 || '.com', 'loyalty', 'L' || u, 'till', u FROM users
                WHERE y < 200
     UNION ALL SELECT 'cookie', CASE WHEN hash(u, n, 4) % 1000 < 6 THEN 'kiosk-' || u % {kiosks}
