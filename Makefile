@@ -28,7 +28,7 @@ demo: $(VENV)/.installed  ## Generate the demo company, materialize everything, 
 	@if [ "$(UI)" != "0" ]; then $(BIN)/cdp dev; fi
 
 test: $(VENV)/.test-installed  ## Run every test.
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.test-installed  ## Format check, lint, types, and whether Dagster loads the code location.
 	$(BIN)/ruff format --check .

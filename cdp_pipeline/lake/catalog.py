@@ -5,12 +5,13 @@ from __future__ import annotations
 import fcntl
 import random
 import re
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -100,8 +101,19 @@ class FolderCatalog:
             return
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
         # The first attach writes the catalog's tables, so it waits its turn like any other write.
-        with ExitStack() if self.file.exists() else self.writing(()):
+        with ExitStack() if self._is_made() else self.writing(()):
             self._attach(connection, "META_JOURNAL_MODE 'WAL'")
+
+    def _is_made(self) -> bool:
+        """Whether the catalog's tables are there: the file alone is there as soon as somebody begins to write them."""
+        if not self.file.exists():
+            return False
+        try:
+            with closing(sqlite3.connect(f"{self.file.resolve().as_uri()}?mode=ro", uri=True, timeout=0)) as catalog:
+                tables = "SELECT 1 FROM sqlite_master WHERE name = 'ducklake_snapshot'"
+                return catalog.execute(tables).fetchone() is not None
+        except sqlite3.DatabaseError:
+            return False
 
     def _attach(self, connection: duckdb.DuckDBPyConnection, mode: str) -> None:
         options = f"DATA_PATH {literal(self.data)}, {_OPTIONS}, META_BUSY_TIMEOUT 20000, {mode}"

@@ -11,7 +11,6 @@ from cdp_pipeline.spec.load import load_project
 from cdp_pipeline_tests.cli.conftest import Here
 from cdp_pipeline_tests.orchestration.commands import Cdp
 
-pytestmark = pytest.mark.xdist_group("cli")
 APART = ("identity", "unlink", "email:ann@example.com", "email: Bob@Example.com", "--why", "They called.")
 
 

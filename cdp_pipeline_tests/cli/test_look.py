@@ -14,8 +14,6 @@ from cdp_pipeline_tests.cli.conftest import Here
 from cdp_pipeline_tests.cli.starter import BAD, NEWEST
 from cdp_pipeline_tests.orchestration.commands import Cdp
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 
 def test_a_person_is_found_by_any_of_their_identifiers(cdp: Here) -> None:
     page = cdp.json("person", "email:ANN@example.com")

@@ -15,8 +15,6 @@ from cdp_pipeline_tests.cli.starter import NEWEST, state
 from cdp_pipeline_tests.destinations.servers import Receiver
 from cdp_pipeline_tests.orchestration.commands import Cdp
 
-pytestmark = pytest.mark.xdist_group("cli")
-
 
 def test_a_starter_project_is_sound_and_names_what_comes_next(cdp: Here, tmp_path: Path) -> None:
     assert f"cdp check --project {tmp_path / 'mine'}" in cdp("init", str(tmp_path / "mine")).out
@@ -86,7 +84,7 @@ def test_the_demo_is_the_same_bytes_for_the_same_seed(cdp: Here, tmp_path: Path)
 def test_a_run_ends_with_what_was_made_and_every_check(shop: Cdp) -> None:
     said = (shop.lake.parent / "first_run.txt").read_text()
     assert any(line.split() == ["traits/daily", "7"] for line in said.splitlines())
-    assert "9 of 9 checks passed" in said
+    assert "15 of 15 checks passed" in said
     assert "People: 7, of whom 7 known" in said and "good_customers 6" in said and "5 dry run" in said
 
 

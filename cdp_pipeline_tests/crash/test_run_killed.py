@@ -13,7 +13,7 @@ from cdp_pipeline_tests.cli.starter import installed, state
 from cdp_pipeline_tests.destinations.servers import Receiver
 from cdp_pipeline_tests.orchestration.commands import Cdp
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("killed")]
+pytestmark = pytest.mark.slow
 KILLS = 5
 
 

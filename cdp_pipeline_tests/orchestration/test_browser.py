@@ -13,7 +13,7 @@ from cdp_pipeline_tests.orchestration.dagster_dev import dev
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no browser driver: pip install playwright")
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dev")]
+pytestmark = pytest.mark.slow
 DOCS = Path(__file__).parents[2] / "docs"
 GROUPS = ("sources", "identity", "profile", "traits", "predictions", "audiences", "activation", "measurement")
 # The UI's first answers take their time on a busy machine.

@@ -15,7 +15,7 @@ import pytest
 from cdp_pipeline_tests.destinations.servers import SECRET, Mailbox, Receiver
 from cdp_pipeline_tests.orchestration.dagster_dev import Dev, dev
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dev")]
+pytestmark = pytest.mark.slow
 SHOP = Path(__file__).parent / "shop"
 DAYS = 30
 

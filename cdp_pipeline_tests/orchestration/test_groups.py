@@ -7,15 +7,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from cdp_pipeline.lake import open_lake
 from cdp_pipeline.profile.person import flat, profile_of
 from cdp_pipeline.spec.load import load_project
 from cdp_pipeline.spec.project import LakeLocation
 from cdp_pipeline_tests.orchestration.commands import Cdp
 
-pytestmark = pytest.mark.xdist_group("groups")
 CONTACTS = """contact_id,email,family_name,postcode,account
 1,ann@alpha.example,Lee,LS1 1AA,A2
 2,bob@gmail.com,LEE,ls1  1aa,

@@ -12,7 +12,7 @@ import pytest
 from cdp_pipeline_tests.cli.starter import installed, state
 from cdp_pipeline_tests.orchestration.commands import Cdp
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("together")]
+pytestmark = pytest.mark.slow
 SECONDS = float(os.environ.get("CDP_TOGETHER_SECONDS", "60"))
 
 LOOPS = (

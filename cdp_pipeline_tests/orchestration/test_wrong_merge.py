@@ -17,7 +17,7 @@ from cdp_pipeline_tests.cli.starter import NEWEST
 from cdp_pipeline_tests.destinations.servers import Receiver
 from cdp_pipeline_tests.orchestration.commands import Cdp
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wrong_merge")]
+pytestmark = pytest.mark.slow
 ANN, BOB, CAT = (f"{name}@example.com" for name in ("ann", "bob", "cat"))
 ANNS_PHONE = "+442079460018"
 ORDERS = [

@@ -120,7 +120,7 @@ def spark_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"sc://127.0.0.1:{port}"
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(180)  # it tidies up, and the machine may be busy
 
 
 @pytest.fixture(

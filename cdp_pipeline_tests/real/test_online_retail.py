@@ -11,7 +11,7 @@ import pytest
 
 from cdp_pipeline_tests.orchestration.commands import Cdp
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("online_retail")]
+pytestmark = pytest.mark.slow
 DATA = Path(os.environ.get("CDP_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 RAW = DATA / "online_retail_ii.parquet"
 
