@@ -62,7 +62,7 @@ IDENTIFIERS = Table(
         "status": Column("string", "ok, blocked (names nobody) or shared (serves several people): only ok ones link."),
         "why": Column("string", "Why it is blocked or shared."),
         "first_person_id": Column(
-            "string", "The person it belonged to at first, where another, who revives when people split."
+            "string", "The person it began as, where it is another's now: who revives when people split."
         ),
         "id": Column("int64", "A number made of type and value, the same for ever."),
         "component": Column("int64", "The id of the first of all identifiers that links tie to it, taken or refused."),
@@ -342,10 +342,13 @@ def _persons(
     appeared, retired = np.flatnonzero(alive & ~lived), np.flatnonzero(lived & ~alive)
     absorbed_by = np.concatenate([before.absorbed_by, np.full(len(minted), -1, np.int64)])
     absorbed_by[alive[:count]] = -1
-    # Who is no more was absorbed by whoever has most of what was theirs.
-    theirs = np.flatnonzero((before.person >= 0) & (of >= 0) & ~alive[before.person])
-    absorbed, by = heaviest(before.person[theirs], of[theirs], weight[theirs])
-    absorbed_by[absorbed] = by
+    # Who is no more was absorbed by whoever has most of what was theirs: just now, or else in the beginning.
+    for votes in (before.person, before.first_person):
+        orphan = ~alive
+        orphan[:count] &= absorbed_by < 0
+        theirs = np.flatnonzero((votes >= 0) & (of >= 0) & orphan[votes])
+        absorbed, by = heaviest(votes[theirs], of[theirs], weight[theirs])
+        absorbed_by[absorbed] = by
     created_at = np.concatenate([before.created_at, graph.first_seen[anchors]])
     ids = pa.concat_arrays([before.ids, pa.array(minted, pa.string())])
     return _Persons(ids, len(before.ids), created_at, absorbed_by, of, appeared, retired)
@@ -434,8 +437,12 @@ def _identifiers(graph: Graph, clusters: Clusters, before: _Before, persons: _Pe
     import pyarrow as pa
 
     here = np.flatnonzero(~graph.elsewhere)
-    another = (before.first_person >= 0) & (before.first_person != persons.of)
-    first_person = np.where(another, before.first_person, -1)
+    # Whoever is new began as the person made of them; whoever belongs to nobody now remembers whom nobody succeeds.
+    heirless = np.zeros(len(persons.ids) + 1, bool)
+    heirless[persons.retired] = persons.absorbed_by[persons.retired] < 0
+    began = np.where(persons.of >= persons.old, persons.of, before.first_person)
+    began = np.where(heirless[before.person], before.person, began)
+    first_person = np.where(began != persons.of, began, -1)
     return pa.table(
         {
             "id": graph.ids[here],
@@ -499,7 +506,7 @@ def _changes(
     moved = np.flatnonzero(appeared[persons.of] & (before.person >= 0) & (persons.of >= 0))
     split, split_from = heaviest(persons.of[moved], before.person[moved], weight[moved])
     created = np.setdiff1d(persons.appeared, split)
-    merged = persons.retired[persons.absorbed_by[persons.retired] >= 0]
+    merged = np.flatnonzero((before.absorbed_by < 0) & (persons.absorbed_by[: persons.old] >= 0))
 
     join_cause = _join_causes(graph, clusters, before, merged)
     split_cause = _split_causes(graph, before, persons, split, why)

@@ -165,7 +165,8 @@ def check_history(before: Resolved | None, after: Resolved) -> None:
     came = {row["person_id"] for row in changes if row["change"] in ("created", "split")}
     went = {row["person_id"] for row in changes if row["change"] == "merged"}
     assert came == living - lived
-    assert went == {id_ for id_ in lived - living if people[id_]["merged_into"] is not None}
+    led_on = {id_ for id_, row in known.items() if row["merged_into"] is not None}
+    assert went == {id_ for id_ in set(known) - led_on if people[id_]["merged_into"] is not None}
     for row in changes:
         assert (row["other_person_id"] is None) == (row["change"] == "created")
         assert row["cause"]
@@ -244,6 +245,36 @@ def test_an_id_that_revives_takes_its_own_aliases_along() -> None:
         bob: None,
         visitor: bob,
     }
+
+
+_TOGETHER = [Row("web", 1, 0, mail="ann@example.com", cookie="k1"), Row("web", 2, 1, cookie="k1")]
+_ANN_BLOCKED = project(
+    {**IDENTIFIERS, "email": identifier("email", priority=500, blocked={"values": ["ann@example.com"]})}
+)
+_COOKIES_FADE = project({**IDENTIFIERS, "anonymous_id": identifier("anonymous_id", priority=100, expires="1 day")})
+
+
+def test_someone_split_off_and_wrongly_merged_since_gets_back_the_id_they_had_after_the_split() -> None:
+    apart = resolved([*_TOGETHER, *BOB], resolved([*_TOGETHER, *BOB]), of=_COOKIES_FADE)
+    split_off = persons(apart)["anonymous_id", "k1"]
+    assert split_off != persons(apart)["email", "ann@example.com"]
+    stranger = Row("till", 4, 2, customer=1, cookie="k1")
+    merged = resolved([*_TOGETHER, *BOB, stranger], apart)
+    veto = (("anonymous_id", "k1"), ("customer_id", "1"), "apart")
+    again = resolved([*_TOGETHER, *BOB, stranger], merged, of=_COOKIES_FADE, vetoed=[veto])
+    assert persons(again)["anonymous_id", "k1"] == split_off
+
+
+def test_a_person_whose_values_were_blocked_leads_to_who_has_them_when_they_name_somebody_again() -> None:
+    first = resolved(_TOGETHER)
+    apart = resolved(_TOGETHER, first, of=_COOKIES_FADE)
+    ann, visitor = (persons(apart)[one] for one in (("email", "ann@example.com"), ("anonymous_id", "k1")))
+    blocked = resolved(_TOGETHER, apart, of=_ANN_BLOCKED)
+    assert persons(blocked) == {("email", "ann@example.com"): None, ("anonymous_id", "k1"): visitor}
+    back = resolved(_TOGETHER, blocked)
+    (living,) = set(persons(back).values())
+    (gone,) = {ann, visitor} - {living}
+    assert {row["person_id"]: row["merged_into"] for row in back.people.to_pylist()} == {living: None, gone: living}
 
 
 def test_a_split_names_the_rule_that_caused_it() -> None:
