@@ -109,6 +109,8 @@ CATEGORIES = [
 ]
 ARTICLES_PER_CATEGORY = 40
 BRANDS = ["Hearth", "Fenland", "Kestrel", "Oakbank"]
+COLOURS = ["black", "white", "blue", "red", "green", "natural"]
+SIZED, SIZES = "clothing", ["S", "M", "L", "XL"]
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ class Catalogue:
     name: list[str]
     category: list[str]
     brand: list[str]
+    colour: list[str]
     pence: Numbers
     smart: Numbers
     warranty_months: Numbers
@@ -143,6 +146,7 @@ def catalogue(seed: int) -> Catalogue:
         name=names,
         category=[CATEGORIES[c].name for c in category],
         brand=[BRANDS[n // 4 % 4] for n in number],
+        colour=[COLOURS[n * 5 // 2 % len(COLOURS)] for n in number],
         pence=pence,
         smart=np.array([kind.smart for kind in CATEGORIES])[category],
         warranty_months=np.array([kind.warranty_months for kind in CATEGORIES])[category],

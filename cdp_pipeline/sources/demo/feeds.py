@@ -60,19 +60,20 @@ FEEDS = {
             "web_events", "web_events/{day}.jsonl.gz", "event_id", "occurred_at",
             _columns(
                 "event event_id occurred_at anonymous_id customer_id email session_id channel device page "
-                "search_term sku category quantity amount utm_source utm_campaign"
+                "search_term sku category brand colour size price quantity amount utm_source utm_campaign"
             ),
             dirt={
                 **_FILE_DIRT, "placeholder_email": 0.005, "email_variant": 0.03, "hard_coded_id": 0.002,
                 "zero_cookie": 0.001,
             },
-            bare=frozenset({"quantity", "amount"}),
+            bare=frozenset({"price", "quantity", "amount"}),
         ),
         Feed(
             "shop_orders", "shop_orders/{day}.csv.gz", "order_id", "ordered_at",
             _columns(
                 "order_id line ordered_at customer_id email phone given_name family_name city postcode country "
-                "channel sku category quantity unit_price discount total order_total currency coupon status"
+                "channel sku category brand colour size quantity unit_price discount total order_total currency coupon "
+                "status"
             ),
             dirt={
                 **_FILE_DIRT, "wrong_encoding": 0.0005, "placeholder_email": 0.004, "placeholder_phone": 0.004,
@@ -90,8 +91,8 @@ FEEDS = {
         Feed(
             "pos_receipts", "pos_receipts/{day}.csv.gz", "receipt_id", "sold_at",
             _columns(
-                "receipt_id line sold_at store till cashier loyalty_number email sku category quantity "
-                "unit_price discount total receipt_total payment"
+                "receipt_id line sold_at store till cashier loyalty_number email sku category brand colour size "
+                "quantity unit_price discount total receipt_total payment"
             ),
             dirt={
                 **_FILE_DIRT, "wrong_encoding": 0.001, "placeholder_email": 0.02, "email_variant": 0.05,

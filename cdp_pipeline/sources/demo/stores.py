@@ -46,6 +46,8 @@ def sell(today: Today, buyers: Numbers, walk_ins: int) -> None:
             "cashier": pick(CASHIERS, rng.integers(0, len(CASHIERS), rows)).take(at_receipt),
             "sku": today.sku(baskets.article),
             "category": today.category(baskets.article),
+            **today.looks(baskets.article),
+            "size": today.size(who[basket], baskets.article),
             "quantity": digits(baskets.quantity),
             "unit_price": money(baskets.pence),
             "discount": money(baskets.discount),

@@ -7,10 +7,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cdp_pipeline.sources.demo.clock import Day
-from cdp_pipeline.sources.demo.company import ARTICLES_PER_CATEGORY, CATEGORIES, Catalogue, category_shares
+from cdp_pipeline.sources.demo.company import (
+    ARTICLES_PER_CATEGORY,
+    CATEGORIES,
+    SIZED,
+    SIZES,
+    Catalogue,
+    category_shares,
+)
 from cdp_pipeline.sources.demo.files import Files
 from cdp_pipeline.sources.demo.people import LOYALTY, PHONE, People, bits
-from cdp_pipeline.sources.demo.text import Numbers, Text, digits, join, only, pick
+from cdp_pipeline.sources.demo.text import Numbers, Text, digits, join, only, pick, scramble
 
 
 @dataclass
@@ -95,6 +102,17 @@ class Today:
 
     def category(self, article: Numbers) -> Text:
         return pick(self.goods.category, article)
+
+    def looks(self, article: Numbers) -> dict[str, Text]:
+        """Brand and colour of the articles."""
+        return {"brand": pick(self.goods.brand, article), "colour": pick(self.goods.colour, article)}
+
+    def size(self, who: Numbers, article: Numbers) -> Text:
+        """The size people choose where an article comes in sizes: mostly their own."""
+        sized = self.goods.category_of(article) == [category.name for category in CATEGORIES].index(SIZED)
+        own = scramble(who, 90) % np.uint64(len(SIZES))
+        gift = scramble(who * 1_000 + article, 91) % np.uint64(8) == 0
+        return only(sized, pick(SIZES, (own + gift) % np.uint64(len(SIZES))))
 
     def numbered(self, prefix: str, count: int) -> Text:
         return join(prefix, digits(self.counters.next(prefix, count), 9))
