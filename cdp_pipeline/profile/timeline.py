@@ -21,7 +21,7 @@ _COLUMNS = {
     "person_id": Column("string", "Who did it; empty where the row names nobody."),
     "occurred_at": Column(EVENT_COLUMNS["occurred_at"], "When it happened (UTC)."),
     "source": Column(EVENT_COLUMNS["source"], "The source it comes from."),
-    "event": Column("string", "What happened."),
+    "event": Column(EVENT_COLUMNS["event"], "What happened."),
     "channel": Column(EVENT_COLUMNS["channel"], "Where it happened, such as web or store."),
     "amount": Column(EVENT_COLUMNS["amount"], "Money involved."),
     "currency": Column(EVENT_COLUMNS["currency"], "Currency of the amount."),

@@ -18,7 +18,7 @@ UNION = "array<string>"
 EVENT_COLUMNS = {
     "occurred_at": IBIS_TYPES["timestamp"],
     "amount": IBIS_TYPES["money"],
-    **dict.fromkeys(("currency", "channel", "product_id", "category", "source"), IBIS_TYPES["string"]),
+    **dict.fromkeys(("event", "currency", "channel", "product_id", "category", "source"), IBIS_TYPES["string"]),
 }
 """What is known of every event, beside the properties its source keeps."""
 
