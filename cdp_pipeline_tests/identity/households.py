@@ -116,6 +116,16 @@ def together(grouping: Grouping) -> set[frozenset[str]]:
     return {frozenset(members) for members in found.values()}
 
 
+def bound(grouping: Grouping) -> list[set[Any]]:
+    """The people and the values of each group."""
+    found: dict[str, set[Any]] = {}
+    for person, id_ in whose(grouping).items():
+        found.setdefault(id_, set()).add(person)
+    for row in grouping.links.to_pylist():
+        found.setdefault(row["group_id"], set()).add((row["rule"], row["key"]))
+    return list(found.values())
+
+
 def living(grouping: Grouping) -> dict[str, dict[str, Any]]:
     return {row["group_id"]: row for row in grouping.groups.to_pylist() if row["status"] != "gone"}
 
