@@ -6,7 +6,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from cdp_pipeline.spec.base import Document, Name, Part, SqlFragment, Window, WindowText
+from cdp_pipeline.spec.base import Document, Name, Part, SqlFragment
+from cdp_pipeline.spec.window import Window, WindowText
 
 Operator = Literal[
     "=", "!=", "<", "<=", ">", ">=", "in", "not_in", "between", "contains", "starts_with", "is_null", "not_null"

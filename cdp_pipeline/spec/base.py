@@ -1,4 +1,4 @@
-"""The words every kind of YAML document shares: names, durations, windows, and the strict frozen model they build on.
+"""The words every kind of YAML document shares: names, durations, and the strict frozen model they build on.
 
 Nothing here knows about a particular kind, reads a file or computes anything.
 """
@@ -129,38 +129,3 @@ def _iso_day(value: object) -> object:
 
 
 Day = Annotated[date, BeforeValidator(_iso_day)]
-
-
-class Window(Part):
-    """A span of whole days in the project's time zone that ends with the as-of day; `days=None` is a lifetime.
-
-    'last 30 days' as of day D is the half-open span [start of D-29, end of D).
-    """
-
-    days: Annotated[int, Field(gt=0, le=36_500)] | None = None
-
-    def __str__(self) -> str:
-        return "lifetime" if self.days is None else f"last {self.days} days"
-
-
-def parse_window(text: object) -> object:
-    """Turn 'lifetime', 'last 90 days' or 'last 12 weeks' into the fields of a Window."""
-    if not isinstance(text, str):
-        if isinstance(text, Window):
-            return text
-        raise ValueError("should be a window such as 'last 90 days', 'last 12 weeks' or 'lifetime'")
-    if text.strip() == "lifetime":
-        return Window()
-    found = re.fullmatch(r"\s*last\s+(\d{1,6})\s+(day|week)s?\s*", text)
-    if found is None or int(found[1]) == 0:
-        raise ValueError("should be a window such as 'last 90 days', 'last 12 weeks' or 'lifetime'")
-    return Window(days=int(found[1]) * (7 if found[2] == "week" else 1))
-
-
-_WindowPattern = Annotated[
-    str,
-    Field(pattern=r"^(lifetime|last \d+ (day|week)s?)$", json_schema_extra={"examples": ["last 90 days", "lifetime"]}),
-]
-WindowText = Annotated[
-    Window, BeforeValidator(parse_window, json_schema_input_type=_WindowPattern), PlainSerializer(str)
-]

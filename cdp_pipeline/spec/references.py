@@ -26,7 +26,7 @@ from cdp_pipeline.spec.prediction import Prediction
 from cdp_pipeline.spec.project import ProjectSettings
 from cdp_pipeline.spec.source import IBIS_TYPES, Check, EventMapping, Source
 from cdp_pipeline.spec.sync import Sync
-from cdp_pipeline.spec.trait import Trait
+from cdp_pipeline.spec.trait import EVALUATIONS, Trait
 from cdp_pipeline.spec.trigger import Act, Trigger
 from cdp_pipeline.spec.types import (
     EVENT_COLUMNS,
@@ -35,6 +35,7 @@ from cdp_pipeline.spec.types import (
     WORDS,
     attribute_type,
     event_columns,
+    fragment_names,
     source_columns,
     trait_types,
     traits_read,
@@ -238,27 +239,29 @@ def attribute_findings(attribute: Attribute, declared: Declared) -> Findings:
 def trait_findings(trait: Trait, declared: Declared) -> Findings:
     yield from _events(trait.event, declared, ("event",))
     if declared.all_sources_known:
-        numeric = trait.evaluation in ("sum", "average", "stddev")
-        yield from _fragment(trait.value, declared.event_columns, ("value",), NUMERIC if numeric else None)
+        of = EVALUATIONS[trait.evaluation].of
+        wanted = NUMERIC if of == "number" else {STRING} if of == "text" else None
+        yield from _fragment(trait.value, declared.event_columns, ("value",), wanted)
         yield from _fragment(trait.when, declared.event_columns, ("when",), {BOOLEAN})
+        yield from _fragment(trait.weight, declared.event_columns, ("weight",), NUMERIC)
     for field in ("numerator", "denominator"):
         yield from _trait(getattr(trait, field), declared, (field,), NUMERIC)
     if trait.expression is not None:
-        yield from _over_traits(trait.expression, declared)
+        yield from _over_traits(trait.expression, declared, ("expression",))
+    for i, state in enumerate(trait.states):
+        if state.when is not None:
+            yield from _over_traits(state.when, declared, ("states", i, "when"), {BOOLEAN})
     type_ = declared.traits.get(trait.name)
     if trait.bands and type_ is not None and type_ not in NUMERIC:
         yield ("bands",), f"only a number has bands, this is {_word(type_)}"
 
 
-def _over_traits(expression: str, declared: Declared) -> Findings:
-    try:
-        names = expressions.names(expression)
-    except expressions.ExpressionError:
-        names = set()
-    problems = [finding for name in sorted(names) for finding in declared.reference("trait", name, ("expression",))]
+def _over_traits(fragment: str, declared: Declared, path: DataPath, wanted: Collection[str] | None = None) -> Findings:
+    names = fragment_names(fragment)
+    problems = [finding for name in sorted(names) for finding in declared.reference("trait", name, path)]
     yield from problems
     if not problems and names <= declared.traits.keys():
-        yield from _fragment(expression, declared.traits, ("expression",))
+        yield from _fragment(fragment, declared.traits, path, wanted)
 
 
 def prediction_findings(prediction: Prediction, declared: Declared) -> Findings:

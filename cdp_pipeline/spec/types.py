@@ -9,11 +9,12 @@ from graphlib import CycleError, TopologicalSorter
 from cdp_pipeline.spec import expressions
 from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.source import IBIS_TYPES, Source
-from cdp_pipeline.spec.trait import Trait
+from cdp_pipeline.spec.trait import EVALUATIONS, Trait
 
 WORDS = {ibis_type: word for word, ibis_type in IBIS_TYPES.items()}
 """The word for a type, as a source's columns say it."""
 NUMERIC = {IBIS_TYPES[word] for word in ("integer", "number", "money")}
+STRING = IBIS_TYPES["string"]
 UNION = "array<string>"
 EVENT_COLUMNS = {
     "occurred_at": IBIS_TYPES["timestamp"],
@@ -60,20 +61,24 @@ def trait_types(traits: Mapping[str, Trait], events: Mapping[str, str]) -> dict[
 
 def traits_read(trait: Trait) -> set[str]:
     """The other traits that a trait is made of."""
-    if trait.evaluation == "ratio":
-        return {name for name in (trait.numerator, trait.denominator) if name is not None}
+    fragments = [trait.expression, *(state.when for state in trait.states)]
+    return {name for name in (trait.numerator, trait.denominator) if name is not None}.union(
+        *(fragment_names(fragment) for fragment in fragments if fragment is not None)
+    )
+
+
+def fragment_names(fragment: str) -> set[str]:
+    """What a fragment reads; nothing, where it is not one."""
     try:
-        return expressions.names(trait.expression) if trait.expression is not None else set()
+        return expressions.names(fragment)
     except expressions.ExpressionError:
         return set()
 
 
 def _trait_type(trait: Trait, types: Mapping[str, str], events: Mapping[str, str]) -> str | None:
-    match trait.evaluation:
-        case "count" | "days_since" | "unique_count":
-            return IBIS_TYPES["integer"]
-        case "average" | "stddev" | "ratio":
-            return IBIS_TYPES["number"]
+    gives = EVALUATIONS[trait.evaluation].gives
+    if gives != "value":
+        return STRING if trait.report == "direction" else UNION if gives == "list" else IBIS_TYPES[gives]
     try:
         if trait.expression is not None:
             return expressions.check(trait.expression, types)

@@ -15,6 +15,7 @@ import ibis
 from cdp_pipeline.spec import expressions
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.trait import OVER_TRAITS, Trait
+from cdp_pipeline.spec.types import traits_read
 from cdp_pipeline.traits.evaluations import published_type
 from cdp_pipeline.traits.staged import Plan, days_table
 
@@ -67,7 +68,7 @@ def in_order(traits: Mapping[str, Trait], names: Sequence[str]) -> list[tuple[st
     while waiting:
         name = waiting.pop()
         if name not in needed:
-            needed[name] = _inputs(traits[name])
+            needed[name] = traits_read(traits[name])
             waiting.extend(needed[name])
     return in_batches(needed)
 
@@ -83,14 +84,15 @@ def in_batches(needs: Mapping[str, set[str]]) -> list[tuple[str, ...]]:
     return batches
 
 
-def _inputs(trait: Trait) -> set[str]:
-    if trait.evaluation == "ratio":
-        return {str(trait.numerator), str(trait.denominator)}
-    return expressions.names(trait.expression) if trait.expression else set()
-
-
 def _derived(trait: Trait, table: ibis.Table) -> Any:
     if trait.evaluation == "ratio":
         return table[trait.numerator].cast("float64") / table[trait.denominator].cast("float64").nullif(0)
-    value = expressions.compile(str(trait.expression), {n: table[n] for n in _inputs(trait)})
+    scope = {name: table[name] for name in traits_read(trait)}
+    if trait.evaluation == "state":
+        holds = [
+            (expressions.compile(state.when, scope).fill_null(False) if state.when else ibis.literal(True), state.name)
+            for state in trait.states
+        ]
+        return ibis.cases(*holds)
+    value = expressions.compile(str(trait.expression), scope)
     return value.cast(published_type(value.type()))

@@ -114,7 +114,7 @@ class Plan:
                 value = values.setdefault(trait.value, f"v{len(values)}")
                 columns[value] = expressions.compile(trait.value, scope)
             type_ = evaluation.type(columns[value].type() if value else None)
-            staged.append(StagedTrait(str(number), name, evaluation, condition, value, trait.window.days, type_))
+            staged.append(StagedTrait(str(number), name, evaluation, condition, value, _days(trait), type_))
         seen = Span(days[0], days[-1]).any_sees(timeline._day, {trait.window for trait in staged})
         named = timeline.event.isin(sorted({event for trait in traits.values() for event in trait.event}))
         events = timeline.filter(timeline.person_id.notnull() & named & seen)
@@ -226,6 +226,12 @@ class Plan:
         return both.group_by("person_id", "day").aggregate(
             **{column: both[column].sum() for column in both.columns if column not in ("person_id", "day")}
         )
+
+
+def _days(trait: Trait) -> int | None:
+    if trait.window.reach not in ("lifetime", "last") or trait.window.unit not in ("day", "week"):
+        raise NotImplementedError(f"window '{trait.window}' is not computed yet")
+    return trait.window.number * (7 if trait.window.unit == "week" else 1) or None
 
 
 def _condition(timeline: ibis.Table, scope: Mapping[str, Any], trait: Trait) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -228,7 +228,7 @@ def holds(one: Rule, person: str, day: date, company: Row, whole: Project) -> bo
             return bool(of("identifiers", type=one.identifier))
         case "audience":
             return all(each(whole.audiences[str(one.audience)].rules))
-    oldest = date.min if one.window.days is None else day - timedelta(days=one.window.days - 1)
+    oldest = date.min if (first := one.window.span(day)[0]) is None else first
     times = sum(
         row["person_id"] == person and row["event"] == one.event and oldest <= row["_day"] <= day
         and CONDITIONS[one.when](row)

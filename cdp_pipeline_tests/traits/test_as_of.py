@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -64,7 +64,7 @@ def every_trait() -> list[Trait]:
 
 def expected(one: Trait, rows: list[Row], person: str, day: date) -> Any:
     """What a trait is, spelled out."""
-    oldest = date.min if one.window.days is None else day - timedelta(days=one.window.days - 1)
+    oldest = date.min if (first := one.window.span(day)[0]) is None else first
     seen = [
         row
         for row in sorted(rows, key=lambda row: (row["occurred_at"], row["event_id"]))
