@@ -17,6 +17,8 @@ from cdp_pipeline.spec.window import Window, WindowText
 OVER_TRAITS = ("ratio", "expression", "state")
 PERIODS = {"day": 1, "week": 7, "month": 30}
 LEAST_PERIODS = 3
+NO_STATE = "none"
+"""The state of whoever is in none of a trait's states, and of everybody before they were first seen."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,19 @@ class Trait(Document):
     states: list[State] = []
     unit: str | None = None
     bands: list[Band] = []
+    dwell: WholeDays | None = Field(
+        default=None, description="A move to another band or state waits until each day of so long has called for it."
+    )
+    cool_down: WholeDays | None = Field(
+        default=None, description="After a move to another band or state there is no other for so long."
+    )
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """What a person can be in by this trait: where everybody starts (of states: NO_STATE), then its bands."""
+        if self.states:
+            return (NO_STATE, *(state.name for state in self.states if state.name != NO_STATE))
+        return tuple(band.name for band in self.bands)
 
     @model_validator(mode="after")
     def _has_what_its_evaluation_needs(self) -> Trait:
@@ -196,6 +211,8 @@ class Trait(Document):
     @model_validator(mode="after")
     def _bands_are_a_ladder(self) -> Trait:
         if not self.bands:
+            if (self.dwell or self.cool_down) and not self.states:
+                raise ValueError("only bands and states have 'dwell' and 'cool_down'")
             return self
         calm, *others = self.bands
         if calm.above is not None or calm.below is not None or calm.exit is not None:

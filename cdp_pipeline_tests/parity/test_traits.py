@@ -96,13 +96,14 @@ def test_crossings_say_the_same(engine: EngineUnderTest) -> None:
     schema = pa.schema({"person_id": pa.string(), "day": pa.date32(), "recency": pa.int64(), "pace": pa.float64()})
     table = engine.table(pa.Table.from_pylist(daily, schema=schema))
     bands = engine.table(BANDS.schema.to_pyarrow().empty_table())
-    found = engine.rows(crossings(table, state_before(bands, DAYS[0]), test_bands.SHOP, test_bands.DAYS))
+    slow = test_bands.RISING.model_copy(update={"cool_down": timedelta(days=3)})
+    slower = test_bands.FALLING.model_copy(update={"dwell": timedelta(days=2)})
+    whole = project(slow, slower)
+    found = engine.rows(crossings(table, state_before(bands, DAYS[0]), whole, test_bands.DAYS))
     columns = ["person_id", "trait", "day", "from_band", "to_band", "value_before", "value_after"]
     assert sorted((tuple(row[c] for c in columns) for row in found), key=str) == [
         tuple(float(v) if isinstance(v, int) else v for v in row)
-        for row in sorted(
-            test_bands.expected(daily, test_bands.SHOP), key=lambda row: str((*row[:5], *map(_float, row[5:])))
-        )
+        for row in sorted(test_bands.expected(daily, whole), key=lambda row: str((*row[:5], *map(_float, row[5:]))))
     ]
 
 

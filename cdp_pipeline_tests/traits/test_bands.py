@@ -16,7 +16,7 @@ from cdp_pipeline.traits.bands import BANDS, crossings, state_after, state_befor
 from cdp_pipeline_tests.traits.shop import PEOPLE, project, trait
 
 Row = dict[str, Any]
-DAYS = [date(2024, 3, 29) + timedelta(days=number) for number in range(5)]  # the clocks change on the 31st
+DAYS = [date(2024, 3, 29) + timedelta(days=number) for number in range(8)]  # the clocks change on the 31st
 RISING = trait(
     "recency",
     "days_since",
@@ -31,36 +31,46 @@ FALLING = trait(
 SHOP = project(RISING, FALLING)
 
 
-def next_band(one: Trait, at: int, value: float | None) -> int:
-    """Climb while past a higher threshold; fall while back at the exit of the band."""
-    if value is None:
-        return at
-    for number, band in enumerate(one.bands):
-        if number > at and (value > band.above if band.above is not None else value < band.below):
-            at = number
-    while at:
-        band = one.bands[at]
-        exit_at = band.exit if band.exit is not None else (band.above if band.above is not None else band.below)
-        if value > exit_at if band.above is not None else value < exit_at:
-            break
+def next_band(one: Trait, at: int, values: list[float | None]) -> int:
+    """Climb while all values are past a higher threshold; fall while all are back at the exit of the band."""
+
+    def enters(number: int) -> bool:
+        band = one.bands[number]
+        return all(v is not None and (v > band.above if band.above is not None else v < band.below) for v in values)
+
+    def leaves(number: int) -> bool:
+        band = one.bands[number]
+        back = band.exit if band.exit is not None else (band.above if band.above is not None else band.below)
+        return all(v is not None and (v <= back if band.above is not None else v >= back) for v in values)
+
+    for number in range(len(one.bands) - 1, at, -1):
+        if enters(number):
+            return number
+    while at and leaves(at):
         at -= 1
     return at
 
 
 def expected(rows: list[Row], whole: Project) -> list[tuple[Any, ...]]:
     found = []
+    first = min((row["day"] for row in rows), default=None)
     for name, one in whole.traits.items():
-        names, state = [band.name for band in one.bands], dict[str, int]()
-        of_trait = sorted(rows, key=lambda row: (row["day"], row["person_id"]))
-        first = min((row["day"] for row in rows), default=None)
+        names, state, moved = [band.name for band in one.bands], dict[str, int](), dict[str, date]()
+        dwell, rest = one.dwell or timedelta(days=1), one.cool_down or timedelta(days=1)
         values = {(row["person_id"], row["day"]): row[name] for row in rows}
-        for row in of_trait:
+        for row in sorted(rows, key=lambda row: (row["day"], row["person_id"])):
             person, day, before = row["person_id"], row["day"], state.get(row["person_id"], 0)
-            state[person] = next_band(one, before, row[name])
-            if day == first or state[person] != before:
+            recent = [(person, day - timedelta(days=age)) for age in range(1 if day == first else dwell.days)]
+            after = before
+            if all(one_day in values for one_day in recent) and day >= moved.get(person, date.min) + rest:
+                after = next_band(one, before, [values[one_day] for one_day in recent])
+            if day == first or after != before:
                 left = None if day == first else names[before]
                 previous = values.get((person, day - timedelta(days=1)))
-                found.append((person, name, day, left, names[state[person]], previous, row[name]))
+                found.append((person, name, day, left, names[after], previous, row[name]))
+                state[person] = after
+                if day != first:
+                    moved[person] = day
     return sorted(found, key=str)
 
 
@@ -91,21 +101,32 @@ class Lake:
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Row]:
-    """Values on both sides of and upon every threshold, unknown ones, and people who come later."""
+    """Values on both sides of and upon every threshold, unknown ones, people who come later, days not computed."""
     value = st.none() | st.integers(0, 8)
+    values = st.lists(st.tuples(value, value), min_size=len(DAYS), max_size=len(DAYS))
+    gone = draw(st.sets(st.sampled_from(DAYS), max_size=2))
     return [
-        {"person_id": person, "day": day, "recency": draw(value), "pace": draw(value.map(lambda v: v and float(v)))}
-        for person in PEOPLE
-        for day in DAYS[draw(st.integers(0, 4)) :]
+        {"person_id": person, "day": day, "recency": recency, "pace": None if pace is None else float(pace)}
+        for person in PEOPLE[:6]
+        for first in [draw(st.integers(0, 4))]
+        for number, (day, (recency, pace)) in enumerate(zip(DAYS, draw(values), strict=True))
+        if number >= first and day not in gone
     ]
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(histories(), st.integers(1, 4))
-def test_people_move_as_the_state_machine_does_whether_days_run_together_or_apart(rows: list[Row], cut: int) -> None:
+WAITS = st.sampled_from([None, timedelta(days=2), timedelta(days=3)])
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(histories(), st.integers(1, 7), WAITS, WAITS)
+def test_people_move_as_the_state_machine_does_whether_days_run_together_or_apart(
+    rows: list[Row], cut: int, dwell: timedelta | None, cool_down: timedelta | None
+) -> None:
     days = sorted({row["day"] for row in rows})
-    wanted = expected(rows, SHOP)
-    together, apart = Lake(rows), Lake(rows)
+    patient = [one.model_copy(update={"dwell": dwell, "cool_down": cool_down}) for one in (RISING, FALLING)]
+    whole = project(*patient)
+    wanted = expected(rows, whole)
+    together, apart = Lake(rows, whole), Lake(rows, whole)
     together.run(days)
     assert together.moves() == wanted
     for some in (days[:cut], days[cut:]):
