@@ -228,7 +228,7 @@ def _bands(project: Project, asked: list[Rule], scope: Scope, days: list[date]) 
         states = moves.group_by("person_id", "day").aggregate(
             **{f"band_{name}": moves.to_band.argmax(moves.moved_on, where=moves.trait == name) for name in traits}
         )
-        yield Found(states, {f"band_{name}": project.traits[name].bands[0].name for name in traits})
+        yield Found(states, {f"band_{name}": project.traits[name].band_names[0] for name in traits})
 
 
 def _events(project: Project, asked: list[Rule], scope: Scope, days: list[date]) -> Iterator[Found]:

@@ -535,9 +535,9 @@ def _trait(name: str | None, declared: Declared, path: DataPath, wanted: Collect
 
 def _band(trait: str, band: str | None, declared: Declared, path: DataPath) -> Findings:
     if band is not None and trait in declared.of("trait"):
-        bands = [band.name for band in declared.of("trait")[trait].bands]
+        bands = declared.of("trait")[trait].band_names
         if not bands:
-            yield path, f"trait '{trait}' has no bands"
+            yield path, f"trait '{trait}' has neither bands nor states"
         elif band not in bands:
             yield path, unknown("band", band, bands)
 

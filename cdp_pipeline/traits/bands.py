@@ -3,7 +3,8 @@
 A band is entered where the value goes past its threshold and left where it comes back to its exit; in between, people
 stay where they are, and so they do while the value is unknown. With `dwell` a move waits until the value has called
 for it at the end of that many days in a row; with `cool_down` nobody moves again for so long after a move, and then
-goes where the value is by then. The states of a trait are followed as bands are. What is done about a move is not decided here.
+goes where the value is by then. States of a trait are followed as bands are. What is done about a move is not decided
+here.
 """
 
 from __future__ import annotations

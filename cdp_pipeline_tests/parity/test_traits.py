@@ -89,16 +89,23 @@ def test_crossings_say_the_same(engine: EngineUnderTest) -> None:
     paces = [None, 1.0, 3.0, 6.5, 9.0]
     values = [None, 0, 1, 2, 3, 4, 6, 8]
     daily = [
-        {"person_id": person, "day": day, "recency": chance.choice(values), "pace": chance.choice(paces)}
+        {
+            "person_id": person,
+            "day": day,
+            "recency": chance.choice(values),
+            "pace": chance.choice(paces),
+            "phase": chance.choice([None, "need", "pain"]),
+        }
         for person in PEOPLE[:5]
         for day in test_bands.DAYS
     ]
-    schema = pa.schema({"person_id": pa.string(), "day": pa.date32(), "recency": pa.int64(), "pace": pa.float64()})
+    types = {"recency": pa.int64(), "pace": pa.float64(), "phase": pa.string()}
+    schema = pa.schema({"person_id": pa.string(), "day": pa.date32(), **types})
     table = engine.table(pa.Table.from_pylist(daily, schema=schema))
     bands = engine.table(BANDS.schema.to_pyarrow().empty_table())
     slow = test_bands.RISING.model_copy(update={"cool_down": timedelta(days=3)})
     slower = test_bands.FALLING.model_copy(update={"dwell": timedelta(days=2)})
-    whole = project(slow, slower)
+    whole = project(slow, slower, test_bands.PHASE)
     found = engine.rows(crossings(table, state_before(bands, DAYS[0]), whole, test_bands.DAYS))
     columns = ["person_id", "trait", "day", "from_band", "to_band", "value_before", "value_after"]
     assert sorted((tuple(row[c] for c in columns) for row in found), key=str) == [

@@ -66,7 +66,7 @@ def project(*documents: Any, timezone: str = "Europe/London") -> Project:
 
 
 def trait(name: str, evaluation: str, **fields: Any) -> Trait:
-    given = {} if evaluation in ("ratio", "expression") else {"event": "order"}
+    given = {} if evaluation in ("ratio", "expression", "state") else {"event": "order"}
     document = {"kind": "trait", "name": name, "description": "A trait.", "evaluation": evaluation, **given, **fields}
     return Trait.model_validate(document)
 

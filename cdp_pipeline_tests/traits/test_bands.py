@@ -28,11 +28,17 @@ FALLING = trait(
     value="amount",
     bands=[{"name": "steady"}, {"name": "slowing", "below": 4, "exit": 6}, {"name": "stalled", "below": 2, "exit": 7}],
 )
+PHASE = trait("phase", "state", states=[{"name": "need", "when": "recency > 3"}, {"name": "pain", "when": "pace < 2"}])
 SHOP = project(RISING, FALLING)
 
 
-def next_band(one: Trait, at: int, values: list[float | None]) -> int:
-    """Climb while all values are past a higher threshold; fall while all are back at the exit of the band."""
+def next_band(one: Trait, at: int, values: list[Any]) -> int:
+    """Climb while all values are past a higher threshold; fall while all are back at the exit of the band.
+
+    States are wherever all values say.
+    """
+    if one.states:
+        return one.band_names.index(values[0] or "none") if len(set(values)) == 1 else at
 
     def enters(number: int) -> bool:
         band = one.bands[number]
@@ -55,7 +61,7 @@ def expected(rows: list[Row], whole: Project) -> list[tuple[Any, ...]]:
     found = []
     first = min((row["day"] for row in rows), default=None)
     for name, one in whole.traits.items():
-        names, state, moved = [band.name for band in one.bands], dict[str, int](), dict[str, date]()
+        names, state, moved = one.band_names, dict[str, int](), dict[str, date]()
         dwell, rest = one.dwell or timedelta(days=1), one.cool_down or timedelta(days=1)
         values = {(row["person_id"], row["day"]): row[name] for row in rows}
         for row in sorted(rows, key=lambda row: (row["day"], row["person_id"])):
@@ -66,8 +72,8 @@ def expected(rows: list[Row], whole: Project) -> list[tuple[Any, ...]]:
                 after = next_band(one, before, [values[one_day] for one_day in recent])
             if day == first or after != before:
                 left = None if day == first else names[before]
-                previous = values.get((person, day - timedelta(days=1)))
-                found.append((person, name, day, left, names[after], previous, row[name]))
+                numbers = [values.get((person, day - timedelta(days=1))), row[name]] if one.bands else [None, None]
+                found.append((person, name, day, left, names[after], *numbers))
                 state[person] = after
                 if day != first:
                     moved[person] = day
@@ -79,14 +85,17 @@ class Lake:
 
     def __init__(self, rows: list[Row], whole: Project = SHOP) -> None:
         self.connection, self.project = ibis.duckdb.connect(), whole
-        schema = ibis.schema({"person_id": "string", "day": "date", "recency": "int64", "pace": "float64"})
+        schema = ibis.schema(
+            {"person_id": "string", "day": "date", "recency": "int64", "pace": "float64", "phase": "string"}
+        )
         self.daily = self.connection.create_table("daily", schema=schema)
         self.bands = self.connection.create_table("bands", schema=BANDS.schema)
         self.compute(rows)
 
     def compute(self, rows: list[Row]) -> None:
         if rows:
-            self.connection.insert("daily", ibis.memtable(rows, schema=self.daily.schema()))
+            full = [{"phase": None} | row for row in rows]
+            self.connection.insert("daily", ibis.memtable(full, schema=self.daily.schema()))
 
     def run(self, days: list[date]) -> None:
         found = crossings(self.daily, state_before(self.bands, min(days)), self.project, days).to_pyarrow()
@@ -103,13 +112,14 @@ class Lake:
 def histories(draw: st.DrawFn) -> list[Row]:
     """Values on both sides of and upon every threshold, unknown ones, people who come later, days not computed."""
     value = st.none() | st.integers(0, 8)
-    values = st.lists(st.tuples(value, value), min_size=len(DAYS), max_size=len(DAYS))
+    phase = st.sampled_from([None, "need", "pain"])
+    values = st.lists(st.tuples(value, value, phase), min_size=len(DAYS), max_size=len(DAYS))
     gone = draw(st.sets(st.sampled_from(DAYS), max_size=2))
     return [
-        {"person_id": person, "day": day, "recency": recency, "pace": None if pace is None else float(pace)}
+        {"person_id": person, "day": day, "recency": recency, "pace": pace and float(pace), "phase": phase}
         for person in PEOPLE[:6]
         for first in [draw(st.integers(0, 4))]
-        for number, (day, (recency, pace)) in enumerate(zip(DAYS, draw(values), strict=True))
+        for number, (day, (recency, pace, phase)) in enumerate(zip(DAYS, draw(values), strict=True))
         if number >= first and day not in gone
     ]
 
@@ -117,13 +127,13 @@ def histories(draw: st.DrawFn) -> list[Row]:
 WAITS = st.sampled_from([None, timedelta(days=2), timedelta(days=3)])
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(histories(), st.integers(1, 7), WAITS, WAITS)
 def test_people_move_as_the_state_machine_does_whether_days_run_together_or_apart(
     rows: list[Row], cut: int, dwell: timedelta | None, cool_down: timedelta | None
 ) -> None:
     days = sorted({row["day"] for row in rows})
-    patient = [one.model_copy(update={"dwell": dwell, "cool_down": cool_down}) for one in (RISING, FALLING)]
+    patient = [one.model_copy(update={"dwell": dwell, "cool_down": cool_down}) for one in (RISING, FALLING, PHASE)]
     whole = project(*patient)
     wanted = expected(rows, whole)
     together, apart = Lake(rows, whole), Lake(rows, whole)
