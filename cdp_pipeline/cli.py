@@ -39,11 +39,13 @@ app = typer.Typer(
 )
 explain = typer.Typer(help="Why things are as they are.", no_args_is_help=True)
 identity = typer.Typer(help="Who is who: link, unlink, try other rules.", no_args_is_help=True)
+trait = typer.Typer(help="Traits: what there is to know of everybody.", no_args_is_help=True)
 audience = typer.Typer(help="Audiences: sizes and samples.", no_args_is_help=True)
 quarantine = typer.Typer(help="Rows that broke a contract: look, mend, replay.", no_args_is_help=True)
 sync = typer.Typer(help="What syncs would send: look, approve.", no_args_is_help=True)
 app.add_typer(explain, name="explain")
 app.add_typer(identity, name="identity")
+app.add_typer(trait, name="trait")
 app.add_typer(audience, name="audience")
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(sync, name="sync")
@@ -529,6 +531,22 @@ def identity_simulate(
     else:
         for line in then.lines():
             out.print(line, markup=False, highlight=False)
+
+
+@trait.command("list")
+def trait_list(
+    missing: Annotated[bool, typer.Option("--missing", help="Those your sources cannot tell yet, and why.")] = False,
+    project: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Every trait: what it says, its unit and where it is declared; as JSON also its type and what it is made of."""
+    from cdp_pipeline.traits import listing
+
+    declared = the_project(project)
+    rows = listing.missing(declared) if missing else listing.listed(declared)
+    if not (missing or as_json):
+        rows = [{column: row[column] for column in ("name", "description", "unit", "declared")} for row in rows]
+    tell(rows, as_json)
 
 
 @audience.command("list")

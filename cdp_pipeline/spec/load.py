@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from cdp_pipeline.shipped.catalogue import offers, settings_findings, shipped
 from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.audience import Audience
 from cdp_pipeline.spec.base import unknown
@@ -90,16 +91,22 @@ def load_project(folder: Path | str, environment: Mapping[str, str] = os.environ
     for file, text in reading.texts(folder):
         for document in reading.documents(file, text, environment):
             reading.document(_Place(file, document))
+    reading.ship()
     declared = Declared(reading.sound, reading.broken, reading.strays)
     for kind, name, path, message in findings(declared):
         reading.report(reading.places[kind, name], path, message)
+    if declared.settings is not None and declared.all_sources_known:
+        place = reading.places["project", declared.settings.name]
+        for path, message in settings_findings(declared.settings, declared.events):
+            reading.report(place, path, message)
     if not (declared.of("project") or declared.broken.get("project") or declared.strays):
         reading.problems.append(Problem("project.yaml", 1, "kind", "there is no document of kind 'project'"))
     if reading.problems:
         raise ProjectError(reading.problems)
     (settings,) = declared.of("project").values()
     plurals = {kind: "matches" if kind == "match" else f"{kind}s" for kind in MODELS if kind != "project"}
-    return Project(folder, settings, **{plural: dict(declared.of(kind)) for kind, plural in plurals.items()})
+    named = {plural: dict(declared.of(kind)) for kind, plural in plurals.items()}
+    return Project(folder, settings, **named, places={key: str(place) for key, place in reading.places.items()})
 
 
 @dataclass
@@ -191,6 +198,25 @@ class _Reading:
             self.broken.setdefault(kind, set()).add(str(name))
             return
         self.declare(kind, spec, place)
+
+    def ship(self) -> None:
+        """Add what comes with the house and the project does not declare itself.
+
+        Where a source or the settings cannot be read, nobody knows what that is, and nothing is said of its names.
+        """
+        settings = next(iter(self.sound.get("project", {}).values()), None)
+        taken = {
+            kind: {*self.sound.get(kind, ()), *self.broken.get(kind, ()), *self.strays}
+            for kind in ("trait", "audience")
+        }
+        if settings is None or self.broken.get("project") or self.broken.get("source") or self.strays:
+            for offer in offers():
+                if offer.name not in taken[offer.line.kind]:
+                    self.broken.setdefault(offer.line.kind, set()).add(offer.name)
+            return
+        for offer, data in shipped(settings, self.sound, taken).documents:
+            kind, document = offer.line.kind, Document({"kind": offer.line.kind, "name": offer.name}, offer.line.line)
+            self.declare(kind, ADAPTERS[kind].validate_python(data), _Place(offer.line.file, document))
 
     def declare(self, kind: str, spec: Any, place: _Place) -> None:
         others = self.sound.setdefault(kind, {})

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.audience import Audience
-from cdp_pipeline.spec.base import Day, Document, Duration, Name, Part, TimeZone
+from cdp_pipeline.spec.base import Day, Document, Duration, Name, Part, SqlFragment, TimeZone
 from cdp_pipeline.spec.destination import Destination
 from cdp_pipeline.spec.group import Group
 from cdp_pipeline.spec.identifier import Identifier
@@ -93,6 +93,23 @@ class IdentitySettings(Part):
     )
 
 
+class ShippedSettings(Part):
+    """What a project takes of the traits and audiences that come with the house (cdp_pipeline/shipped).
+
+    A document of the project with the name of a shipped one takes its place; `drop` leaves one out.
+    """
+
+    traits: bool = False
+    audiences: bool = False
+    roles: dict[Name, list[Name]] = Field(
+        default={}, description="Which events play a role, such as purchase: [bought]; none with an empty list."
+    )
+    fields: dict[Name, SqlFragment] = Field(
+        default={}, description="How an event tells a field, such as coupon: voucher_number."
+    )
+    drop: list[Name] = Field(default=[], description="Shipped traits and audiences this project does without.")
+
+
 class ProjectSettings(Document):
     """The whole: its place and clock, how often it refreshes, and who is told when something fails."""
 
@@ -112,6 +129,7 @@ class ProjectSettings(Document):
     )
     retention: Retention = Retention()
     identity: IdentitySettings = IdentitySettings()
+    shipped: ShippedSettings = ShippedSettings()
 
 
 @dataclass(frozen=True)
@@ -132,6 +150,8 @@ class Project:
     syncs: dict[str, Sync]
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
+    places: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Where each document stands, by kind and name: file:line, that of a shipped one beginning with shipped/."""
 
     @property
     def zone(self) -> ZoneInfo:
