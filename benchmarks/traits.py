@@ -1,10 +1,11 @@
 # ruff: noqa: T201
-"""20 traits of everybody on one day: ours against handwritten DuckDB SQL and pandas, each in a process of its own.
+"""120 traits of everybody on one day: ours against handwritten DuckDB SQL, pandas and polars, each in its own process.
 
-    python benchmarks/traits.py --rows 10000000 [--rounds 3] [--backfill 30]
+    python benchmarks/traits.py --rows 10000000 [--rounds 3] [--backfill 30] [--only ours handwritten]
 
-The answers of all three are compared, person by person. CPU seconds are quoted, because wall time on a shared machine
-is noise; the sides take turns, and the best round of each counts. `--backfill N` adds our own N days in one query.
+The answers of all sides are compared, person by person and trait by trait. CPU seconds are quoted, because wall time on
+a shared machine is noise; the sides take turns, and the best round of each counts. `--backfill N` adds our own N days
+in one query. What is computed is in trait_sides/.
 """
 
 from __future__ import annotations
@@ -23,83 +24,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import duckdb
+from trait_sides import LISTS, TRAITS, WORDS
 
 DAY = date(2025, 12, 1)
 THREADS = 2
-BUYING = {"event": "order_completed"}
-SEEING = {"event": ["page_viewed", "product_viewed"]}
-TRAITS: dict[str, dict[str, Any]] = {
-    "orders": {"evaluation": "count", **BUYING},
-    "orders_365d": {"evaluation": "count", **BUYING, "window": "last 365 days"},
-    "orders_90d": {"evaluation": "count", **BUYING, "window": "last 90 days"},
-    "orders_30d": {"evaluation": "count", **BUYING, "window": "last 30 days"},
-    "views_90d": {"evaluation": "count", **SEEING, "window": "last 90 days"},
-    "views_30d": {"evaluation": "count", **SEEING, "window": "last 30 days"},
-    "opens_90d": {"evaluation": "count", "event": "email_opened", "window": "last 90 days"},
-    "app_orders_365d": {"evaluation": "count", **BUYING, "when": "channel = 'app'", "window": "last 365 days"},
-    "revenue": {"evaluation": "sum", **BUYING, "value": "amount"},
-    "revenue_365d": {"evaluation": "sum", **BUYING, "value": "amount", "window": "last 365 days"},
-    "revenue_90d": {"evaluation": "sum", **BUYING, "value": "amount", "window": "last 90 days"},
-    "order_value_365d": {"evaluation": "average", **BUYING, "value": "amount", "window": "last 365 days"},
-    "order_spread_365d": {"evaluation": "stddev", **BUYING, "value": "amount", "window": "last 365 days"},
-    "biggest_order_365d": {"evaluation": "max", **BUYING, "value": "amount", "window": "last 365 days"},
-    "first_category": {"evaluation": "first", **BUYING, "value": "category"},
-    "last_category": {"evaluation": "last", **BUYING, "value": "category"},
-    "days_since_order": {"evaluation": "days_since", **BUYING},
-    "categories_365d": {"evaluation": "unique_count", **BUYING, "value": "category", "window": "last 365 days"},
-    "products_90d": {
-        "evaluation": "unique_count", "event": "product_viewed", "value": "product_id", "window": "last 90 days",
-    },
-    "orders_per_view_90d": {"evaluation": "ratio", "numerator": "orders_90d", "denominator": "views_90d"},
-}  # fmt: skip
-
-HANDWRITTEN = """
-WITH plain AS (
-    SELECT person_id,
-        count(*) FILTER (o) AS orders,
-        count(*) FILTER (o AND y) AS orders_365d,
-        count(*) FILTER (o AND q) AS orders_90d,
-        count(*) FILTER (o AND m) AS orders_30d,
-        count(*) FILTER (s AND q) AS views_90d,
-        count(*) FILTER (s AND m) AS views_30d,
-        count(*) FILTER (event = 'email_opened' AND q) AS opens_90d,
-        count(*) FILTER (o AND y AND channel = 'app') AS app_orders_365d,
-        sum(amount) FILTER (o) AS revenue,
-        sum(amount) FILTER (o AND y) AS revenue_365d,
-        sum(amount) FILTER (o AND q) AS revenue_90d,
-        avg(amount) FILTER (o AND y) AS order_value_365d,
-        stddev_samp(amount) FILTER (o AND y) AS order_spread_365d,
-        max(amount) FILTER (o AND y) AS biggest_order_365d,
-        arg_min(category, {'at': occurred_at, 'id': event_id}) FILTER (o) AS first_category,
-        arg_max(category, {'at': occurred_at, 'id': event_id}) FILTER (o) AS last_category,
-        max(_day) FILTER (o) AS last_order
-    FROM (
-        SELECT *, event = 'order_completed' AS o, event IN ('page_viewed', 'product_viewed') AS s,
-            _day > $day - 365 AS y, _day > $day - 90 AS q, _day > $day - 30 AS m
-        FROM events WHERE _day <= $day
-    ) GROUP BY person_id
-), categories AS (
-    SELECT person_id, count(*) AS categories_365d FROM (
-        SELECT DISTINCT person_id, category FROM events
-        WHERE event = 'order_completed' AND category IS NOT NULL AND _day <= $day AND _day > $day - 365
-    ) GROUP BY person_id
-), products AS (
-    SELECT person_id, count(*) AS products_90d FROM (
-        SELECT DISTINCT person_id, product_id FROM events
-        WHERE event = 'product_viewed' AND product_id IS NOT NULL AND _day <= $day AND _day > $day - 90
-    ) GROUP BY person_id
-)
-SELECT person_id, $day AS day,
-    coalesce(orders, 0) AS orders, coalesce(orders_365d, 0) AS orders_365d, coalesce(orders_90d, 0) AS orders_90d,
-    coalesce(orders_30d, 0) AS orders_30d, coalesce(views_90d, 0) AS views_90d, coalesce(views_30d, 0) AS views_30d,
-    coalesce(opens_90d, 0) AS opens_90d, coalesce(app_orders_365d, 0) AS app_orders_365d,
-    coalesce(revenue, 0) AS revenue, coalesce(revenue_365d, 0) AS revenue_365d, coalesce(revenue_90d, 0) AS revenue_90d,
-    order_value_365d, order_spread_365d, biggest_order_365d, first_category, last_category,
-    $day - last_order AS days_since_order, coalesce(categories_365d, 0) AS categories_365d,
-    coalesce(products_90d, 0) AS products_90d, orders_90d / nullif(views_90d, 0) AS orders_per_view_90d
-FROM people LEFT JOIN plain USING (person_id)
-LEFT JOIN categories USING (person_id) LEFT JOIN products USING (person_id)
-"""
+RIVALS = ("handwritten", "pandas", "polars")
 
 
 def generate(folder: Path, rows: int) -> None:
@@ -127,93 +56,61 @@ def generate(folder: Path, rows: int) -> None:
     connection.execute(f"COPY (SELECT DISTINCT person_id FROM '{folder}/events.parquet') TO '{folder}/people.parquet'")
 
 
+def traits() -> dict[str, Any]:
+    from cdp_pipeline.spec.trait import Trait
+
+    return {name: Trait(kind="trait", name=name, description="A trait.", **said) for name, said in TRAITS.items()}
+
+
 def ours(folder: Path, days: int = 1) -> None:
     import ibis
 
-    from cdp_pipeline.spec.trait import Trait
     from cdp_pipeline.traits.as_of import as_of
 
     connection = ibis.duckdb.from_connection(_connection())
-    traits = {name: Trait(kind="trait", name=name, description="A trait.", **fields) for name, fields in TRAITS.items()}
     timeline = connection.read_parquet(folder / "events.parquet")
     people = connection.read_parquet(folder / "people.parquet")
     wanted = [DAY - timedelta(days=back) for back in range(days)]
-    query = as_of(timeline, people, wanted, SimpleNamespace(traits=traits))  # type: ignore[arg-type]
+    query = as_of(timeline, people, wanted, SimpleNamespace(traits=traits()))  # type: ignore[arg-type]
     connection.con.execute(f"COPY ({ibis.to_sql(query, dialect='duckdb')}) TO '{folder}/ours_{days}.parquet'")
 
 
 def handwritten(folder: Path) -> None:
-    connection = _connection()
-    for name in ("events", "people"):
-        connection.execute(f"CREATE VIEW {name} AS SELECT * FROM '{folder}/{name}.parquet'")
-    query = HANDWRITTEN.replace("$day", f"DATE '{DAY}'")
-    connection.execute(f"COPY ({query}) TO '{folder}/handwritten.parquet'")
+    from trait_sides.with_duckdb import compute
+
+    compute(_connection(), folder, DAY)
 
 
 def pandas(folder: Path) -> None:
-    import pandas as pd
+    from trait_sides.with_pandas import compute
 
-    columns = ["event_id", "person_id", "occurred_at", "event", "channel", "amount", "product_id", "category", "_day"]
-    events = pd.read_parquet(folder / "events.parquet", columns=columns)
-    events["amount"] = events["amount"].astype("float64")
-    for column in ("event", "channel", "product_id", "category"):
-        events[column] = events[column].astype("category")
-    people = pd.read_parquet(folder / "people.parquet")["person_id"]
-    # People as numbers: grouping by text costs pandas several times more.
-    index = pd.Index(people)
-    events["person_id"] = index.get_indexer(events["person_id"])
-    age = (pd.Timestamp(DAY) - pd.to_datetime(events["_day"])).dt.days
-    events = events.assign(age=age)[age >= 0]
-    orders = events[events["event"] == "order_completed"]
-    views = events[events["event"].isin(["page_viewed", "product_viewed"])]
-    opens = events[events["event"] == "email_opened"]
-
-    def within(rows: pd.DataFrame, days: int) -> pd.DataFrame:
-        return rows[rows["age"] < days]
-
-    def count(rows: pd.DataFrame) -> pd.Series:
-        return rows.groupby("person_id").size()
-
-    year = within(orders, 365)
-    values = year.groupby("person_id")["amount"]
-    ordered = orders[["person_id", "occurred_at", "event_id", "category"]].sort_values(["occurred_at", "event_id"])
-    seen = within(events[events["event"] == "product_viewed"], 90)
-    zero = {
-        "orders": count(orders), "orders_365d": count(year), "orders_90d": count(within(orders, 90)),
-        "orders_30d": count(within(orders, 30)), "views_90d": count(within(views, 90)),
-        "views_30d": count(within(views, 30)), "opens_90d": count(within(opens, 90)),
-        "app_orders_365d": count(year[year["channel"] == "app"]),
-        "revenue": orders.groupby("person_id")["amount"].sum(), "revenue_365d": values.sum(),
-        "revenue_90d": within(orders, 90).groupby("person_id")["amount"].sum(),
-        "categories_365d": count(year[["person_id", "category"]].drop_duplicates()),
-        "products_90d": count(seen[["person_id", "product_id"]].drop_duplicates()),
-    }  # fmt: skip
-    unknown = {
-        "order_value_365d": values.mean(), "order_spread_365d": values.std(), "biggest_order_365d": values.max(),
-        "first_category": ordered.groupby("person_id")["category"].first(),
-        "last_category": ordered.groupby("person_id")["category"].last(),
-        "days_since_order": orders.groupby("person_id")["age"].min(),
-    }  # fmt: skip
-    found = pd.DataFrame(index=range(len(people)))
-    for name, column in {**zero, **unknown}.items():
-        found[name] = column.reindex(found.index, fill_value=0) if name in zero else column.reindex(found.index)
-    found["orders_per_view_90d"] = found["orders_90d"] / found["views_90d"].where(found["views_90d"] > 0)
-    found.assign(person_id=people.to_numpy(), day=DAY)[["person_id", "day", *TRAITS]].to_parquet(
-        folder / "pandas.parquet"
-    )
+    compute(folder, DAY)
 
 
-def differing(folder: Path, one: str, other: str) -> int:
-    """How many people one side says something else of. Money as pandas has it, and averages, to a millionth."""
-    same = []
+def polars(folder: Path) -> None:
+    from trait_sides.with_polars import compute
+
+    compute(folder, DAY)
+
+
+def differing(folder: Path, one: str, other: str) -> dict[str, int]:
+    """Per trait, how many people one side says something else of. Numbers to a millionth, or to 1e-9 of their size."""
+    said = {}
     for name in TRAITS:
-        apart = (
-            f"abs(a.{name}::DOUBLE - b.{name}::DOUBLE)" if "category" not in name else f"(a.{name} != b.{name})::INT"
-        )
-        same.append(f"(a.{name} IS NULL AND b.{name} IS NULL OR coalesce({apart} < 1e-6, false))")
-    rows = f"""SELECT count(*) FILTER (NOT coalesce({" AND ".join(same)}, false))
+        a, b = f"a.{name}", f"b.{name}"
+        if name in WORDS or name in LISTS:
+            same = f"{a} = {b}"
+        else:
+            apart = f"abs({a}::DOUBLE - {b}::DOUBLE)"
+            same = f"({apart} < 1e-6 OR {apart} < 1e-9 * abs({a}::DOUBLE))"
+        said[name] = f"count(*) FILTER (NOT coalesce({a} IS NULL AND {b} IS NULL OR coalesce({same}, false), false))"
+    counts = f"""SELECT {", ".join(f"{count} AS {name}" for name, count in said.items())},
+            count(*) FILTER (a.person_id IS NULL OR b.person_id IS NULL) AS people
         FROM '{folder}/{one}.parquet' a FULL JOIN '{folder}/{other}.parquet' b USING (person_id)"""
-    return int(_connection().execute(rows).fetchall()[0][0])
+    found = _connection().execute(counts)
+    columns = [column[0] for column in found.description or []]
+    [row] = found.fetchall()
+    return {name: count for name, count in zip(columns, row, strict=True) if count}
 
 
 def _connection() -> duckdb.DuckDBPyConnection:
@@ -224,11 +121,16 @@ def _connection() -> duckdb.DuckDBPyConnection:
     return connection
 
 
-IMPORTS = {"ours": ["ibis.backends.duckdb", "cdp_pipeline.traits.as_of"], "handwritten": [], "pandas": ["pandas"]}
+IMPORTS = {
+    "ours": ["ibis.backends.duckdb", "cdp_pipeline.traits.as_of"],
+    "handwritten": [],
+    "pandas": ["trait_sides.with_pandas"],
+    "polars": ["trait_sides.with_polars"],
+}
 
 
 def _measured(work: Callable[..., None], arguments: tuple[Any, ...], told: Any) -> None:
-    for module in IMPORTS[work.__name__]:
+    for module in IMPORTS.get(work.__name__, []):
         importlib.import_module(module)
     wall, cpu = time.perf_counter(), time.process_time()
     work(*arguments)
@@ -255,30 +157,41 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--backfill", type=int, default=0, help="also measure our own N days in one query")
+    parser.add_argument(
+        "--only", nargs="*", choices=["ours", *RIVALS], default=["ours", *RIVALS], help="the first is compared"
+    )
+    parser.add_argument("--folder", type=Path, help="where the events are, or are put, and stay")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        generate(folder, given.rows)
-        sides: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {
-            "ours": (ours, (folder,)),
-            "handwritten": (handwritten, (folder,)),
-            "pandas": (pandas, (folder,)),
-        }
-        if given.backfill:
-            sides[f"ours, {given.backfill} days"] = (ours, (folder, given.backfill))
-        best: dict[str, tuple[float, ...]] = {}
-        for _ in range(given.rounds):
-            for side, (work, arguments) in sides.items():
-                found = measured(work, *arguments)
-                best[side] = tuple(map(min, best.get(side, found), found))
-        for other in ("handwritten", "pandas"):
-            if wrong := differing(folder, "ours_1", other):
-                sys.exit(f"{wrong} people differ between ours and {other}")
-        print(f"{given.rows:,} events, {len(TRAITS)} traits; all sides agree on everybody")
-        print("side              CPU s   wall s  peak GB   ours/side: CPU  wall  memory")
-        for side, figures in best.items():
-            ratios = "  ".join(f"{mine / other:5.2f}" for mine, other in zip(best["ours"], figures, strict=True))
-            print(f"{side:16}{figures[0]:7.1f}{figures[1]:9.1f}{figures[2]:9.2f}          {ratios}")
+        folder = given.folder or Path(name)
+        folder.mkdir(exist_ok=True)
+        if not (folder / "events.parquet").exists():
+            generate(folder, given.rows)
+        compare(folder, given)
+
+
+def compare(folder: Path, given: argparse.Namespace) -> None:
+    sides: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {
+        side: (globals()[side], (folder,)) for side in given.only
+    }
+    if given.backfill:
+        sides[f"ours, {given.backfill} days"] = (ours, (folder, given.backfill))
+    best: dict[str, tuple[float, ...]] = {}
+    for _ in range(given.rounds):
+        for side, (work, arguments) in sides.items():
+            found = measured(work, *arguments)
+            best[side] = tuple(map(min, best.get(side, found), found))
+    first = given.only[0]
+    agree = {side: differing(folder, {"ours": "ours_1"}.get(first, first), side) for side in given.only[1:]}
+    print(f"{given.rows:,} events, {len(TRAITS)} traits")
+    for side, wrong in agree.items():
+        print(f"{first} and {side}: " + (f"differ in {wrong}" if wrong else "equal in all traits of everybody"))
+    print(f"side              CPU s   wall s  peak GB   {first}/side: CPU  wall  memory")
+    for side, figures in best.items():
+        ratios = "  ".join(f"{mine / other:5.2f}" for mine, other in zip(best[first], figures, strict=True))
+        print(f"{side:16}{figures[0]:7.1f}{figures[1]:9.1f}{figures[2]:9.2f}          {ratios}")
+    if any(agree.values()):
+        sys.exit("the sides differ")
 
 
 if __name__ == "__main__":
