@@ -2,57 +2,35 @@
 
 What a condition asks of other tables (events, bands, identifiers, …) is gathered first, each kind in one pass, however
 many audiences ask. A question about something unknown is answered with no: every comparison with NULL is false, so
-`none` and `did: false` of it are true; only is_null and not_null speak of NULL itself. `contains` and `starts_with`
-ignore case.
+`none` and `did: false` of it are true; only is_null and not_null speak of NULL itself.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date, datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import date, timedelta
 from functools import reduce
-from operator import and_, eq, ge, gt, le, lt, ne, or_
+from operator import and_, or_
 from typing import Any
 
 import ibis
 
+from cdp_pipeline.audiences.accounts import account_column, account_holds, groups, with_accounts
+from cdp_pipeline.audiences.events import events, figure_columns
+from cdp_pipeline.audiences.operators import by_the_clock, changed, compare, days_later, distance_km
+from cdp_pipeline.audiences.related import related, related_column
+from cdp_pipeline.audiences.scope import Found, Scope, ScopeError, digest, given
+from cdp_pipeline.audiences.sequences import sequence_column, sequences
 from cdp_pipeline.spec.audience import Rule
+from cdp_pipeline.spec.operators import BY_THE_DAY, CHANGES, whole_days
 from cdp_pipeline.spec.project import Project
-from cdp_pipeline.spec.trait import Trait
-from cdp_pipeline.traits.as_of import in_batches, observed
+from cdp_pipeline.traits.as_of import in_batches
 from cdp_pipeline.traits.staged import days_table
 
-
-@dataclass(frozen=True)
-class Scope:
-    """The tables conditions are asked of. Only `traits` is always needed: its rows are the people there are each day.
-
-    traits: traits.daily. customers: profile.customers. predictions: by name. bands: traits.bands. timeline:
-    profile.timeline. identifiers: identity.identifiers.
-    """
-
-    traits: ibis.Table
-    customers: ibis.Table | None = None
-    predictions: Mapping[str, ibis.Table] = field(default_factory=dict)
-    bands: ibis.Table | None = None
-    timeline: ibis.Table | None = None
-    identifiers: ibis.Table | None = None
-
-
-class ScopeError(ValueError):
-    """A condition asks for a table that was not given."""
-
-    def __init__(self, subject: str) -> None:
-        super().__init__(f"a condition asks about '{subject}', but no {subject} were given: add them to the Scope")
-        self.subject = subject
-
-
-def given(subject: str, table: ibis.Table | None) -> ibis.Table:
-    if table is None:
-        raise ScopeError(subject)
-    return table
+__all__ = [
+    "Scope", "ScopeError", "audiences_in_order", "column_of", "every_rule", "gathered", "holds", "holds_all", "leaves",
+    "matching",
+]  # fmt: skip
 
 
 def matching(project: Project, rules: Sequence[Rule], scope: Scope, days: Sequence[date]) -> ibis.Table:
@@ -66,19 +44,28 @@ def gathered(project: Project, rules: Sequence[Rule], scope: Scope, days: Sequen
 
     Audiences are answered in order of dependency, each once, as the column `audience_<name>`.
     """
-    batches = audiences_in_order(project, rules)
-    every = [*rules, *(rule for batch in batches for name in batch for rule in project.audiences[name].rules)]
-    asked = list(leaves(every))
+    asked = list(leaves(every_rule(project, rules)))
     days = sorted(set(days))
     table = scope.traits.filter(scope.traits.day.isin(days))
     table = table.select("person_id", "day", **{column_of(rule): table[rule.trait] for rule in asked if rule.trait})
-    for gather in (_attributes, _predictions, _bands, _events, _identifiers):
+    for gather in GATHERED:
         for found in gather(project, asked, scope, days):
             table = table.left_join(found.table, found.keys).drop(*[f"{key}_right" for key in found.keys])
             table = table.mutate(**{c: table[c].fill_null(other) for c, other in found.otherwise.items()})
-    for batch in batches:
+    table = table.mutate(
+        **{
+            _clock_column(rule): by_the_clock(
+                str(rule.op), table[column_of(rule)], rule.value, table.day, days, project.zone
+            )
+            for rule in asked
+            if rule.op in BY_THE_DAY and table[column_of(rule)].type().is_timestamp()
+        }
+    )
+    for batch in audiences_in_order(project, rules):
+        inside = [rule for name in batch for rule in project.audiences[name].rules]
+        table = with_accounts(table, leaves(inside), holds_all)
         table = table.mutate(**{f"audience_{name}": holds_all(project.audiences[name].rules, table) for name in batch})
-    return table
+    return with_accounts(table, leaves(rules), holds_all)
 
 
 def audiences_in_order(project: Project, rules: Iterable[Rule]) -> list[tuple[str, ...]]:
@@ -93,28 +80,49 @@ def audiences_in_order(project: Project, rules: Iterable[Rule]) -> list[tuple[st
     return in_batches(needed)
 
 
+def every_rule(project: Project, rules: Sequence[Rule]) -> list[Rule]:
+    """These rules and those of all audiences that they name, also by way of others."""
+    batches = audiences_in_order(project, rules)
+    return [*rules, *(rule for batch in batches for name in batch for rule in project.audiences[name].rules)]
+
+
 def _named_audiences(rules: Iterable[Rule]) -> set[str]:
     return {rule.audience for rule in leaves(rules) if rule.audience}
 
 
 def leaves(rules: Iterable[Rule]) -> Iterator[Rule]:
-    """Every condition in the trees."""
+    """Every condition in the trees; of one about an account, what is asked of its people comes before it."""
     for rule in rules:
-        nested = rule.all or rule.any or rule.none
-        if nested is None:
+        yield from leaves(rule.inner)
+        if not (rule.all or rule.any or rule.none):
             yield rule
-        else:
-            yield from leaves(nested)
 
 
 def column_of(rule: Rule) -> str:
-    """The column of the gathered table that a condition is answered from."""
+    """The column of the gathered table that a condition is answered from; of several, the first."""
+    return columns_of(rule)[0]
+
+
+def columns_of(rule: Rule) -> list[str]:
+    """All columns of the gathered table that a condition is answered from."""
     subject = rule.subject
-    if subject == "event":
-        asked = f"{rule.event}:{rule.when}:{rule.window}"
-        return f"event_{hashlib.blake2b(asked.encode(), digest_size=8).hexdigest()}"
     name = f"{subject}_{getattr(rule, subject)}"
-    return f"{name}_{rule.field}" if subject == "prediction" else name
+    match subject:
+        case "event":
+            return figure_columns(rule)
+        case "sequence":
+            return [sequence_column(rule)]
+        case "related":
+            return [related_column(rule)]
+        case "account":
+            return [account_column(rule), f"{account_column(rule)}_of"]
+        case "prediction":
+            return [f"{name}_{rule.field}"]
+        case "trait" if rule.op in CHANGES:
+            return [name, f"{name}_{_days_back(rule)}_days_ago"]
+        case "attribute" if rule.longitude is not None:
+            return [name, f"attribute_{rule.longitude}"]
+    return [name]
 
 
 def holds_all(rules: Sequence[Rule], table: ibis.Table) -> Any:
@@ -130,84 +138,68 @@ def holds(rule: Rule, table: ibis.Table) -> Any:
             return _holds_any(rule.any or [], table)
         case "none":
             return ~_holds_any(rule.none or [], table)
-    column = table[column_of(rule)]
+    columns = [table[column] for column in columns_of(rule)]
     match rule.subject:
         case "trait" | "attribute" | "prediction":
-            assert rule.op is not None
-            return OPERATORS[rule.op](column, rule.value).fill_null(False)
+            return _compared(rule, table, columns).fill_null(False)
         case "band":
-            return column == rule.is_
-        case "event":
-            return column >= rule.count if rule.did else column < rule.count
-    return column
+            return columns[0] == rule.is_
+        case "event" | "related":
+            asked = zip(rule.measures, columns, strict=True)
+            held = [compare(m.op, column, m.value, table.day).fill_null(False) for (*_, m), column in asked]
+            return reduce(and_, held) if rule.did else ~reduce(and_, held)
+        case "sequence":
+            done = columns[0] == len(rule.sequence or [])
+            return done if rule.did else ~done
+        case "account":
+            assert rule.account is not None
+            return account_holds(rule.account, *columns).fill_null(False)
+    return columns[0]
 
 
 def _holds_any(rules: Sequence[Rule], table: ibis.Table) -> Any:
     return reduce(or_, (holds(rule, table) for rule in rules))
 
 
-def _like(column: Any, value: Any) -> Any:
-    """A column and a YAML value, brought to types that every engine compares alike."""
-    type_ = column.type()
-    if type_.is_decimal() or type_.is_floating() or isinstance(value, float):
-        return column.cast("float64"), ibis.literal(float(value), "float64")
-    if type_.is_date():
-        return column, ibis.literal(date.fromisoformat(str(value)), "date")
-    if type_.is_timestamp():
-        return column, ibis.literal(datetime.fromisoformat(str(value)), "timestamp(6)")
-    return column, ibis.literal(str(value) if type_.is_string() else value, type_)
+def _compared(rule: Rule, table: ibis.Table, columns: list[Any]) -> Any:
+    op, value = str(rule.op), rule.value
+    if isinstance(value, dict):
+        if op in CHANGES:
+            return changed(op, *columns, value)
+        return distance_km(*columns, value) <= float(value["km"])
+    if op in BY_THE_DAY and columns[0].type().is_timestamp():
+        return table[_clock_column(rule)]
+    return compare(op, columns[0], value, table.day)
 
 
-def _compared(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    return lambda column, value: compare(*_like(column, value))
+def _clock_column(rule: Rule) -> str:
+    """The column that answers which day a time falls on: it needs the project's zone, which a table does not know."""
+    return f"{column_of(rule)}_{digest(rule.op, rule.value)}"
 
 
-def _is_in(column: Any, values: list[Any]) -> Any:
-    pairs = [_like(column, value) for value in values]
-    return pairs[0][0].isin([value for _, value in pairs])
+def _days_back(rule: Rule) -> int:
+    assert isinstance(rule.value, dict)
+    return whole_days(rule.value["over"])
 
 
-def _contains(column: Any, value: Any) -> Any:
-    if column.type().is_array():
-        return column.contains(value)
-    return column.lower().contains(str(value).lower())
-
-
-OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    "=": _compared(eq),
-    "!=": _compared(ne),
-    "<": _compared(lt),
-    "<=": _compared(le),
-    ">": _compared(gt),
-    ">=": _compared(ge),
-    "in": _is_in,
-    "not_in": lambda column, values: ~_is_in(column, values),
-    "between": lambda column, ends: OPERATORS[">="](column, ends[0]) & OPERATORS["<="](column, ends[1]),
-    "contains": _contains,
-    "starts_with": lambda column, value: column.lower().startswith(str(value).lower()),
-    "is_null": lambda column, value: column.isnull(),
-    "not_null": lambda column, value: column.notnull(),
-}
-"""Every operator of a condition: column and YAML value to boolean, NULL where the column is."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """Columns to join, by person_id or by person_id and day, and what each says of people it does not know."""
-
-    table: ibis.Table
-    otherwise: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def keys(self) -> list[str]:
-        return [key for key in ("person_id", "day") if key in self.table.columns]
+def _earlier(project: Project, asked: list[Rule], scope: Scope, days: list[date]) -> Iterator[Found]:
+    """What traits were so many days before, as traits.daily has it."""
+    by_distance: dict[int, list[Rule]] = {}
+    for rule in asked:
+        if rule.op in CHANGES:
+            by_distance.setdefault(_days_back(rule), []).append(rule)
+    for distance, rules in sorted(by_distance.items()):
+        back = timedelta(days=distance)
+        then = scope.traits.filter(scope.traits.day.isin([day - back for day in days]))
+        values = {columns_of(rule)[1]: then[rule.trait] for rule in rules}
+        yield Found(then.select("person_id", day=days_later(then.day, distance), **values))
 
 
 def _attributes(project: Project, asked: list[Rule], scope: Scope, days: list[date]) -> Iterator[Found]:
-    rules = [rule for rule in asked if rule.attribute]
-    if rules:
+    names = {name for rule in asked for name in (rule.attribute, rule.longitude) if name is not None}
+    if names:
         customers = given("customers", scope.customers)
-        yield Found(customers.select("person_id", **{column_of(rule): customers[rule.attribute] for rule in rules}))
+        yield Found(customers.select("person_id", **{f"attribute_{name}": customers[name] for name in sorted(names)}))
 
 
 def _predictions(project: Project, asked: list[Rule], scope: Scope, days: list[date]) -> Iterator[Found]:
@@ -231,28 +223,6 @@ def _bands(project: Project, asked: list[Rule], scope: Scope, days: list[date]) 
         yield Found(states, {f"band_{name}": project.traits[name].band_names[0] for name in traits})
 
 
-def _events(project: Project, asked: list[Rule], scope: Scope, days: list[date]) -> Iterator[Found]:
-    counts = {column_of(rule): _counting(rule) for rule in asked if rule.event}
-    if counts:
-        timeline = given("timeline", scope.timeline)
-        people = timeline.filter(timeline.event.isin(sorted({rule.event for rule in asked if rule.event})))
-        people = people.filter(people.person_id.notnull()).select("person_id").distinct()
-        yield Found(observed(timeline, people, days, counts), dict.fromkeys(counts, 0))
-
-
-def _counting(rule: Rule) -> Trait:
-    """The trait that counts the events a condition asks about, so that they are found as traits are."""
-    return Trait(
-        kind="trait",
-        name="asked",
-        description="How often it happened.",
-        evaluation="count",
-        event=[str(rule.event)],
-        when=rule.when,
-        window=rule.window,
-    )
-
-
 def _identifiers(project: Project, asked: list[Rule], scope: Scope, days: list[date]) -> Iterator[Found]:
     types = sorted({rule.identifier for rule in asked if rule.identifier})
     if types:
@@ -260,3 +230,9 @@ def _identifiers(project: Project, asked: list[Rule], scope: Scope, days: list[d
         found = found.filter(found.person_id.notnull() & found.type.isin(types))
         columns = {f"identifier_{type_}": (found.type == type_).any() for type_ in types}
         yield Found(found.group_by("person_id").aggregate(**columns), dict.fromkeys(columns, False))
+
+
+GATHERED: tuple[Callable[[Project, list[Rule], Scope, list[date]], Iterator[Found]], ...] = (
+    _earlier, _attributes, _predictions, _bands, events, sequences, related, _identifiers, groups,
+)  # fmt: skip
+"""What is found elsewhere than in the traits of the day."""

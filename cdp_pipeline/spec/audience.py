@@ -2,28 +2,127 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from cdp_pipeline.spec.base import Document, Name, Part, SqlFragment
+from cdp_pipeline.spec.base import Document, Duration, Name, Part, SqlFragment
+from cdp_pipeline.spec.operators import BY_THE_DAY, CHANGES, OPERATORS, OperatorName, Value
 from cdp_pipeline.spec.window import Window, WindowText
 
-Operator = Literal[
-    "=", "!=", "<", "<=", ">", ">=", "in", "not_in", "between", "contains", "starts_with", "is_null", "not_null"
-]
-Scalar = str | int | float | bool
-OPERATORS = get_args(Operator)
-SUBJECTS = ("all", "any", "none", "trait", "attribute", "prediction", "band", "event", "audience", "identifier")
+SUBJECTS = (
+    "all", "any", "none", "trait", "attribute", "prediction", "band", "event", "sequence", "related", "account",
+    "audience", "identifier",
+)  # fmt: skip
+MEASURES = ("count", "sum", "average", "min", "max", "distinct", "first", "last")
+BELONGS = {
+    "trait": {"op", "value"},
+    "attribute": {"op", "value", "longitude"},
+    "prediction": {"op", "value", "field"},
+    "band": {"is_"},
+    "event": {"did", "when", "window", "gap", "related", *MEASURES},
+    "sequence": {"did", "within", "strict", "without", "same", "window"},
+    "related": {"did", "count"},
+}
+"""What may stand beside each subject."""
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Events = Annotated[list[Name], Field(min_length=1), BeforeValidator(_as_list, json_schema_input_type=list[Name] | Name)]
+
+
+class Compared(Part):
+    """What is asked of a figure: `{op: ">=", value: 3}`."""
+
+    op: OperatorName
+    value: Value | None = None
+
+    @model_validator(mode="after")
+    def _value_suits(self) -> Compared:
+        said = OPERATORS[self.op].objection_to(self.op, self.value)
+        if said is not None:
+            raise ValueError(said)
+        return self
+
+
+def _at_least(value: object) -> object:
+    """A bare number of times is the least one."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 1:
+            raise ValueError(f"should be at least 1, got {value}; who did not do it is asked by 'did: false'")
+        return {"op": ">=", "value": value}
+    return value
+
+
+Times = Annotated[Compared, BeforeValidator(_at_least, json_schema_input_type=Compared | int)]
+
+
+class Measured(Compared):
+    """What is asked of the values of events: `{of: amount, op: ">=", value: 100}`."""
+
+    of: SqlFragment
+
+
+class Happening(Part):
+    """Events of one or more names for which a condition holds."""
+
+    event: Events
+    when: SqlFragment | None = None
+
+
+class Step(Happening):
+    """One step of a sequence; `within`: at most this long after the step before it."""
+
+    within: Duration | None = None
+
+
+class Hop(Part):
+    """Rows of a source that belong to what came before: each column on the left of `on` equals the one on the right.
+
+    on: left a column of what comes before (an event, a person's attribute, the source before), right one of this
+    source. when: which of its rows count.
+    """
+
+    source: Name
+    on: dict[Name, Name] = {}
+    when: SqlFragment | None = None
+
+
+class Account(Part):
+    """What is asked of all people of the person's group (of this person too): for how many of them all rules hold.
+
+    have: any, all or none of them (default: any). at_least: so many. share: at least this part of them.
+    """
+
+    group: Name
+    have: Literal["any", "all", "none"] | None = None
+    at_least: Annotated[int, Field(gt=0)] | None = None
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    rules: Annotated[list[Rule], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _one_way_to_count(self) -> Account:
+        given = [way for way in ("have", "at_least", "share") if getattr(self, way) is not None]
+        if len(given) > 1:
+            raise ValueError(f"needs one of have, at_least, share, got {' and '.join(given)}")
+        return self
 
 
 class Rule(Part):
     """One condition. Exactly one of its subjects is given.
 
     all, any, none: nested conditions. trait, attribute, prediction: compared by `op` with `value`
-    (a prediction's `field` is score, rank or band). band: a trait whose band `is` a name. event: happened
-    (`did: true`) or not within a window, at least `count` times, when a condition over the event holds.
-    audience: is a member of it. identifier: has at least one of that type.
+    (a prediction's `field` is score, rank or band; `within_km` asks an attribute that holds a latitude and the one
+    that `longitude` names). band: a trait whose band `is` a name. event: happened (`did: true`) or not within a
+    window when a condition over the event holds; how often, or what its values come to, is asked by `count`, `sum`,
+    `average`, `min`, `max` and `distinct`, on which day it happened first or last by `first` and `last`; all that is
+    asked must hold. With `related`, only events count that lead to such rows. sequence: these events one after
+    another. related: rows of sources that belong to the person. account: the people of their group. audience: is a
+    member of it. identifier: has at least one of that type.
     """
 
     all: list[Rule] | None = None
@@ -33,36 +132,65 @@ class Rule(Part):
     attribute: Name | None = None
     prediction: Name | None = None
     field: Literal["score", "rank", "band"] = "score"
-    op: Operator | None = None
-    value: Scalar | list[Scalar] | None = None
+    op: OperatorName | None = None
+    value: Value | None = None
+    longitude: Name | None = Field(default=None, description="For within_km: the attribute with the longitude.")
     band: Name | None = None
     is_: Name | None = Field(default=None, alias="is")
-    event: Name | None = None
+    event: Events | None = None
     did: bool = True
-    count: Annotated[int, Field(gt=0)] = 1
+    count: Times | None = Field(default=None, description="How often; a number is the least (default: 1).")
+    sum: Measured | None = None
+    average: Measured | None = None
+    min: Measured | None = None
+    max: Measured | None = None
+    distinct: Measured | None = None
+    first: Compared | None = None
+    last: Compared | None = None
     when: SqlFragment | None = None
     window: WindowText = Window()
+    gap: Duration | None = Field(default=None, description="For the window 'last session': what ends a session.")
+    sequence: Annotated[list[Step], Field(min_length=2)] | None = None
+    within: Duration | None = Field(default=None, description="Of a sequence: at most this long from first to last.")
+    strict: bool = Field(default=False, description="Of a sequence: nothing else the person did lies between.")
+    without: Happening | None = Field(default=None, description="Of a sequence: none of these between two steps.")
+    same: SqlFragment | None = Field(default=None, description="Of a sequence: all steps agree in this, say order_id.")
+    related: Annotated[list[Hop], Field(min_length=1)] | None = None
+    account: Account | None = None
     audience: Name | None = None
     identifier: Name | None = None
 
     @property
     def subject(self) -> str:
         """Which of SUBJECTS this rule is about."""
-        return next(subject for subject in SUBJECTS if getattr(self, subject) is not None)
+        return self._subjects()[0]
+
+    @property
+    def inner(self) -> list[Rule]:
+        """The conditions it is made of, those asked of others' accounts included."""
+        nested = self.account.rules if self.account is not None else self.all or self.any or self.none
+        return list(nested or [])
+
+    @property
+    def measures(self) -> Iterator[tuple[str, str | None, Compared]]:
+        """What is asked of the events or related rows: which figure, of what, and how it is compared."""
+        given = [(figure, asked) for figure in MEASURES if (asked := getattr(self, figure)) is not None]
+        for figure, asked in given or [("count", Compared(op=">=", value=1))]:
+            yield figure, asked.of if isinstance(asked, Measured) else None, asked
+
+    def _subjects(self) -> list[str]:
+        given = [subject for subject in SUBJECTS if getattr(self, subject) is not None]
+        return ["event"] if given == ["event", "related"] else given
 
     @model_validator(mode="after")
     def _is_one_sound_condition(self) -> Rule:
-        given = [subject for subject in SUBJECTS if getattr(self, subject) is not None]
+        given = self._subjects()
         if len(given) != 1:
             raise ValueError(
                 f"needs exactly one of {', '.join(SUBJECTS)}" + (f", got {' and '.join(given)}" if given else "")
             )
         subject = given[0]
-        belongs = {
-            "trait": {"op", "value"}, "attribute": {"op", "value"}, "prediction": {"op", "value", "field"},
-            "band": {"is_"}, "event": {"did", "count", "when", "window"},
-        }.get(subject, set())  # fmt: skip
-        stray = self.model_fields_set - belongs - {subject}
+        stray = self.model_fields_set - BELONGS.get(subject, set()) - {subject}
         if stray:
             raise ValueError(
                 f"a condition on '{subject}' has no use for {', '.join(sorted(f.rstrip('_') for f in stray))}"
@@ -71,27 +199,45 @@ class Rule(Part):
             raise ValueError(f"an empty '{subject}' says nothing")
         if subject == "band" and self.is_ is None:
             raise ValueError("a condition on 'band' needs 'is'")
-        if "op" in belongs:
-            if self.op is None:
-                raise ValueError(f"a condition on '{subject}' needs 'op'")
-            self._check_value()
+        if subject in ("trait", "attribute", "prediction"):
+            self._check_comparison(subject)
+        self._check_figures()
+        if self.sequence is not None:
+            self._check_sequence(self.sequence)
         return self
 
-    def _check_value(self) -> None:
-        if self.op in ("is_null", "not_null"):
-            if self.value is not None:
-                raise ValueError(f"'{self.op}' takes no value")
-        elif self.op in ("in", "not_in"):
-            if not isinstance(self.value, list) or not self.value:
-                raise ValueError(f"'{self.op}' needs a list of values")
-        elif self.op == "between":
-            if not isinstance(self.value, list) or len(self.value) != 2:
-                raise ValueError("'between' needs a list of two values, lowest first")
-            low, high = self.value
-            if isinstance(low, str) == isinstance(high, str) and low > high:  # type: ignore[operator]
-                raise ValueError("'between' has its two values the wrong way round, lowest first")
-        elif self.value is None or isinstance(self.value, list):
-            raise ValueError(f"'{self.op}' needs one value")
+    def _check_comparison(self, subject: str) -> None:
+        if self.op is None:
+            raise ValueError(f"a condition on '{subject}' needs 'op'")
+        said = OPERATORS[self.op].objection_to(self.op, self.value)
+        if said is not None:
+            raise ValueError(said)
+        if self.op in CHANGES and subject != "trait":
+            raise ValueError(f"'{self.op}' is for traits, whose values are kept day by day, this is an {subject}")
+        if self.op == "within_km" and (subject != "attribute" or self.longitude is None):
+            raise ValueError(
+                "'within_km' needs the two attributes of a place: attribute: latitude, longitude: longitude"
+            )
+        if self.longitude is not None and self.op != "within_km":
+            raise ValueError(f"only 'within_km' has a use for longitude, not '{self.op}'")
+
+    def _check_figures(self) -> None:
+        for figure, _, asked in self.measures:
+            by_day = figure in ("first", "last")
+            if by_day and asked.op not in (*BY_THE_DAY, "between", "not_between", "=", "!=", "<", "<=", ">", ">="):
+                raise ValueError(f"{figure}: '{asked.op}' is not asked of a day: ask with {', '.join(BY_THE_DAY)}")
+            if figure in ("count", "sum", "average", "distinct") and "number" not in OPERATORS[asked.op].kinds:
+                raise ValueError(
+                    f"{figure}: '{asked.op}' is not asked of a number: ask with =, <, <=, >, >= or between"
+                )
+            if asked.op in (*CHANGES, "within_km"):
+                raise ValueError(f"{figure}: '{asked.op}' is not asked of events, only of traits and attributes")
+
+    def _check_sequence(self, steps: list[Step]) -> None:
+        if steps[0].within is not None:
+            raise ValueError("the first step comes after nothing: 'within' belongs to a later step or to the sequence")
+        if self.strict and self.without is not None:
+            raise ValueError("between the steps of a strict sequence lies nothing anyway: drop 'without'")
 
 
 class AudienceTests(Part):

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from cdp_pipeline.spec import expressions, template
 from cdp_pipeline.spec.attribute import Attribute
-from cdp_pipeline.spec.audience import SUBJECTS, Audience, Rule
-from cdp_pipeline.spec.base import shown, unknown
+from cdp_pipeline.spec.audience import SUBJECTS, Audience, Happening, Rule
+from cdp_pipeline.spec.base import unknown
 from cdp_pipeline.spec.destination import Smtp
 from cdp_pipeline.spec.documents import DataPath
 from cdp_pipeline.spec.group import Group, RollUp, Way
 from cdp_pipeline.spec.identifier import Identifier
 from cdp_pipeline.spec.match import Match
+from cdp_pipeline.spec.operators import CHANGES, OPERATORS, Kind, misfit, unsuited
 from cdp_pipeline.spec.prediction import Prediction
 from cdp_pipeline.spec.project import ProjectSettings
 from cdp_pipeline.spec.source import IBIS_TYPES, Check, EventMapping, Source
@@ -45,6 +45,7 @@ from cdp_pipeline.spec.verdict import Verdict
 Finding = tuple[DataPath, str]
 Findings = Iterator[Finding]
 STRING, BOOLEAN, DATE, TIMESTAMP = (IBIS_TYPES[word] for word in ("string", "boolean", "date", "timestamp"))
+KINDS: dict[str, Kind] = {STRING: "text", BOOLEAN: "boolean", DATE: "date", TIMESTAMP: "timestamp"}
 RESERVED = {
     "source": {"quarantine", "loads", "verdict"},
     "audience": {"members", "changes", "sizes"},
@@ -427,75 +428,127 @@ def _rule(rule: Rule, declared: Declared, path: DataPath, subjects: tuple[str, .
             yield from _rule(nested, declared, (*path, key, i), subjects)
     if rule.trait is not None:
         yield from _trait(rule.trait, declared, (*path, "trait"))
-        yield from _comparison(rule, declared.traits.get(rule.trait), path)
+        yield from _asked(rule.op, rule.value, declared.traits.get(rule.trait), rule.trait, path)
+        if rule.op in CHANGES and subjects != SUBJECTS:
+            yield (*path, "op"), f"'{rule.op}' has no place here, where there is no day before"
     if rule.attribute is not None:
-        yield from declared.reference("attribute", rule.attribute, (*path, "attribute"))
-        yield from _comparison(rule, declared.attributes.get(rule.attribute), path)
+        for field, name in (("attribute", rule.attribute), ("longitude", rule.longitude)):
+            if name is not None:
+                yield from declared.reference("attribute", name, (*path, field))
+                yield from _asked(rule.op, rule.value, declared.attributes.get(name), name, path)
     if rule.prediction is not None:
         yield from _prediction_rule(rule, rule.prediction, declared, path)
     if rule.band is not None:
         yield from _trait(rule.band, declared, (*path, "band"))
         yield from _band(rule.band, rule.is_, declared, (*path, "is"))
     if rule.event is not None:
-        yield from _events([rule.event], declared, (*path, "event"))
-        if declared.all_sources_known:
-            yield from _fragment(rule.when, declared.event_columns, (*path, "when"), {BOOLEAN})
+        yield from _happening(rule, declared, path)
+        yield from _figures(rule, declared, path)
+    for i, step in enumerate(rule.sequence or []):
+        yield from _happening(step, declared, (*path, "sequence", i))
+    if rule.without is not None:
+        yield from _happening(rule.without, declared, (*path, "without"))
+    if declared.all_sources_known:
+        yield from _fragment(rule.same, declared.event_columns, (*path, "same"))
+    yield from _related(rule, declared, (*path, "related"))
+    if rule.account is not None:
+        yield from declared.reference("group", rule.account.group, (*path, "account", "group"))
+        for i, nested in enumerate(rule.account.rules):
+            yield from _rule(nested, declared, (*path, "account", "rules", i), subjects)
     yield from declared.reference("audience", rule.audience, (*path, "audience"))
     yield from declared.reference("identifier", rule.identifier, (*path, "identifier"))
+
+
+def _happening(what: Rule | Happening, declared: Declared, path: DataPath) -> Findings:
+    for i, name in enumerate(what.event or []):
+        place = (*path, "event", i) if len(what.event or []) > 1 else (*path, "event")
+        yield from _events([name], declared, place)
+    if declared.all_sources_known:
+        yield from _fragment(what.when, declared.event_columns, (*path, "when"), {BOOLEAN})
+
+
+def _figures(rule: Rule, declared: Declared, path: DataPath) -> Findings:
+    """What is asked of the events' values: whether there are such values, and whether the question suits them."""
+    for figure, of, asked in rule.measures:
+        place = (*path, figure)
+        if of is None:
+            type_ = DATE if figure in ("first", "last") else IBIS_TYPES["integer"]
+            yield from _asked(asked.op, asked.value, type_, figure, place)
+        elif declared.all_sources_known:
+            wanted = NUMERIC if figure in ("sum", "average") else None
+            problems = list(_fragment(of, declared.event_columns, (*place, "of"), wanted))
+            yield from problems
+            if not problems:
+                type_ = IBIS_TYPES["integer"] if figure == "distinct" else expressions.check(of, declared.event_columns)
+                yield from _asked(asked.op, asked.value, type_, f"{figure} of {of}", place)
+
+
+def _related(rule: Rule, declared: Declared, path: DataPath) -> Findings:
+    """Whether each hop leads from columns there are to columns of the same type."""
+    of_events = rule.event is not None
+    before, whose = (declared.event_columns, "an event") if of_events else (declared.attributes, "a person")
+    for i, hop in enumerate(rule.related or []):
+        place = (*path, i)
+        yield from declared.reference("source", hop.source, (*place, "source"))
+        source = declared.of("source").get(hop.source)
+        if not hop.on and (i or of_events):
+            yield (*place, "on"), f"is missing: which column of {whose} equals which of '{hop.source}'"
+        if source is None:
+            return
+        columns = source_columns(source)
+        if not hop.on and not i and not of_events and not source.identifier_columns:
+            yield (*place, "on"), f"is missing: '{hop.source}' has no identifiers to know its people by"
+        for left, right in hop.on.items():
+            here = (*place, "on", left)
+            if not i and not of_events:
+                yield from declared.reference("attribute", left, here)
+            elif left not in before and (i or declared.all_sources_known):
+                yield here, unknown(f"column of {whose}", left, before)
+            yield from _column(right, columns, here)
+            one, other = before.get(left), columns.get(right)
+            if one is not None and other is not None and one != other:
+                yield here, f"should be of one type, '{left}' is {_word(one)} and '{right}' is {_word(other)}"
+        yield from _fragment(hop.when, columns, (*place, "when"), {BOOLEAN})
+        before, whose = columns, f"'{hop.source}'"
 
 
 def _prediction_rule(rule: Rule, name: str, declared: Declared, path: DataPath) -> Findings:
     yield from declared.reference("prediction", name, (*path, "prediction"))
     types = {"score": IBIS_TYPES["number"], "rank": IBIS_TYPES["integer"], "band": STRING}
-    problems = list(_comparison(rule, types[rule.field], path))
+    problems = list(_asked(rule.op, rule.value, types[rule.field], name, path))
     yield from problems
     prediction = declared.of("prediction").get(name)
-    if rule.field == "band" and prediction is not None and not problems:
+    if rule.field == "band" and prediction is not None and not problems and rule.op in ("=", "!=", "in", "not_in"):
         bands = [band.name for band in prediction.bands]
         for value in rule.value if isinstance(rule.value, list) else [rule.value]:
-            if value is not None and value not in bands:
+            if value not in bands:
                 yield (*path, "value"), unknown("band", value, bands)
 
 
-def _comparison(rule: Rule, type_: str | None, path: DataPath) -> Findings:
-    """Whether operator and value suit the type of what is compared."""
-    if type_ is None:
+def _asked(op: str | None, value: object, type_: str | None, name: str, path: DataPath) -> Findings:
+    """Whether operator and value suit the type of what is asked."""
+    if type_ is None or op is None:
         return
-    word = _word(type_)
-    if (rule.op == "contains" and type_ not in (STRING, UNION)) or (rule.op == "starts_with" and type_ != STRING):
-        yield (*path, "op"), f"'{rule.op}' is for strings, '{getattr(rule, rule.subject)}' is {word}"
-    elif type_ == UNION and rule.op not in ("contains", "is_null", "not_null"):
-        yield (*path, "op"), f"a union of values is asked by 'contains', not by '{rule.op}'"
-    elif type_ == BOOLEAN and rule.op in ("<", "<=", ">", ">=", "between"):
-        yield (*path, "op"), f"'{rule.op}' is for what has an order, '{getattr(rule, rule.subject)}' is boolean"
-    elif isinstance(rule.value, list):
-        for i, value in enumerate(rule.value):
-            yield from _value(value, type_, (*path, "value", i))
-    elif rule.value is not None:
-        yield from _value(rule.value, type_, (*path, "value"))
+    kind = _kind(type_)
+    said = unsuited(op, kind, name, _word(type_))
+    if said is not None:
+        yield (*path, "op"), said
+    elif OPERATORS[op].typed:
+        for i, one in enumerate(value if isinstance(value, list) else [value]):
+            yield from _value(one, type_, (*path, "value", i) if isinstance(value, list) else (*path, "value"))
 
 
 def _value(value: object, type_: str, path: DataPath) -> Findings:
     """Whether a value written in YAML can be compared with this type."""
+    said = misfit(value, _kind(type_))
+    if said is not None:
+        yield path, said
+
+
+def _kind(type_: str) -> Kind:
     if type_ in NUMERIC:
-        fits, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a number"
-    elif type_ == BOOLEAN:
-        fits, wanted = isinstance(value, bool), "true or false"
-    elif type_ == DATE:
-        fits, wanted = _is_iso(value, date), "a date such as 2026-01-31"
-    elif type_ == TIMESTAMP:
-        fits, wanted = _is_iso(value, datetime), "a time such as 2026-01-31 18:30:00"
-    else:
-        fits, wanted = isinstance(value, str), "text in quotes"
-    if not fits:
-        yield path, f"should be {wanted}, got {shown(value)}"
-
-
-def _is_iso(value: object, kind: type[date]) -> bool:
-    try:
-        return isinstance(value, str) and getattr(kind.fromisoformat(value), "tzinfo", None) is None
-    except ValueError:
-        return False
+        return "number"
+    return "list" if type_ == UNION else KINDS[type_]
 
 
 def _column(name: str, columns: Mapping[str, str], path: DataPath, wanted: Collection[str] | None = None) -> Findings:
@@ -562,7 +615,7 @@ def _audiences_read(audience: Audience) -> set[str]:
     while waiting:
         rule = waiting.pop()
         found |= {rule.audience} if rule.audience is not None else set()
-        waiting += [*(rule.all or []), *(rule.any or []), *(rule.none or [])]
+        waiting += rule.inner
     return found
 
 

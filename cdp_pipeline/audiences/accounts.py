@@ -1,0 +1,85 @@
+"""What is asked of all people of a person's group (a household, a company): of how many of them it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import ibis
+
+from cdp_pipeline.audiences.scope import Found, Scope, digest, given
+
+if TYPE_CHECKING:
+    from cdp_pipeline.spec.audience import Account, Rule
+    from cdp_pipeline.spec.project import Project
+
+
+def account_column(rule: Rule) -> str:
+    """The column with the number of the group's people for whom the rules hold; with `_of`, of how many."""
+    assert rule.account is not None
+    return f"account_{digest(rule.account.group, [inner.model_dump_json() for inner in rule.account.rules])}"
+
+
+def groups(project: Project, asked: Sequence[Rule], scope: Scope, days: Sequence[date]) -> Iterator[Found]:
+    """Which group of each kind a person is in."""
+    for kind in sorted({rule.account.group for rule in asked if rule.account is not None}):
+        members = given("groups", scope.groups)
+        yield Found(members.filter(members["kind"] == kind).select("person_id", **{f"group_{kind}": "group_id"}))
+
+
+def with_accounts(
+    table: ibis.Table, asked: Iterable[Rule], holds_all: Callable[[Sequence[Rule], ibis.Table], Any]
+) -> ibis.Table:
+    """The table with the columns of every condition about an account; inner conditions come first in `asked`."""
+    for rule in asked:
+        if rule.account is None or account_column(rule) in table.columns:
+            continue
+        # Who is in no group is a group of their own here, lest all of them become one that is as large as all others.
+        group = table[f"group_{rule.account.group}"]
+        theirs = ibis.window(group_by=[ibis.coalesce(group, table.person_id), table.day])
+        held = holds_all(rule.account.rules, table).cast("int64")
+        counts = {account_column(rule): held.sum(), f"{account_column(rule)}_of": held.count()}
+        table = table.mutate(
+            **{
+                column: ibis.ifelse(group.notnull(), count.over(theirs), ibis.null("int64"))
+                for column, count in counts.items()
+            }
+        )
+    return table
+
+
+def account_holds(account: Account, held: Any, people: Any) -> Any:
+    """Whether it holds for enough of them; NULL for whoever is in no such group."""
+    if account.at_least is not None:
+        return held >= account.at_least
+    if account.share is not None:
+        return held.cast("float64") / people.cast("float64") >= account.share
+    return {"any": held >= 1, "all": held == people, "none": held == 0}[account.have or "any"]
+
+
+def with_their_groups(rules: Iterable[Rule], scope: Scope, people: Collection[str]) -> set[str]:
+    """These people and all whom conditions about accounts also look at, however deep such conditions lie."""
+    found = set(people)
+    for kinds in _kinds(rules):
+        members = given("groups", scope.groups)
+        members = members.filter(members["kind"].isin(sorted(kinds)))
+        theirs = members.filter(members.person_id.isin(sorted(found))).select("group_id")
+        found.update(members.semi_join(theirs, "group_id").person_id.to_pyarrow().to_pylist())
+    return found
+
+
+def _kinds(rules: Iterable[Rule]) -> Iterator[set[str]]:
+    """The kinds of groups asked about, from the outermost conditions inwards."""
+    kinds, inside = set[str](), list[Rule]()
+    waiting = list(rules)
+    while waiting:
+        rule = waiting.pop()
+        if rule.account is not None:
+            kinds.add(rule.account.group)
+            inside += rule.account.rules
+        else:
+            waiting += rule.inner
+    if kinds:
+        yield kinds
+        yield from _kinds(inside)

@@ -1,0 +1,78 @@
+"""What conditions are asked of: the tables, narrowed to some people if need be, and the columns that are found there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import ibis
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The tables conditions are asked of. Only `traits` is always needed: its rows are the people there are each day.
+
+    traits: traits.daily. customers: profile.customers. predictions: by name. bands: traits.bands. timeline:
+    profile.timeline. identifiers: identity.identifiers. groups: identity.group_members. sources: sources.<name>, by
+    name.
+    """
+
+    traits: ibis.Table
+    customers: ibis.Table | None = None
+    predictions: Mapping[str, ibis.Table] = field(default_factory=dict)
+    bands: ibis.Table | None = None
+    timeline: ibis.Table | None = None
+    identifiers: ibis.Table | None = None
+    groups: ibis.Table | None = None
+    sources: Mapping[str, ibis.Table] = field(default_factory=dict)
+
+    def of_people(self, people: Collection[str]) -> Scope:
+        """The same of these people only. Sources stay whole: whose a row is, identifiers say."""
+        ids = list(people)
+
+        def only(table: ibis.Table | None) -> ibis.Table | None:
+            return None if table is None else table.filter(table.person_id.isin(ids))
+
+        return replace(
+            self,
+            traits=self.traits.filter(self.traits.person_id.isin(ids)),
+            customers=only(self.customers),
+            predictions={name: table.filter(table.person_id.isin(ids)) for name, table in self.predictions.items()},
+            bands=only(self.bands),
+            timeline=only(self.timeline),
+            identifiers=only(self.identifiers),
+            groups=only(self.groups),
+        )
+
+
+class ScopeError(ValueError):
+    """A condition asks for a table that was not given."""
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(f"a condition asks about '{subject}', but no {subject} were given: add them to the Scope")
+        self.subject = subject
+
+
+def given(subject: str, table: ibis.Table | None) -> ibis.Table:
+    if table is None:
+        raise ScopeError(subject)
+    return table
+
+
+@dataclass(frozen=True)
+class Found:
+    """Columns to join, by person_id or by person_id and day, and what each says of people it does not know."""
+
+    table: ibis.Table
+    otherwise: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> list[str]:
+        return [key for key in ("person_id", "day") if key in self.table.columns]
+
+
+def digest(*parts: object) -> str:
+    """A short name for a question: equal questions share a column."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
