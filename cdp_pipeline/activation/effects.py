@@ -16,11 +16,12 @@ import ibis
 
 from cdp_pipeline.activation.plan import Held, plan
 from cdp_pipeline.audiences.members import members
-from cdp_pipeline.audiences.rules import Scope, audiences_in_order, leaves
+from cdp_pipeline.audiences.rules import Scope, every_rule, leaves
 from cdp_pipeline.identity.living import living
 from cdp_pipeline.profile.customers import customers, provenance
 from cdp_pipeline.profile.timeline import timeline
 from cdp_pipeline.spec.audience import Rule
+from cdp_pipeline.spec.operators import CHANGES
 from cdp_pipeline.traits.as_of import as_of
 from cdp_pipeline.traits.bands import BANDS, crossings, state_before
 
@@ -94,8 +95,8 @@ def derived(
     """Attributes, traits and audiences of the people concerned at the end of a day.
 
     `identifiers` and `people` say who is who; `published` holds the tables as they are, of which bands (the state each
-    person was in when the day began) and predictions are taken over: a person who is new has no score yet, and an
-    audience that asks a prediction which was never made is left out.
+    person was in when the day began) and predictions are taken over: a person who is new has no score yet. Left out are
+    audiences that ask a prediction which was never made, what traits were on days before, or others of an account.
     """
     ids = list(concerned)
     theirs = _kept(identifiers.filter(identifiers.person_id.isin(ids)))
@@ -116,8 +117,9 @@ def derived(
         bands=_kept(earlier.cast(BANDS.schema).union(moved.cast(BANDS.schema))),
         timeline=told,
         identifiers=theirs,
+        sources=sources,
     )
-    names = [name for name in project.audiences if _predictions(project, name) <= published.predictions.keys()]
+    names = [name for name in project.audiences if _answerable(project, name, published)]
     found: dict[str, set[str]] = {name: set() for name in names}
     if names:
         for row in members(project, names, scope, [day]).to_pyarrow().to_pylist():
@@ -173,11 +175,14 @@ def sent_by(
     return Counter(op.kind if op.state == "pending" else op.state for op in becomes.ops if op.op_id not in known)
 
 
-def _predictions(project: Project, audience: str) -> set[str]:
-    """The predictions that an audience asks, also by way of others."""
-    batches = audiences_in_order(project, [Rule(audience=audience)])
-    rules = [rule for batch in batches for name in batch for rule in project.audiences[name].rules]
-    return {rule.prediction for rule in leaves(rules) if rule.prediction is not None}
+def _answerable(project: Project, audience: str, published: Scope) -> bool:
+    """Whether all that an audience asks, also by way of others, can be told of a few people on one day."""
+    return not any(
+        (rule.prediction is not None and rule.prediction not in published.predictions)
+        or rule.op in CHANGES
+        or rule.account is not None
+        for rule in leaves(every_rule(project, [Rule(audience=audience)]))
+    )
 
 
 def _kept(rows: ibis.Table) -> ibis.Table:

@@ -9,7 +9,9 @@ import ibis
 
 from cdp_pipeline.activation.ledger import Ledger
 from cdp_pipeline.activation.triggers import fired, horizon, occasions
-from cdp_pipeline.audiences.rules import Scope, matching
+from cdp_pipeline.audiences.accounts import with_their_groups
+from cdp_pipeline.audiences.look import scope_of
+from cdp_pipeline.audiences.rules import every_rule, matching
 from cdp_pipeline.lake.lake import LakeView
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.trigger import Trigger
@@ -123,21 +125,12 @@ def _guarded(lake: LakeView, project: Project, trigger: Trigger, person_ids: lis
     """Those for whom any of the trigger's `unless` rules holds."""
     if not trigger.unless or not person_ids:
         return set()
-    traits = lake.table("traits.daily")
-    scope = Scope(
-        traits=traits.filter(traits.person_id.isin(person_ids)),
-        customers=_table(lake, "profile.customers"),
-        predictions={
-            name: table for name in project.predictions if (table := _table(lake, f"predictions.{name}")) is not None
-        },
-        bands=_table(lake, "traits.bands"),
-        timeline=_table(lake, "profile.timeline"),
-        identifiers=_table(lake, "identity.identifiers"),
-    )
+    scope = scope_of(lake, project)
+    scope = scope.of_people(with_their_groups(every_rule(project, trigger.unless), scope, person_ids))
     guarded: set[str] = set()
     for rule in trigger.unless:
         guarded.update(str(row["person_id"]) for row in _rows(matching(project, [rule], scope, [day])))
-    return guarded
+    return guarded.intersection(person_ids)
 
 
 def _table(lake: LakeView, name: str) -> ibis.Table | None:

@@ -10,7 +10,7 @@ import ibis
 
 from cdp_pipeline.audiences.explain import Answer, explain
 from cdp_pipeline.audiences.members import SIZES, members, sizes
-from cdp_pipeline.audiences.rules import Scope
+from cdp_pipeline.audiences.rules import Scope, leaves
 
 if TYPE_CHECKING:
     from cdp_pipeline.lake import LakeView
@@ -38,7 +38,16 @@ def scope_of(lake: LakeView, project: Project) -> Scope:
         bands=table("traits.bands"),
         timeline=table("profile.timeline"),
         identifiers=table("identity.identifiers"),
+        groups=table("identity.group_members"),
+        sources={name: found for name in _sources_asked(project) if (found := table(f"sources.{name}")) is not None},
     )
+
+
+def _sources_asked(project: Project) -> list[str]:
+    """The sources that conditions follow rows through."""
+    rules = [rule for audience in project.audiences.values() for rule in audience.rules]
+    rules += [rule for trigger in project.triggers.values() for rule in trigger.unless]
+    return sorted({hop.source for rule in leaves(rules) for hop in rule.related or []})
 
 
 def listed(lake: LakeView, project: Project) -> list[dict[str, Any]]:

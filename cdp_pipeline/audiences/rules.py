@@ -165,8 +165,8 @@ def _compared(rule: Rule, table: ibis.Table, columns: list[Any]) -> Any:
     op, value = str(rule.op), rule.value
     if isinstance(value, dict):
         if op in CHANGES:
-            return changed(op, *columns, value)
-        return distance_km(*columns, value) <= float(value["km"])
+            return changed(op, columns[0], columns[1], value)
+        return distance_km(columns[0], columns[1], value) <= float(value["km"])
     if op in BY_THE_DAY and columns[0].type().is_timestamp():
         return table[_clock_column(rule)]
     return compare(op, columns[0], value, table.day)

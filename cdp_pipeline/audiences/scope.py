@@ -1,4 +1,4 @@
-"""What conditions are asked of: the tables, narrowed to some people if need be, and the columns that are found there."""
+"""What conditions are asked of: the tables, narrowed to some people if need be, and the columns found there."""
 
 from __future__ import annotations
 

@@ -21,9 +21,10 @@ from cdp_pipeline.activation.tables import CONTACTS, DELIVERIES, OUTBOX, contact
 from cdp_pipeline.audiences.look import scope_of
 from cdp_pipeline.audiences.members import CHANGES as AUDIENCE_CHANGES
 from cdp_pipeline.audiences.members import MEMBERS, SIZES, changes, members, sizes
-from cdp_pipeline.audiences.rules import Scope, audiences_in_order, leaves, matching
+from cdp_pipeline.audiences.rules import Scope, every_rule, leaves, matching
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.identity.edges import EDGES
+from cdp_pipeline.identity.groups import MEMBERS as GROUP_MEMBERS
 from cdp_pipeline.identity.guard import ACCEPT
 from cdp_pipeline.identity.history import QUALITY, figures_before, figures_of_day, read_truth
 from cdp_pipeline.identity.living import living
@@ -449,20 +450,23 @@ def model_list(project: Project) -> Iterator[dg.AssetsDefinition]:
 
 def asked_of(project: Project, rules: Sequence[Rule]) -> list[list[str]]:
     """The tables that conditions look into, also by way of other audiences they name."""
-    every = [*rules, *(rule for batch in audiences_in_order(project, rules) for name in batch
-                       for rule in project.audiences[name].rules)]  # fmt: skip
     keys = {
-        "band": key_of(BANDS),
-        "attribute": key_of(customers_table(project)),
-        "event": key_of(timeline_table(project)),
-        "identifier": key_of(IDENTIFIERS),
+        "band": [BANDS],
+        "attribute": [customers_table(project)],
+        "event": [timeline_table(project)],
+        "sequence": [timeline_table(project)],
+        "related": [IDENTIFIERS],
+        "identifier": [IDENTIFIERS],
+        "account": [GROUP_MEMBERS],
     }
     found = {tuple(key_of(daily_table(project)))}
-    for rule in leaves(every):
+    for rule in leaves(every_rule(project, rules)):
+        found.update(tuple(key_of(table)) for table in keys.get(rule.subject, []))
+        found.update(("sources", hop.source) for hop in rule.related or [])
         if rule.prediction is not None:
             found.add(("predictions", rule.prediction))
-        elif rule.subject in keys:
-            found.add(tuple(keys[rule.subject]))
+        if rule.subject == "related" and rule.related and rule.related[0].on:
+            found.add(tuple(key_of(customers_table(project))))
     return [list(key) for key in sorted(found)]
 
 

@@ -201,6 +201,8 @@ class Rule(Part):
             raise ValueError("a condition on 'band' needs 'is'")
         if subject in ("trait", "attribute", "prediction"):
             self._check_comparison(subject)
+        if self.gap is not None and self.window.reach != "session":
+            raise ValueError(f"only window 'last session' has a gap, this is '{self.window}'")
         self._check_figures()
         if self.sequence is not None:
             self._check_sequence(self.sequence)
@@ -234,6 +236,12 @@ class Rule(Part):
                 raise ValueError(f"{figure}: '{asked.op}' is not asked of events, only of traits and attributes")
 
     def _check_sequence(self, steps: list[Step]) -> None:
+        if self.window.reach == "session":
+            raise ValueError(
+                "a sequence has no use for 'last session': say 'within: 30 minutes', or 'same: session_id'"
+            )
+        if self.window.reach == "next":
+            raise ValueError(f"a sequence looks back, window '{self.window}' looks ahead")
         if steps[0].within is not None:
             raise ValueError("the first step comes after nothing: 'within' belongs to a later step or to the sequence")
         if self.strict and self.without is not None:
