@@ -11,7 +11,7 @@ from cdp_pipeline.activation.ledger import Ledger
 from cdp_pipeline.activation.triggers import fired, horizon, occasions
 from cdp_pipeline.audiences.accounts import with_their_groups
 from cdp_pipeline.audiences.look import scope_of
-from cdp_pipeline.audiences.rules import every_rule, matching
+from cdp_pipeline.audiences.rules import every_rule, leaves, matching
 from cdp_pipeline.lake.lake import LakeView
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.trigger import Trigger
@@ -126,7 +126,7 @@ def _guarded(lake: LakeView, project: Project, trigger: Trigger, person_ids: lis
     if not trigger.unless or not person_ids:
         return set()
     scope = scope_of(lake, project)
-    scope = scope.of_people(with_their_groups(every_rule(project, trigger.unless), scope, person_ids))
+    scope = scope.of_people(with_their_groups(leaves(every_rule(project, trigger.unless)), scope, person_ids))
     guarded: set[str] = set()
     for rule in trigger.unless:
         guarded.update(str(row["person_id"]) for row in _rows(matching(project, [rule], scope, [day])))

@@ -58,28 +58,16 @@ def account_holds(account: Account, held: Any, people: Any) -> Any:
     return {"any": held >= 1, "all": held == people, "none": held == 0}[account.have or "any"]
 
 
-def with_their_groups(rules: Iterable[Rule], scope: Scope, people: Collection[str]) -> set[str]:
-    """These people and all whom conditions about accounts also look at, however deep such conditions lie."""
+def with_their_groups(asked: Iterable[Rule], scope: Scope, people: Collection[str]) -> set[str]:
+    """These people and all whom these conditions may look at to tell of them: those of their groups.
+
+    Conditions about accounts can lie inside each other, so there are as many steps as such conditions.
+    """
+    accounts = {account_column(rule): rule.account.group for rule in asked if rule.account is not None}
     found = set(people)
-    for kinds in _kinds(rules):
+    for _ in accounts:
         members = given("groups", scope.groups)
-        members = members.filter(members["kind"].isin(sorted(kinds)))
+        members = members.filter(members["kind"].isin(sorted(set(accounts.values()))))
         theirs = members.filter(members.person_id.isin(sorted(found))).select("group_id")
         found.update(members.semi_join(theirs, "group_id").person_id.to_pyarrow().to_pylist())
     return found
-
-
-def _kinds(rules: Iterable[Rule]) -> Iterator[set[str]]:
-    """The kinds of groups asked about, from the outermost conditions inwards."""
-    kinds, inside = set[str](), list[Rule]()
-    waiting = list(rules)
-    while waiting:
-        rule = waiting.pop()
-        if rule.account is not None:
-            kinds.add(rule.account.group)
-            inside += rule.account.rules
-        else:
-            waiting += rule.inner
-    if kinds:
-        yield kinds
-        yield from _kinds(inside)

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from cdp_pipeline.audiences.accounts import with_their_groups
-from cdp_pipeline.audiences.rules import Scope, columns_of, every_rule, gathered, holds
+from cdp_pipeline.audiences.rules import Scope, columns_of, every_rule, gathered, holds, leaves
 from cdp_pipeline.spec.audience import Account, Compared, Happening, Rule
 from cdp_pipeline.spec.operators import CHANGES, OPERATORS
 
@@ -42,7 +42,7 @@ class Answer:
 def explain(project: Project, name: str, person_id: str, scope: Scope, day: date) -> Answer | None:
     """The answer of an audience about a person as of a day; nothing if the person was not there that day."""
     whole = Rule(audience=name)
-    people = with_their_groups(every_rule(project, [whole]), scope, [person_id])
+    people = with_their_groups(leaves(every_rule(project, [whole])), scope, [person_id])
     table = gathered(project, [whole], scope.of_people(people), [day])
     table = table.filter(table.person_id == person_id)
     every = list(_nodes(project, [whole]))
@@ -80,6 +80,8 @@ FIGURES = {
     "count": "times", "sum": "the sum of", "average": "the average of", "min": "the least", "max": "the largest",
     "distinct": "how many different", "first": "the first time", "last": "the last time",
 }  # fmt: skip
+
+UNITS = {"day": 86_400, "hour": 3_600, "minute": 60}
 
 
 def words(rule: Rule) -> str:
@@ -158,11 +160,9 @@ def _sequence(rule: Rule) -> str:
 
 
 def _span(span: timedelta) -> str:
-    for unit, seconds in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        number, rest = divmod(int(span.total_seconds()), seconds)
-        if not rest:
-            break
-    return f"{number} {unit}{'' if number == 1 else 's'}"
+    seconds = int(span.total_seconds())
+    unit, size = next((unit, size) for unit, size in UNITS.items() if seconds % size == 0)
+    return f"{seconds // size} {unit}{'' if seconds == size else 's'}"
 
 
 def _hops(rule: Rule) -> str:

@@ -238,7 +238,7 @@ class Rule(Part):
     def _check_sequence(self, steps: list[Step]) -> None:
         if self.window.reach == "session":
             raise ValueError(
-                "a sequence has no use for 'last session': say 'within: 30 minutes', or 'same: session_id'"
+                "a sequence has no use for 'last session': say 'within: 1 hour', or 'same: session_id'"
             )
         if self.window.reach == "next":
             raise ValueError(f"a sequence looks back, window '{self.window}' looks ahead")

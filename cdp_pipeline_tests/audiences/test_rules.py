@@ -230,11 +230,12 @@ def holds(one: Rule, person: str, day: date, company: Row, whole: Project) -> bo
             return all(each(whole.audiences[str(one.audience)].rules))
     oldest = date.min if (first := one.window.span(day)[0]) is None else first
     times = sum(
-        row["person_id"] == person and row["event"] == one.event and oldest <= row["_day"] <= day
+        row["person_id"] == person and row["event"] in one.event and oldest <= row["_day"] <= day
         and CONDITIONS[one.when](row)
         for row in company["timeline"]
     )  # fmt: skip
-    return (times >= one.count) == one.did
+    least = 1 if one.count is None else one.count.value
+    return (times >= least) == one.did
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
