@@ -34,10 +34,16 @@ def as_of(
     names = [name for name in project.traits if names is None or name in names]
     wanted = {name: project.traits[name] for batch in in_order(project.traits, names) for name in batch}
     table = observed(timeline, people, days, {n: t for n, t in wanted.items() if t.evaluation not in OVER_TRAITS})
-    for batch in in_order(project.traits, names):
-        derived = {name: _derived(wanted[name], table) for name in batch if wanted[name].evaluation in OVER_TRAITS}
-        table = table.mutate(**derived) if derived else table
+    table = derived(table, project.traits, names)
     return table.select("person_id", "day", *names)
+
+
+def derived(table: ibis.Table, traits: Mapping[str, Trait], names: Sequence[str]) -> ibis.Table:
+    """The table, which has the traits over events that these need, with those over other traits added."""
+    for batch in in_order(traits, names):
+        made = {name: _derived(traits[name], table) for name in batch if traits[name].evaluation in OVER_TRAITS}
+        table = table.mutate(**made) if made else table
+    return table
 
 
 def observed(timeline: ibis.Table, people: ibis.Table, days: Sequence[date], traits: Mapping[str, Trait]) -> ibis.Table:

@@ -1,0 +1,208 @@
+"""One more day of traits from a day that is known: only what the days between can have changed is computed again.
+
+Whoever did nothing on a day that came into a window or left it has the value they had, or had it grown older. So
+yesterday's rows are all that is kept; there are no partial results beside them. Which people must be looked at for
+other reasons (late, corrected or withdrawn events, merges and splits) the caller says, who sees what was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import reduce
+from operator import or_
+from typing import Any
+
+import ibis
+
+from cdp_pipeline.spec import expressions
+from cdp_pipeline.spec.project import Project
+from cdp_pipeline.spec.trait import OVER_TRAITS, PERIODS, Trait
+from cdp_pipeline.spec.types import EVENT_COLUMNS
+from cdp_pipeline.traits.as_of import as_of, derived
+
+Span = tuple[date | None, date]
+"""The first and the last of some days; without a first, all up to the last."""
+Days = tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class KnownDay:
+    """A day whose traits are known: rows of traits.daily, which traits mean the same now, and who was disturbed since.
+
+    `disturbed` (person_id) must name everybody of whom an event up to `day` was written or removed since.
+    """
+
+    day: date
+    rows: ibis.Table
+    same: Collection[str]
+    disturbed: ibis.Table
+
+
+def one_more_day(
+    timeline: ibis.Table,
+    people: ibis.Table,
+    day: date,
+    project: Project,
+    known: KnownDay,
+    held: Callable[[ibis.Table], ibis.Table] = lambda rows: rows,
+) -> ibis.Table:
+    """What as_of(timeline, people, [day], project) says: person_id, day, one column per trait.
+
+    `held` may compute a table once that is read several times.
+    """
+    people = people.filter(people.first_day <= day) if "first_day" in people.columns else people
+    people = people.select("person_id")
+    traits = {name: trait for name, trait in project.traits.items() if trait.evaluation not in OVER_TRAITS}
+    # What is to come is seen as far as it was loaded, so that its days alone do not tell what changed.
+    carried = {name: t for name, t in traits.items() if name in known.same and t.window.reach != "next"}
+    anew = {name: trait for name, trait in traits.items() if name not in carried}
+    table = _carried(timeline, people, day, carried, known, project, held) if carried else people
+    if anew:
+        found = as_of(timeline, people, [day], project, list(anew)).drop("day")
+        table = table.left_join(found, "person_id").drop("person_id_right")
+    table = table.mutate(day=ibis.date(day))
+    return derived(table, project.traits, list(project.traits)).select("person_id", "day", *project.traits)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Traits that change by the same events: those of these names on these days."""
+
+    name: str
+    events: frozenset[str]
+    days: Days
+    traits: dict[str, Trait]
+
+    def changed_by(self, timeline: ibis.Table) -> Any:
+        return timeline.event.isin(sorted(self.events)) & _within(timeline._day, self.days)
+
+    def sees(self, timeline: ibis.Table, day: date) -> Any:
+        spans = tuple({trait.window.span(day) for trait in self.traits.values()})
+        return timeline.event.isin(sorted(self.events)) & _within(timeline._day, spans)
+
+
+def _carried(
+    timeline: ibis.Table,
+    people: ibis.Table,
+    day: date,
+    traits: Mapping[str, Trait],
+    known: KnownDay,
+    project: Project,
+    held: Callable[[ibis.Table], ibis.Table],
+) -> ibis.Table:
+    groups, before = _groups(traits, known.day, day), known.rows.select("person_id", *traits)
+    names = [group.name for group in groups]
+    timeline = _needed(timeline, traits)
+    slices = timeline.filter(timeline.person_id.notnull() & _any(group.changed_by(timeline) for group in groups))
+    moved = slices.select("person_id", **{group.name: group.changed_by(slices) for group in groups})
+    strangers = people.anti_join(before, "person_id")
+    whole = ibis.union(known.disturbed.select("person_id"), strangers)
+    whole = whole.mutate(**{name: ibis.literal(True) for name in names})
+    touched = ibis.union(moved, whole).group_by("person_id").aggregate(
+        **{name: (lambda table, name=name: table[name].any()) for name in names}
+    )  # fmt: skip
+    touched = held(touched.semi_join(people, "person_id"))
+    events = timeline.inner_join(touched, "person_id")
+    events = held(events.filter(_any(events[group.name] & group.sees(events, day) for group in groups)))
+    events = events.drop(*names)
+    renewed = touched.left_join(before, "person_id").drop("person_id_right")
+    for group in groups:
+        theirs = touched.filter(touched[group.name]).select("person_id")
+        found = as_of(events.semi_join(theirs, "person_id"), theirs, [day], project, list(group.traits)).drop("day")
+        found = found.rename({f"{group.name}_{name}": name for name in group.traits})
+        renewed = renewed.left_join(found, "person_id", rname=f"{group.name}_{{name}}")
+    values = dict(_grown(renewed, traits, (day - known.day).days))
+    for group in groups:
+        for name in group.traits:
+            values[name] = ibis.ifelse(renewed[group.name], renewed[f"{group.name}_{name}"], values[name])
+    still = before.semi_join(people, "person_id").anti_join(touched, "person_id")
+    grown = still.select("person_id", **dict(_grown(still, traits, (day - known.day).days)))
+    return ibis.union(grown, renewed.select("person_id", **values))
+
+
+def _grown(table: ibis.Table, traits: Mapping[str, Trait], days: int) -> Iterable[tuple[str, Any]]:
+    """The values so many days later, of people who saw no event come or go."""
+    for name, trait in traits.items():
+        value = table[name]
+        if trait.evaluation in ("days_since", "days_since_first"):
+            value = value + days
+        elif trait.evaluation == "decayed" and trait.half_life is not None:
+            value = value * 0.5 ** (days / trait.half_life.days)
+        yield name, value.cast(table[name].type())
+
+
+def _groups(traits: Mapping[str, Trait], known: date, day: date) -> list[_Group]:
+    found: dict[tuple[frozenset[str], Days], dict[str, Trait]] = {}
+    for name, trait in traits.items():
+        found.setdefault((frozenset(trait.event), changing_days(trait, known, day)), {})[name] = trait
+    return [
+        _Group(f"group_{number}", events, days, asked) for number, ((events, days), asked) in enumerate(found.items())
+    ]
+
+
+def changing_days(trait: Trait, known: date, day: date) -> Days:
+    """The days whose events `day` does not see as the `known` day did: those that came, left or moved to a period."""
+    parts = [_periods(trait, known), _periods(trait, day)] if trait.period else None
+    if parts is None:
+        return _apart(trait.window.span(known), trait.window.span(day))
+    if len(parts[0]) != len(parts[1]):  # there is one period more or less, and every total counts otherwise
+        return (*parts[0], *parts[1])
+    apart = [days for one, other in zip(*parts, strict=True) for days in _apart(one, other)]
+    return tuple(dict.fromkeys(apart))
+
+
+def _periods(trait: Trait, day: date) -> list[Span]:
+    first, last = trait.window.span(day)
+    assert first is not None and trait.period is not None
+    length = PERIODS[trait.period]
+    count = ((last - first).days + 1) // length
+    return [
+        (last - timedelta(days=(back + 1) * length - 1), last - timedelta(days=back * length)) for back in range(count)
+    ]
+
+
+def _apart(one: Span, other: Span) -> Days:
+    """The days in one of two spans and not in the other."""
+    (first_a, last_a), (first_b, last_b) = one, other
+    if one == other:
+        return ()
+    if first_a is None or first_b is None:
+        assert first_a == first_b
+        return ((min(last_a, last_b) + timedelta(days=1), max(last_a, last_b)),)
+    if last_a < first_b or last_b < first_a:
+        return (one, other)
+    found: list[Span] = []
+    if first_a != first_b:
+        found.append((min(first_a, first_b), max(first_a, first_b) - timedelta(days=1)))
+    if last_a != last_b:
+        found.append((min(last_a, last_b) + timedelta(days=1), max(last_a, last_b)))
+    return tuple(found)
+
+
+def _within(day: Any, spans: Iterable[Span]) -> Any:
+    return _any(
+        day <= ibis.date(last) if first is None else (day >= ibis.date(first)) & (day <= ibis.date(last))
+        for first, last in spans
+    )
+
+
+def _any(conditions: Iterable[Any]) -> Any:
+    return reduce(or_, conditions, ibis.literal(False))
+
+
+def _needed(timeline: ibis.Table, traits: Mapping[str, Trait]) -> ibis.Table:
+    """The timeline's events of these traits with the columns and properties that they ask for."""
+    asked: set[str] = set()
+    for trait in traits.values():
+        for fragment in (trait.when, trait.value, trait.weight):
+            asked |= expressions.names(fragment) if fragment else set()
+    properties = timeline["properties"]
+    kept = {name: properties[name] for name in properties.type().names if name in asked - set(EVENT_COLUMNS)}
+    asked |= {"event", "occurred_at"}
+    columns: dict[str, Any] = {n: timeline[n] if n in asked else ibis.null(timeline[n].type()) for n in EVENT_COLUMNS}
+    named = timeline.filter(timeline.event.isin(sorted({event for trait in traits.values() for event in trait.event})))
+    kept = kept or {"record_id": ibis.null("string")}
+    columns["properties"] = ibis.struct(kept)
+    return named.select("event_id", "person_id", "_day", "_loaded_at", **columns)
