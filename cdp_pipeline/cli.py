@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,7 +41,7 @@ app = typer.Typer(
 explain = typer.Typer(help="Why things are as they are.", no_args_is_help=True)
 identity = typer.Typer(help="Who is who: link, unlink, try other rules.", no_args_is_help=True)
 trait = typer.Typer(help="Traits: what there is to know of everybody.", no_args_is_help=True)
-audience = typer.Typer(help="Audiences: sizes and samples.", no_args_is_help=True)
+audience = typer.Typer(help="Audiences: how large, who, why, and what sets them apart.", no_args_is_help=True)
 quarantine = typer.Typer(help="Rows that broke a contract: look, mend, replay.", no_args_is_help=True)
 sync = typer.Typer(help="What syncs would send: look, approve.", no_args_is_help=True)
 app.add_typer(explain, name="explain")
@@ -57,6 +58,13 @@ Folder = Annotated[Path | None, typer.Option("--project", help="Project folder; 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DAY = {"formats": ["%Y-%m-%d"], "metavar": "YYYY-MM-DD"}
 Day = Annotated[datetime | None, typer.Option("--day", help="As of the end of this day.", **DAY)]
+
+
+class Definition(StrEnum):
+    """Whose definition of an audience is asked."""
+
+    HEAD = "HEAD"
+    THEN = "then"
 
 
 class RefusedError(Exception):
@@ -561,7 +569,7 @@ def audience_list(project: Folder = None, as_json: Json = False) -> None:
 @audience.command("size")
 def audience_size(name: str, day: Day = None, project: Folder = None,
                   as_json: Json = False) -> None:  # fmt: skip
-    """How many people an audience has, and how many can be reached: under today's definition, computed now."""
+    """How many people an audience has, and how many each channel reaches: under today's definition, computed now."""
     from cdp_pipeline.audiences.look import size_now
 
     with the_lake(project) as (declared, lake):
@@ -571,11 +579,124 @@ def audience_size(name: str, day: Day = None, project: Folder = None,
 @audience.command("preview")
 def audience_preview(name: str, limit: int = 10, day: Day = None,
                      project: Folder = None, as_json: Json = False) -> None:  # fmt: skip
-    """A sample of an audience's people with their profile."""
+    """A sample of an audience's people, with what it asks about them and their profile."""
     from cdp_pipeline.audiences.look import preview
 
     with the_lake(project) as (declared, lake):
         tell(preview(lake, declared, _audience(declared, name), _date(day), limit), as_json)
+
+
+@audience.command("waterfall")
+def audience_waterfall(name: str, day: Day = None, project: Folder = None, as_json: Json = False) -> None:
+    """How many people each condition leaves, and how many would be in but for that one condition."""
+    from cdp_pipeline.audiences.look import waterfall_now
+
+    with the_lake(project) as (declared, lake):
+        found = waterfall_now(lake, declared, _audience(declared, name), _date(day))
+    if as_json:
+        print_json(found.as_json())
+        return
+    tell(found.rows(), False, f"{name}, {found.day}: {found.members:,} of {counted_people(found.everybody)}")
+    if found.closest is not None:
+        out.print(f"\nClosest: {counted_people(found.closest.fail_only_this)} would be in, were it not for: "
+                  f"{found.closest.says}", markup=False, highlight=False)  # fmt: skip
+
+
+@audience.command("overlap")
+def audience_overlap(
+    names: Annotated[list[str] | None, typer.Argument(help="One: against all others; more or none: each pair.")] = None,
+    day: Day = None,
+    project: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """How many people audiences share, and how alike they are (Jaccard: in both / in either)."""
+    from cdp_pipeline.audiences.look import overlap_now
+
+    with the_lake(project) as (declared, lake):
+        asked = [_audience(declared, name) for name in names or []]
+        every = asked if len(asked) > 1 else list(declared.audiences)
+        found = overlap_now(lake, declared, every, _date(day))
+    tell(found.rows(asked[0], every) if len(asked) == 1 else found.matrix(every), as_json)
+
+
+@audience.command("breakdown")
+def audience_breakdown(name: str, limit: int = 15, day: Day = None,
+                       project: Folder = None, as_json: Json = False) -> None:  # fmt: skip
+    """What sets an audience apart from everybody (index 100: as common as among everybody); all of it with --json."""
+    from cdp_pipeline.audiences.breakdown import clearest
+    from cdp_pipeline.audiences.look import breakdown_now
+
+    with the_lake(project) as (declared, lake):
+        found = breakdown_now(lake, declared, _audience(declared, name), _date(day))
+    tell([one.row() for one in (found if as_json else clearest(found, limit))], as_json)
+
+
+@audience.command("members")
+def audience_members(
+    name: str,
+    as_of: Annotated[datetime | None, typer.Option("--as-of", help="At the end of this day.", **DAY)] = None,
+    definition: Annotated[
+        Definition, typer.Option(help="HEAD: by today's definition. then: as it was found on that day.")
+    ] = Definition.HEAD,
+    project: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """The people in an audience on any day, one id a line."""
+    from cdp_pipeline.audiences.look import members_on
+
+    with the_lake(project) as (declared, lake):
+        found = members_on(lake, declared, _audience(declared, name), _date(as_of), definition.value)
+    if as_json:
+        print_json(found)
+    else:
+        sys.stdout.writelines(f"{person_id}\n" for person_id in found)
+
+
+@audience.command("diff")
+def audience_diff(
+    name: str,
+    other: Annotated[Path | None, typer.Argument(help="Folder of a project that defines it otherwise.")] = None,
+    first: Annotated[datetime | None, typer.Option("--from", help="Compare this day …", **DAY)] = None,
+    last: Annotated[datetime | None, typer.Option("--to", help="… with this one; default: the newest.", **DAY)] = None,
+    sample: int = 5,
+    project: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Who enters and leaves, and because of which condition: under another definition, or between two days."""
+    from cdp_pipeline.audiences.look import diff_of_days, diff_of_projects, newest_day
+
+    if (other is None) == (first is None):
+        raise typer.BadParameter("give the folder of another project, or --from a day", param_hint="OTHER or --from")
+    with the_lake(project) as (declared, lake):
+        day = _date(last) or newest_day(lake, declared)
+        _audience(declared, name)
+        if other is not None:
+            found = diff_of_projects(lake, declared, the_project(other), name, day, sample)
+        else:
+            found = diff_of_days(lake, declared, name, _date(first) or day, day, sample)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        for line in found.lines():
+            out.print(line, markup=False, highlight=False)
+
+
+@audience.command("sql")
+def audience_sql(name: str, day: Day = None, project: Folder = None, as_json: Json = False) -> None:
+    """The SQL of an audience: what `cdp sql` would have to be given."""
+    from cdp_pipeline.audiences.look import sql_now
+
+    with the_lake(project) as (declared, lake):
+        text = sql_now(lake, declared, _audience(declared, name), _date(day))
+    if as_json:
+        print_json({"audience": name, "sql": text})
+    else:
+        sys.stdout.write(f"{text}\n")
+
+
+def counted_people(number: int) -> str:
+    """`1 person`, `2 people`."""
+    return "1 person" if number == 1 else f"{number:,} people"
 
 
 def _audience(project: Project, name: str) -> str:

@@ -13,7 +13,7 @@ from cdp_pipeline.activation.fire import known_people
 from cdp_pipeline.activation.ledger import Ledger
 from cdp_pipeline.activation.plan import PLAN, plan, plan_rows
 from cdp_pipeline.activation.sync import holds, submit
-from cdp_pipeline.audiences.members import MEMBERS, SIZES
+from cdp_pipeline.audiences.members import HELD, MEMBERS, SIZES, held_now
 from cdp_pipeline.lake.lake import LakeView
 from cdp_pipeline.spec.project import Project
 
@@ -39,10 +39,17 @@ def members_now(lake: LakeView, audience: str) -> list[str]:
 
 
 def plan_all(ledger: Ledger, lake: LakeView, project: Project, *, now: datetime) -> Planned:
-    """Compare each synced audience with what its destination holds; enqueue the difference or hold it for approval."""
+    """Compare each synced audience with what its destination holds; enqueue the difference or hold it for approval.
+
+    A sync whose audience is held waits: nothing is planned for it until the audience passes its tests again.
+    """
     parts, counts = [PLAN.schema.to_pyarrow().empty_table()], {}
     sizes = lake.read(SIZES)
+    held = held_now(sizes, lake.read(HELD))
     for sync in project.syncs.values():
+        if sync.audience in held:
+            counts[sync.name] = Counter({"waits: its audience is held": 1})
+            continue
         of_audience = sizes.filter(sizes.audience == sync.audience).order_by(ibis.desc("day")).limit(SIZES_COMPARED + 1)
         recent = of_audience.select("day", "people").to_pyarrow().to_pylist()
         if not recent:

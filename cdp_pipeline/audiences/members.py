@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from itertools import pairwise
 
 import ibis
 
 from cdp_pipeline.audiences.rules import Scope, gathered
 from cdp_pipeline.lake.table import Column, Table
-from cdp_pipeline.spec.audience import Rule
+from cdp_pipeline.spec.audience import CHANNELS, Rule
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.traits.staged import days_table
 
@@ -45,69 +44,78 @@ SIZES = Table(
         "audience": AUDIENCE,
         "day": DAY,
         "people": Column("int64", "How many members."),
-        "reachable_email": Column("int64", "How many of them have an e-mail address."),
-        "reachable_phone": Column("int64", "How many of them have a phone number."),
+        "reachable_email": Column("int64", "How many of them have an e-mail address and agree to be written to."),
+        "reachable_phone": Column("int64", "How many of them have a phone number and agree to be called or texted."),
+    },
+    key=("audience", "day"),
+    derived=True,
+)
+HELD = Table(
+    name="audiences.held",
+    description="Audiences that may not be used on a day, and why. Whoever is in them stays as on the last good day.",
+    columns={
+        "audience": AUDIENCE,
+        "day": DAY,
+        "people": Column("int64", "How many members it would have."),
+        "because": Column("string", "The tests that failed, or the audience it depends on."),
     },
     key=("audience", "day"),
     derived=True,
 )
 BASELINE, MERGED = "baseline", "merged"
 """Causes that nobody acted: the audience is new, or the person has been merged into another (or erased)."""
-CHANNELS = ("email", "phone")
 
 
 def members(project: Project, names: Sequence[str], scope: Scope, days: Sequence[date]) -> ibis.Table:
     """The rows of MEMBERS of these audiences at the end of each day, all found in one pass."""
-    table = gathered(project, [Rule(audience=name) for name in names], scope, days)
+    return picked(gathered(project, [Rule(audience=name) for name in names], scope, days), names)
+
+
+def picked(table: ibis.Table, names: Sequence[str]) -> ibis.Table:
+    """The rows of MEMBERS of these audiences from what rules.gathered says of them."""
     held = [ibis.ifelse(table[f"audience_{name}"], ibis.literal(name), ibis.null("string")) for name in names]
     rows = table.select(ibis.array(held).unnest().name("audience"), "person_id", "day")
     return rows.filter(rows.audience.notnull())
 
 
 def changes(
-    members: ibis.Table,
-    before: ibis.Table,
-    sizes_before: ibis.Table,
-    present: ibis.Table,
-    names: Sequence[str],
-    days: Sequence[date],
+    members: ibis.Table, sizes: ibis.Table, present: ibis.Table, names: Sequence[str], days: Sequence[date]
 ) -> ibis.Table:
-    """The rows of CHANGES: each of `days` against the one before it, the first against the last ever computed.
+    """The rows of CHANGES of these audiences and days: each day against the one before it that was computed and good.
 
-    `members` holds the days themselves; `before` and `sizes_before` what MEMBERS and SIZES hold of earlier days (more
-    does no harm), since an audience that was computed and empty has a size but no members. `present` says who there is
-    each day (traits.daily).
+    `members` and `sizes` are MEMBERS and SIZES, those days included: an audience that was computed and empty has a
+    size but no members, and a day on which it was held has neither. `present` says who there is each day
+    (traits.daily).
     """
-    days = sorted(set(days))
-    first = ibis.date(days[0])
-    last = sizes_before.filter(sizes_before.audience.isin(names) & (sizes_before.day < first))
-    last = last.group_by("audience").aggregate(day=last.day.max())
-    was = before.semi_join(last, ["audience", "day"]).select("audience", "person_id").mutate(day=first)
-    if len(days) > 1:
-        stayed = members.filter(members.day < ibis.date(days[-1]))
-        following = ibis.cases(*[(stayed.day == ibis.date(a), ibis.date(b)) for a, b in pairwise(days)])
-        was = was.union(stayed.select("audience", "person_id", day=following))
+    computed = sizes.filter(sizes.audience.isin(names)).select("audience", "day")
+    computed = computed.mutate(previous=computed.day.lag().over(group_by="audience", order_by="day"))
+    computed = computed.filter(computed.day.isin(sorted(set(days))))
     key = ["audience", "person_id", "day"]
-    entered = members.anti_join(was, key).left_join(last.select("audience", known=True), "audience")
-    baseline = entered.known.isnull() & (entered.day == first)
-    entered = entered.select(
-        *key, change=ibis.literal("entered"), cause=ibis.ifelse(baseline, BASELINE, "the conditions hold now")
+    now = members.select(*key).join(computed, ["audience", "day"])
+    was = members.select("audience", "person_id", previous="day").join(
+        computed.filter(computed.previous.notnull()), ["audience", "previous"]
     )
-    left = was.anti_join(members, key)
+    entered = now.anti_join(was, key)
+    cause = ibis.ifelse(entered.previous.isnull(), BASELINE, "the conditions hold now")
+    entered = entered.select(*key, change=ibis.literal("entered"), cause=cause)
+    left = was.anti_join(now, key).select(*key)
     left = left.left_join(present.select("person_id", "day", known=True), ["person_id", "day"])
-    left = left.select(
-        *key,
-        change=ibis.literal("left"),
-        cause=ibis.ifelse(left.known.isnull(), MERGED, "the conditions hold no longer"),
-    )
-    return entered.union(left)
+    cause = ibis.ifelse(left.known.isnull(), MERGED, "the conditions hold no longer")
+    return entered.union(left.select(*key, change=ibis.literal("left"), cause=cause))
 
 
-def sizes(members: ibis.Table, identifiers: ibis.Table, names: Sequence[str], days: Sequence[date]) -> ibis.Table:
-    """The rows of SIZES of these audiences and days, empty audiences included."""
-    held = identifiers.filter(identifiers.person_id.notnull() & identifiers.type.isin(CHANNELS))
-    held = held.group_by("person_id").aggregate(**{channel: (held.type == channel).any() for channel in CHANNELS})
-    rows = members.left_join(held, "person_id").drop("person_id_right")
+def held_now(sizes: ibis.Table, held: ibis.Table) -> dict[str, str]:
+    """The audiences that may not be used now, and why: those held on their newest day. From SIZES and HELD."""
+    newest = held.group_by("audience").aggregate(day=held.day.max(), because=held.because.argmax(held.day))
+    good = sizes.group_by("audience").aggregate(good=sizes.day.max())
+    rows = newest.left_join(good, "audience")
+    rows = rows.filter(rows.good.isnull() | (rows.good <= rows.day)).select("audience", "because")
+    return {row["audience"]: row["because"] for row in rows.to_pyarrow().to_pylist()}
+
+
+def sizes(members: ibis.Table, reached: ibis.Table, names: Sequence[str], days: Sequence[date]) -> ibis.Table:
+    """The rows of SIZES of these audiences and days, empty audiences included; `reached` is reach.reach of members."""
+    rows = members.left_join(reached, "person_id").drop("person_id_right")
     counted = rows.group_by("audience", "day").aggregate(
         people=rows.count(), **{f"reachable_{channel}": rows.count(where=rows[channel]) for channel in CHANNELS}
     )

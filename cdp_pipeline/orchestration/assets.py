@@ -18,13 +18,9 @@ from cdp_pipeline.activation.plan import PLAN
 from cdp_pipeline.activation.refresh import members_now, plan_all
 from cdp_pipeline.activation.sync import conservation
 from cdp_pipeline.activation.tables import CONTACTS, DELIVERIES, OUTBOX, contact_rows, delivery_rows, outbox_rows
-from cdp_pipeline.audiences.look import scope_of
-from cdp_pipeline.audiences.members import CHANGES as AUDIENCE_CHANGES
-from cdp_pipeline.audiences.members import MEMBERS, SIZES, changes, members, sizes
-from cdp_pipeline.audiences.rules import Scope, every_rule, leaves, matching
+from cdp_pipeline.audiences.rules import Scope, matching
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.identity.edges import EDGES
-from cdp_pipeline.identity.groups import MEMBERS as GROUP_MEMBERS
 from cdp_pipeline.identity.guard import ACCEPT
 from cdp_pipeline.identity.history import QUALITY, figures_before, figures_of_day, read_truth
 from cdp_pipeline.identity.living import living
@@ -33,10 +29,11 @@ from cdp_pipeline.identity.people import CHANGES, IDENTIFIERS, PEOPLE
 from cdp_pipeline.identity.quality import quality
 from cdp_pipeline.identity.runs import RUNS
 from cdp_pipeline.identity.step import decide_who_is_who
-from cdp_pipeline.lake import Lake, LakeView, Mirror, Note, Upsert
+from cdp_pipeline.lake import Lake, LakeView, Mirror, Upsert
 from cdp_pipeline.lake.table import Table
 from cdp_pipeline.orchestration import checks
-from cdp_pipeline.orchestration.describe import asset_arguments, column_schema, disagreeing, published
+from cdp_pipeline.orchestration.audiences import audience_assets, audience_tables
+from cdp_pipeline.orchestration.describe import asset_arguments, disagreeing, note, published, shown
 from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, is_filed_by_day, requested_days, yesterday
 from cdp_pipeline.orchestration.resources import ledger_of, models_folder
 from cdp_pipeline.predictions.charts import charts
@@ -55,7 +52,6 @@ from cdp_pipeline.profile.timeline import timeline, timeline_table
 from cdp_pipeline.sources.days import newest_complete_day
 from cdp_pipeline.sources.load import load
 from cdp_pipeline.sources.tables import LOADS, QUARANTINE, source_table
-from cdp_pipeline.spec.audience import Rule
 from cdp_pipeline.spec.prediction import Prediction
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.source import Source
@@ -82,12 +78,6 @@ def project_assets(project: Project) -> list[dg.AssetsDefinition]:
         *audience_tables(project),
         *activation_assets(project),
     ]
-
-
-def note(context: dg.AssetExecutionContext) -> Note:
-    """What the lake remembers of who published."""
-    partition = str(context.partition_key_range) if context.has_partition_key_range else ""
-    return Note(run_id=context.run_id, asset=context.op_handle.name, partition=partition)
 
 
 def key_of(table: Table | str) -> list[str]:
@@ -138,22 +128,6 @@ def source_ledgers(project: Project) -> Iterator[dg.AssetsDefinition]:
     sources = [["sources", name] for name in project.sources]
     for table, by in ((QUARANTINE, "reason"), (LOADS, "status")):
         yield shown(table, sources, project.settings.owner, by)
-
-
-def shown(table: Table, deps: Sequence[Any], owner: str | None, by: str) -> dg.AssetsDefinition:
-    """A table other assets write, with its rows counted by one of its columns."""
-
-    @dg.asset(**asset_arguments(table, owner, {"duckdb"}), deps=list(deps), required_resource_keys={"lake"})
-    def show(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        counts = context.resources.lake.read(table).group_by(by).agg(rows=ibis._.count()).to_pyarrow().to_pylist()
-        return dg.MaterializeResult(
-            metadata={
-                "dagster/row_count": sum(row["rows"] for row in counts),
-                **{f"{by} {row[by]}": row["rows"] for row in counts},
-            }
-        )
-
-    return show
 
 
 def identity_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
@@ -446,109 +420,6 @@ def model_list(project: Project) -> Iterator[dg.AssetsDefinition]:
     if project.predictions:
         deps = [["predictions", f"{name}_model"] for name in project.predictions]
         yield shown(MODELS, deps, project.settings.owner, "status")
-
-
-def asked_of(project: Project, rules: Sequence[Rule]) -> list[list[str]]:
-    """The tables that conditions look into, also by way of other audiences they name."""
-    keys = {
-        "band": [BANDS],
-        "attribute": [customers_table(project)],
-        "event": [timeline_table(project)],
-        "sequence": [timeline_table(project)],
-        "related": [IDENTIFIERS],
-        "identifier": [IDENTIFIERS],
-        "account": [GROUP_MEMBERS],
-    }
-    found = {tuple(key_of(daily_table(project)))}
-    for rule in leaves(every_rule(project, rules)):
-        found.update(tuple(key_of(table)) for table in keys.get(rule.subject, []))
-        found.update(("sources", hop.source) for hop in rule.related or [])
-        if rule.prediction is not None:
-            found.add(("predictions", rule.prediction))
-        if rule.subject == "related" and rule.related and rule.related[0].on:
-            found.add(tuple(key_of(customers_table(project))))
-    return [list(key) for key in sorted(found)]
-
-
-def audience_assets(project: Project, cadence: str) -> dg.AssetsDefinition:
-    """The audiences of a cadence, found in one pass; each is a node of its own with its own checks."""
-    audiences = {name: audience for name, audience in project.audiences.items() if audience.cadence == cadence}
-
-    @dg.multi_asset(
-        name=f"audiences_{cadence}",
-        specs=[
-            dg.AssetSpec(
-                ["audiences", name],
-                deps=asked_of(project, audience.rules),
-                group_name="audiences",
-                description=audience.description,
-                owners=[owner] if (owner := audience.owner or project.settings.owner) else [],
-                kinds={"ibis"},
-                metadata={"dagster/column_schema": column_schema(MEMBERS), "dagster/table_name": MEMBERS.name},
-            )
-            for name, audience in audiences.items()
-        ],
-        check_specs=[check for audience in audiences.values() for check in checks.audience_specs(audience)],
-        can_subset=True,
-        partitions_def=daily(project),
-        backfill_policy=SINGLE_RUN,
-        required_resource_keys=RESOURCES,
-    )
-    def decide_members(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-        lake: Lake = context.resources.lake
-        names = sorted(key.path[-1] for key in context.selected_asset_keys)
-        days = requested_days(context) or []
-        lake.publish(
-            Mirror(
-                MEMBERS, members(project, names, scope_of(lake, project), days), within={"audience": names, "day": days}
-            ),
-            note=note(context),
-        )
-        # What came after a restated day moved against it, so its moves are told anew.
-        told, current = lake.read(SIZES), lake.read(MEMBERS)
-        later = told.filter(told.audience.isin(names) & (told.day > ibis.date(days[0]))).select("day").distinct()
-        following = sorted({*days, *later.day.to_pyarrow().to_pylist()})
-        of_days = current.filter(current.audience.isin(names) & current.day.isin(following))
-        counted = sizes(of_days, lake.read(IDENTIFIERS), names, days).to_pyarrow()
-        moves = changes(of_days, current, told, lake.read(daily_table(project)), names, following)
-        lake.publish(
-            Mirror(SIZES, counted, within={"audience": names, "day": days}),
-            Mirror(AUDIENCE_CHANGES, moves, within={"audience": names, "day": following}),
-            note=note(context),
-        )
-        newest = {row["audience"]: row for row in counted.to_pylist() if row["day"] == days[-1]}
-        before = sizes_before(told, days[-1])
-        for name in names:
-            row = newest[name]
-            yield dg.MaterializeResult(
-                asset_key=["audiences", name],
-                metadata={
-                    "dagster/row_count": row["people"],
-                    "reachable by e-mail": row["reachable_email"],
-                    "reachable by phone": row["reachable_phone"],
-                },
-                check_results=[
-                    checks.audience_result(audiences[name], row["people"], before.get(name))
-                    for _ in checks.audience_specs(audiences[name])
-                ],
-            )
-
-    return decide_members
-
-
-def sizes_before(told: ibis.Table, day: date) -> dict[str, int]:
-    """Each audience's size on the last day it was computed before this one."""
-    earlier = told.filter(told.day < ibis.date(day))
-    last = earlier.group_by("audience").agg(people=earlier.people.argmax(earlier.day))
-    return {row["audience"]: row["people"] for row in last.to_pyarrow().to_pylist()}
-
-
-def audience_tables(project: Project) -> Iterator[dg.AssetsDefinition]:
-    """Members, moves and sizes are written by the audiences themselves; here they are counted and shown."""
-    if project.audiences:
-        deps = [["audiences", name] for name in project.audiences]
-        for table, by in ((MEMBERS, "audience"), (AUDIENCE_CHANGES, "change"), (SIZES, "audience")):
-            yield shown(table, deps, project.settings.owner, by)
 
 
 def activation_assets(project: Project) -> Iterator[dg.AssetsDefinition]:

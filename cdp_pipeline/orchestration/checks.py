@@ -1,16 +1,18 @@
 """The checks of every asset, generated from what the project declares: a spec for Dagster and its evaluation.
 
-Blocking with ERROR only where going on would do harm: identity collapse, and in front of activation.
+Blocking with ERROR only where going on would do harm: identity collapse. What stands in front of activation is an
+ERROR that holds the one audience, not the run.
 """
 
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
 from statistics import median
 from typing import Any
 
 import dagster as dg
 import ibis
 
+from cdp_pipeline.audiences.expectations import Outcome, Verdicts, expectations
 from cdp_pipeline.identity import guard
 from cdp_pipeline.lake import LakeView
 from cdp_pipeline.sources.tables import LOADS, source_table
@@ -318,26 +320,14 @@ def attribute_results(over: Mapping[str, tuple[int, int]], project: Project) -> 
 
 
 def audience_specs(audience: Audience) -> list[dg.AssetCheckSpec]:
-    """An audience's own tests; they stand in front of activation, so they block."""
-    tests = audience.tests
-    if tests.min_size is None and tests.max_size is None and tests.max_change is None:
-        return []
-    words = [
-        f"at least {tests.min_size} people" if tests.min_size is not None else "",
-        f"at most {tests.max_size} people" if tests.max_size is not None else "",
-        f"changed by at most {tests.max_change:.0%} in a day" if tests.max_change is not None else "",
-    ]
-    key = ["audiences", audience.name]
-    return [spec(key, "size_as_expected", "The audience has " + ", ".join(filter(None, words)) + ".", blocking=True)]
+    """An audience's own tests and those all have. None blocks the run: what fails holds this audience alone."""
+    return [spec(["audiences", audience.name], one.name, one.says) for one in expectations(audience)]
 
 
-def audience_result(audience: Audience, people: int, before: int | None) -> dg.AssetCheckResult:
-    """Evaluate audience_specs for a size and the size of the last day before it, if there is one."""
-    tests = audience.tests
-    change = abs(people - before) / before if before else 0.0
-    passed = (
-        people >= (tests.min_size or 0)
-        and (tests.max_size is None or people <= tests.max_size)
-        and (tests.max_change is None or change <= tests.max_change)
-    )
-    return result("size_as_expected", passed, ["audiences", audience.name], severe=True, people=people, change=change)
+def audience_results(audience: Audience, found: Verdicts, days: Sequence[date]) -> Iterator[dg.AssetCheckResult]:
+    """What the tests found on the last of the days; those that hold the audience where they fail are errors."""
+    outcomes = {one.test: one for one in found.outcomes[audience.name, days[-1]]}
+    for test in expectations(audience):
+        outcome = outcomes.get(test.name) or Outcome(test.name, True, {"not tested": "it could not be computed"})
+        figures = dict(outcome.found) if outcome.passed else {"because": outcome.because, **outcome.found}
+        yield result(test.name, outcome.passed, ["audiences", audience.name], severe=test.holds, **figures)

@@ -1,14 +1,12 @@
-"""What the Dagster UI says of a table: its columns in words, its size, where it is. Never a row or a value of one."""
+"""What Dagster and the lake say of a table: its columns in words, its size, who made it. Never a row or a value."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 import ibis
 
-from cdp_pipeline.lake import Counts
+from cdp_pipeline.lake import Counts, Note
 from cdp_pipeline.lake.table import Table
 
 
@@ -54,3 +52,25 @@ def disagreeing(counts: ibis.Table) -> dict[str, Any]:
         ["| attribute | people of whom sources disagree | people with a value |", "|---|--:|--:|", *lines]
     )
     return {"contradictions": dg.MetadataValue.md(table)}
+
+
+def note(context: dg.AssetExecutionContext) -> Note:
+    """What the lake remembers of who published."""
+    partition = str(context.partition_key_range) if context.has_partition_key_range else ""
+    return Note(run_id=context.run_id, asset=context.op_handle.name, partition=partition)
+
+
+def shown(table: Table, deps: Sequence[Any], owner: str | None, by: str) -> dg.AssetsDefinition:
+    """A table other assets write, with its rows counted by one of its columns."""
+
+    @dg.asset(**asset_arguments(table, owner, {"duckdb"}), deps=list(deps), required_resource_keys={"lake"})
+    def show(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        counts = context.resources.lake.read(table).group_by(by).agg(rows=ibis._.count()).to_pyarrow().to_pylist()
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": sum(row["rows"] for row in counts),
+                **{f"{by} {row[by]}": row["rows"] for row in counts},
+            }
+        )
+
+    return show

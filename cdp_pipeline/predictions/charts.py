@@ -36,7 +36,7 @@ def calibration_chart(card: dict[str, Any]) -> str:
         axes.set(xlabel="promised probability", ylabel="share for whom it happened", xlim=(0, 1), ylim=(0, 1))
         axes.legend(loc="upper left")
 
-    return _markdown("Calibration on the test window", draw)
+    return picture("Calibration on the test window", draw)
 
 
 def gains_chart(card: dict[str, Any]) -> str:
@@ -51,7 +51,7 @@ def gains_chart(card: dict[str, Any]) -> str:
         )
         axes.legend(loc="lower right")
 
-    return _markdown("Gains on the test window", draw)
+    return picture("Gains on the test window", draw)
 
 
 def importance_chart(card: dict[str, Any], words: dict[str, str]) -> str:
@@ -62,10 +62,11 @@ def importance_chart(card: dict[str, Any], words: dict[str, str]) -> str:
         axes.barh([words.get(name, name)[:60] for name, _ in top], [lost for _, lost in top])
         axes.set(xlabel="AUC lost without it")
 
-    return _markdown("What the model leans on", draw)
+    return picture("What the model leans on", draw)
 
 
-def _markdown(title: str, draw: Callable[[Axes], None]) -> str:
+def picture(title: str, draw: Callable[[Axes], None]) -> str:
+    """A figure as Markdown with the image inside."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), dpi=80, layout="constrained")

@@ -112,6 +112,10 @@ class Account(Part):
         return self
 
 
+CHANNELS = ("email", "phone")
+"""What people are reached by, each by the type of identifier of that name."""
+
+
 class Rule(Part):
     """One condition. Exactly one of its subjects is given.
 
@@ -237,9 +241,7 @@ class Rule(Part):
 
     def _check_sequence(self, steps: list[Step]) -> None:
         if self.window.reach == "session":
-            raise ValueError(
-                "a sequence has no use for 'last session': say 'within: 1 hour', or 'same: session_id'"
-            )
+            raise ValueError("a sequence has no use for 'last session': say 'within: 1 hour', or 'same: session_id'")
         if self.window.reach == "next":
             raise ValueError(f"a sequence looks back, window '{self.window}' looks ahead")
         if steps[0].within is not None:
@@ -248,12 +250,42 @@ class Rule(Part):
             raise ValueError("between the steps of a strict sequence lies nothing anyway: drop 'without'")
 
 
+_IdentifierText = Annotated[
+    str, Field(pattern=r"^[a-z][a-z0-9_]*:.+$", json_schema_extra={"examples": ["email:ann@example.com"]})
+]
+
+
 class AudienceTests(Part):
-    """What must hold before the audience may be used: its size in people, its change as a share."""
+    """What must hold before the audience may be used; where it does not, its syncs and what builds on it are held.
+
+    min_size, max_size: people. max_change: share by which the size may differ from the day before. must_include,
+    must_exclude: identifiers of people one knows to belong or not to belong in it. disjoint_from: audiences it shares
+    nobody with. subset_of: audiences that hold all its people. share_with: the least share of its people that a
+    channel reaches, or that a yes-or-no attribute is true of.
+    """
 
     min_size: Annotated[int, Field(ge=0)] | None = None
     max_size: Annotated[int, Field(ge=0)] | None = None
     max_change: Annotated[float, Field(gt=0)] | None = None
+    must_include: list[_IdentifierText] = []
+    must_exclude: list[_IdentifierText] = []
+    disjoint_from: list[Name] = []
+    subset_of: list[Name] = []
+    share_with: dict[Name, Annotated[float, Field(gt=0, le=1)]] = {}
+
+    @model_validator(mode="after")
+    def _can_be_passed(self) -> AudienceTests:
+        if self.min_size is not None and self.max_size is not None and self.min_size > self.max_size:
+            raise ValueError("'min_size' is more than 'max_size'")
+        both = sorted(set(self.must_include) & set(self.must_exclude))
+        if both:
+            raise ValueError(f"'{both[0]}' is in 'must_include' and in 'must_exclude'")
+        return self
+
+    @property
+    def named_audiences(self) -> list[str]:
+        """The audiences it is compared with."""
+        return list(dict.fromkeys([*self.disjoint_from, *self.subset_of]))
 
 
 class Audience(Document):
@@ -263,3 +295,6 @@ class Audience(Document):
     cadence: Name = "daily"
     rules: Annotated[list[Rule], Field(min_length=1)]
     tests: AudienceTests = AudienceTests()
+    freshness: Duration | None = Field(
+        default=None, description="How old it may become; default: twice the time between two ticks of its cadence."
+    )

@@ -14,7 +14,7 @@ from typing import Any
 
 from cdp_pipeline.spec import expressions, template
 from cdp_pipeline.spec.attribute import Attribute
-from cdp_pipeline.spec.audience import SUBJECTS, Audience, Happening, Rule
+from cdp_pipeline.spec.audience import CHANNELS, SUBJECTS, Audience, Happening, Rule
 from cdp_pipeline.spec.base import unknown
 from cdp_pipeline.spec.destination import Smtp
 from cdp_pipeline.spec.documents import DataPath
@@ -48,7 +48,7 @@ STRING, BOOLEAN, DATE, TIMESTAMP = (IBIS_TYPES[word] for word in ("string", "boo
 KINDS: dict[str, Kind] = {STRING: "text", BOOLEAN: "boolean", DATE: "date", TIMESTAMP: "timestamp"}
 RESERVED = {
     "source": {"quarantine", "loads", "verdict"},
-    "audience": {"members", "changes", "sizes"},
+    "audience": {"members", "changes", "sizes", "held"},
     "prediction": {"models"},
     "trait": {"person_id", "day"},
     "attribute": {"person_id"},
@@ -280,6 +280,26 @@ def audience_findings(audience: Audience, declared: Declared) -> Findings:
         yield ("cadence",), unknown("cadence", audience.cadence, declared.settings.cadences)
     for i, rule in enumerate(audience.rules):
         yield from _rule(rule, declared, ("rules", i))
+    yield from _tests(audience, declared)
+
+
+def _tests(audience: Audience, declared: Declared) -> Findings:
+    tests = audience.tests
+    for field in ("must_include", "must_exclude"):
+        for i, text in enumerate(getattr(tests, field)):
+            yield from declared.reference("identifier", text.partition(":")[0], ("tests", field, i))
+    for field in ("disjoint_from", "subset_of"):
+        for i, name in enumerate(getattr(tests, field)):
+            yield from declared.reference("audience", name, ("tests", field, i))
+            if name == audience.name:
+                yield ("tests", field, i), "an audience is not compared with itself"
+    for name in tests.share_with:
+        path: DataPath = ("tests", "share_with", name)
+        type_ = declared.attributes.get(name, BOOLEAN)
+        if type_ != BOOLEAN:
+            yield path, f"should be a channel or something true or false, attribute '{name}' is {_word(type_)}"
+        elif name not in CHANNELS and name not in declared.attributes and not declared.unreadable("attribute", name):
+            yield path, unknown("channel or attribute", name, {*CHANNELS, *declared.attributes})
 
 
 def trigger_findings(trigger: Trigger, declared: Declared) -> Findings:

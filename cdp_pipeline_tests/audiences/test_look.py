@@ -40,14 +40,15 @@ def told(lake: Lake) -> Lake:
 
 def test_a_size_is_of_the_newest_day_unless_one_is_asked_for(told: Lake) -> None:
     assert size_now(told, SHOP, "buyers", None) == {
-        "audience": "buyers", "day": DAYS[1], "people": 1, "reachable_email": 0, "reachable_phone": 0,
+        "audience": "buyers", "day": DAYS[1], "people": 1, "reachable_email": 0, "reachable_phone": 0, "everybody": 2,
+        "share": 0.5,
     }  # fmt: skip
     assert size_now(told, SHOP, "buyers", DAYS[0])["people"] == 2
 
 
 def test_a_sample_shows_profiles_and_no_more_than_asked_for(told: Lake) -> None:
-    assert preview(told, SHOP, "buyers", DAYS[0], 1) == [{"person_id": "p1", "town": "Ely"}]
-    assert preview(told, SHOP, "buyers", None, 10) == [{"person_id": "p2", "town": "Bath"}]
+    assert preview(told, SHOP, "buyers", DAYS[0], 1) == [{"person_id": "p1", "orders": 1, "town": "Ely"}]
+    assert preview(told, SHOP, "buyers", None, 10) == [{"person_id": "p2", "orders": 1, "town": "Bath"}]
 
 
 def test_the_list_names_every_audience_even_before_it_was_computed(told: Lake) -> None:
@@ -63,7 +64,7 @@ def test_an_explanation_is_of_the_newest_day_unless_one_is_asked_for(told: Lake)
 
 
 def test_nothing_computed_is_said_plainly(lake: Lake, told: Lake) -> None:
-    with pytest.raises(NothingComputedError, match="2024-03-05"):
+    with pytest.raises(NothingComputedError, match="nothing is known of 2024-03-05 or before"):
         size_now(told, SHOP, "buyers", DAYS[9])
     with pytest.raises(NothingComputedError, match="p9 has no traits"):
         explain_now(told, SHOP, "buyers", "p9", None)

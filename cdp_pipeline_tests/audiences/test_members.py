@@ -10,7 +10,8 @@ import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cdp_pipeline.audiences.members import CHANGES, MEMBERS, SIZES, changes, members, sizes
+from cdp_pipeline.audiences.members import CHANGES, HELD, MEMBERS, SIZES, changes, held_now, members, sizes
+from cdp_pipeline.audiences.reach import reach
 from cdp_pipeline.audiences.rules import Scope
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline_tests.audiences.test_rules import audience, rule
@@ -43,15 +44,15 @@ class Lake:
     def run(self, days: list[date]) -> None:
         names = list(self.project.audiences)
         rows = members(self.project, names, Scope(self.traits), days).cache()
-        before, counted = self.tables[MEMBERS.name], self.tables[SIZES.name]
-        made = {
-            CHANGES.name: changes(rows, before, counted, self.traits, names, days).to_pyarrow(),
-            SIZES.name: sizes(rows, self.identifiers, names, days).to_pyarrow(),
-            MEMBERS.name: rows.to_pyarrow(),
-        }
-        for name, new in made.items():
-            kept = self.tables[name].filter(~self.tables[name].day.isin(days)).to_pyarrow()
-            self.tables[name] = stored(self.connection, name.replace(".", "_"), pa.concat_tables([kept, new]))
+        reached = reach(self.project, rows, self.identifiers, None)
+        self.store(MEMBERS.name, rows.to_pyarrow(), days)
+        self.store(SIZES.name, sizes(rows, reached, names, days).to_pyarrow(), days)
+        kept, counted = self.tables[MEMBERS.name], self.tables[SIZES.name]
+        self.store(CHANGES.name, changes(kept, counted, self.traits, names, days).to_pyarrow(), days)
+
+    def store(self, name: str, new: pa.Table, days: list[date]) -> None:
+        kept = self.tables[name].filter(~self.tables[name].day.isin(days)).to_pyarrow()
+        self.tables[name] = stored(self.connection, name.replace(".", "_"), pa.concat_tables([kept, new]))
 
     def rows(self, name: str) -> list[tuple[Any, ...]]:
         table = self.tables[name].to_pyarrow()
@@ -134,6 +135,32 @@ def test_tables_have_the_columns_they_declare() -> None:
     lake = Lake(ordered(p1=1))
     rows = members(SHOP, NAMES, Scope(lake.traits), DAYS[:1])
     assert dict(rows.schema().items()) == dict(MEMBERS.schema.items())
-    assert sizes(rows, lake.identifiers, NAMES, DAYS[:1]).columns == tuple(SIZES.columns)
-    moved = changes(rows, lake.tables[MEMBERS.name], lake.tables[SIZES.name], lake.traits, NAMES, DAYS[:1])
+    assert sizes(rows, reach(SHOP, rows, lake.identifiers, None), NAMES, DAYS[:1]).columns == tuple(SIZES.columns)
+    moved = changes(rows, lake.tables[SIZES.name], lake.traits, NAMES, DAYS[:1])
     assert moved.columns == tuple(CHANGES.columns)
+
+
+def test_a_day_on_which_an_audience_was_held_is_stepped_over() -> None:
+    orders = {("p1", 0): 1, ("p1", 1): 0, ("p1", 2): 1, ("p2", 0): 0, ("p2", 1): 0, ("p2", 2): 1}
+    rows = [{"person_id": person, "day": DAYS[at], "orders": count} for (person, at), count in orders.items()]
+    lake = Lake(rows)
+    lake.run(DAYS[:1])
+    lake.run(DAYS[2:3])  # Nothing was published of the day between.
+    assert [row[:4] for row in lake.rows(CHANGES.name) if row[0] == "buyers"] == [
+        ("buyers", "p1", DAYS[0], "entered"), ("buyers", "p2", DAYS[2], "entered"),
+    ]  # fmt: skip
+
+
+def test_an_audience_is_held_until_a_day_is_good_again() -> None:
+    good = [("buyers", DAYS[2]), ("others", DAYS[3])]
+    held = [("buyers", DAYS[1]), ("buyers", DAYS[2]), ("others", DAYS[2]), ("new", DAYS[0])]
+    sizes_, held_ = (
+        pa.Table.from_pylist(
+            [{"audience": name, "day": day, "people": 1, "because": f"because {day}"} for name, day in some],
+            schema=table.schema.to_pyarrow(),
+        )
+        for table, some in ((SIZES, good), (HELD, held))
+    )
+    assert held_now(ibis.memtable(sizes_), ibis.memtable(held_)) == {
+        "buyers": f"because {DAYS[2]}", "new": f"because {DAYS[0]}",
+    }  # fmt: skip

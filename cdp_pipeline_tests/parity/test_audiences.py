@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from cdp_pipeline.audiences.members import CHANGES, MEMBERS, SIZES, changes, members, sizes
+from cdp_pipeline.audiences.reach import reach
 from cdp_pipeline.audiences.rules import Scope
 from cdp_pipeline.traits.bands import BANDS
 from cdp_pipeline_tests.audiences.test_rules import ASKED, RECENCY, SCHEMAS, TRAITS, audience, holds, rule
@@ -117,25 +118,26 @@ def test_members_moves_and_sizes_say_the_same(engine: EngineUnderTest) -> None:
     assert len(rows) == sum(len(inside(day)) for day in ASKED)
 
     kept = engine.table(pa.Table.from_pylist(rows, schema=MEMBERS.schema.to_pyarrow()))
-    reach = {row["person_id"]: row["type"] for row in COMPANY["identifiers"]}
-    assert engine.rows(sizes(kept, asked.identifiers, NAMES, ASKED)) == normalised(
+    types = {row["person_id"]: row["type"] for row in COMPANY["identifiers"]}
+    reached = reach(SHOP, kept, asked.identifiers, asked.customers)
+    assert engine.rows(sizes(kept, reached, NAMES, ASKED)) == normalised(
         [
             {
                 "audience": name,
                 "day": day,
                 "people": len(there := [person for other, person in inside(day) if other == name]),
-                "reachable_email": sum(reach[person] == "email" for person in there),
-                "reachable_phone": sum(reach[person] == "phone" for person in there),
+                "reachable_email": sum(types[person] == "email" for person in there),
+                "reachable_phone": sum(types[person] == "phone" for person in there),
             }
             for name in NAMES
             for day in ASKED
         ]
     )
 
-    before = engine.table(MEMBERS.schema.to_pyarrow().empty_table())
-    counted = [{"audience": name, "day": DAYS[3], "people": 0} for name in NAMES if name != "tea"]
-    sizes_before = engine.table(pa.Table.from_pylist(counted, schema=SIZES.schema.to_pyarrow()))
-    moved = engine.rows(changes(kept, before, sizes_before, asked.traits, NAMES, ASKED))
+    days = {name: [*ASKED, *([DAYS[3]] if name != "tea" else [])] for name in NAMES}
+    counted = [{"audience": name, "day": day, "people": 0} for name, some in days.items() for day in some]
+    computed = engine.table(pa.Table.from_pylist(counted, schema=SIZES.schema.to_pyarrow()))
+    moved = engine.rows(changes(kept, computed, asked.traits, NAMES, ASKED))
     assert [set(row) for row in moved[:1]] == [set(CHANGES.columns)]
     first, second = inside(ASKED[0]), inside(ASKED[1])
     assert {(row["audience"], row["person_id"], row["day"], row["change"]) for row in moved} == {
