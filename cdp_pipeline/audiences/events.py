@@ -50,7 +50,7 @@ def events(project: Project, asked: Sequence[Rule], scope: Scope, days: Sequence
     names = sorted({name for _, trait in figures.values() for name in trait.event})
     whole = ibis.union(*told) if len(told) > 1 else timeline
     people = whole.filter(whole.event.isin(names) & whole.person_id.notnull()).select("person_id").distinct()
-    table = observed(whole, people, days, {column: trait for column, (_, trait) in figures.items()})
+    table = observed(whole, people, days, {column: trait for column, (_, trait) in figures.items()}, project.zone)
     table = table.mutate(
         **{
             column: (table.day.cast("timestamp") - table[column].as_interval("D")).cast("date")

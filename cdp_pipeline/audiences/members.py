@@ -11,7 +11,7 @@ from cdp_pipeline.audiences.rules import Scope, gathered
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.spec.audience import CHANNELS, Rule
 from cdp_pipeline.spec.project import Project
-from cdp_pipeline.traits.staged import days_table
+from cdp_pipeline.traits.cells import days_table
 
 AUDIENCE = Column("string", "The audience.")
 DAY = Column("date", "As of the end of this day, in the project's time zone.")

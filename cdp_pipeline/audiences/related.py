@@ -14,7 +14,7 @@ import ibis
 from cdp_pipeline.audiences.scope import Found, Scope, digest, given
 from cdp_pipeline.identity.rows import person_of_rows
 from cdp_pipeline.spec import expressions
-from cdp_pipeline.traits.staged import days_table
+from cdp_pipeline.traits.cells import days_table
 
 if TYPE_CHECKING:
     from cdp_pipeline.spec.audience import Hop, Rule

@@ -25,7 +25,7 @@ from cdp_pipeline.spec.audience import Rule
 from cdp_pipeline.spec.operators import BY_THE_DAY, CHANGES, whole_days
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.traits.as_of import in_batches
-from cdp_pipeline.traits.staged import days_table
+from cdp_pipeline.traits.cells import days_table
 
 __all__ = [
     "Scope", "ScopeError", "audiences_in_order", "column_of", "every_rule", "gathered", "holds", "holds_all", "leaves",

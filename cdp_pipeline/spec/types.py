@@ -75,10 +75,18 @@ def fragment_names(fragment: str) -> set[str]:
         return set()
 
 
-def _trait_type(trait: Trait, types: Mapping[str, str], events: Mapping[str, str]) -> str | None:
+def result_type(trait: Trait) -> str | None:
+    """The type of a trait; None where it is that of its value or expression."""
     gives = EVALUATIONS[trait.evaluation].gives
-    if gives != "value":
-        return STRING if trait.report == "direction" else UNION if gives == "list" else IBIS_TYPES[gives]
+    if gives == "value":
+        return None
+    return STRING if trait.report == "direction" else UNION if gives == "list" else IBIS_TYPES[gives]
+
+
+def _trait_type(trait: Trait, types: Mapping[str, str], events: Mapping[str, str]) -> str | None:
+    given = result_type(trait)
+    if given is not None:
+        return given
     try:
         if trait.expression is not None:
             return expressions.check(trait.expression, types)

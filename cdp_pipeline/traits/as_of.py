@@ -5,10 +5,12 @@ How events are aggregated is staged.py; here traits meet people and days, and tr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from functools import partial
 from graphlib import TopologicalSorter
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import ibis
 
@@ -16,8 +18,9 @@ from cdp_pipeline.spec import expressions
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.trait import OVER_TRAITS, Trait
 from cdp_pipeline.spec.types import traits_read
+from cdp_pipeline.traits.cells import days_table
 from cdp_pipeline.traits.evaluations import published_type
-from cdp_pipeline.traits.staged import Plan, days_table
+from cdp_pipeline.traits.staged import Member, stages
 
 
 def as_of(
@@ -33,9 +36,9 @@ def as_of(
     """
     names = [name for name in project.traits if names is None or name in names]
     wanted = {name: project.traits[name] for batch in in_order(project.traits, names) for name in batch}
-    table = observed(timeline, people, days, {n: t for n, t in wanted.items() if t.evaluation not in OVER_TRAITS})
-    table = derived(table, project.traits, names)
-    return table.select("person_id", "day", *names)
+    observable = {n: t for n, t in wanted.items() if t.evaluation not in OVER_TRAITS}
+    table = observed(timeline, people, days, observable, project.zone)
+    return derived(table, project.traits, names).select("person_id", "day", *names)
 
 
 def derived(table: ibis.Table, traits: Mapping[str, Trait], names: Sequence[str]) -> ibis.Table:
@@ -46,25 +49,28 @@ def derived(table: ibis.Table, traits: Mapping[str, Trait], names: Sequence[str]
     return table
 
 
-def observed(timeline: ibis.Table, people: ibis.Table, days: Sequence[date], traits: Mapping[str, Trait]) -> ibis.Table:
+def observed(
+    timeline: ibis.Table, people: ibis.Table, days: Sequence[date], traits: Mapping[str, Trait], zone: ZoneInfo
+) -> ibis.Table:
     """Traits that look at events, under the given names, for every person and day."""
     days = sorted(set(days))
     if not days:
         raise ValueError("traits need at least one day")
-    plan = Plan.of(timeline, days, traits)
-    stages = list(plan.stages())
-    table = people
-    for number, (core, _) in enumerate(stages):
-        table = table.left_join(core.rename({f"core_{number}": "person_id"}), [("person_id", f"core_{number}")])
-    table = table.cross_join(days_table("day", days))
-    for number, (_, edge) in enumerate(stages):
-        if edge is not None:
-            edge = edge.rename({f"edge_{number}": "person_id", f"edge_day_{number}": "day"})
-            table = table.left_join(edge, [("person_id", f"edge_{number}"), ("day", f"edge_day_{number}")])
+    table = people.cross_join(days_table("day", days))
     if "first_day" in people.columns:
         table = table.filter(table.first_day <= table.day)
-    columns = table.columns
-    return table.select("person_id", "day", **{trait.name: trait.result(table, columns) for trait in plan.traits})
+    results: dict[str, Callable[[ibis.Table], Any]] = {}
+    for number, stage in enumerate(stages(timeline, days, traits, zone)):
+        parts, columns = stage.table()
+        parts = parts.rename(f"s{number}__{{name}}")
+        table = table.left_join(parts, [("person_id", f"s{number}__person_id"), ("day", f"s{number}__day")])
+        for name, member in stage.members.items():
+            results[name] = partial(_result, member, {p: f"s{number}__{column}" for p, column in columns[name].items()})
+    return table.select("person_id", "day", **{name: results[name](table) for name in traits})
+
+
+def _result(member: Member, columns: Mapping[str, str], table: ibis.Table) -> Any:
+    return member.result({part: table[column] for part, column in columns.items()}, table.day)
 
 
 def in_order(traits: Mapping[str, Trait], names: Sequence[str]) -> list[tuple[str, ...]]:

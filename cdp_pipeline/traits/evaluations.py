@@ -1,23 +1,29 @@
 """The ways a person's events become one value: one small class each, so that adding one is adding a class.
 
-What is aggregated when, and over which days, is decided in as_of.py. Two rules hold for all: a value that is NULL is
-not looked at (a count counts rows and needs no value), and where nothing was seen the result is NULL, or 0 for
-counts and sums.
+Which events count, and for which days, is decided in staged.py; what each evaluation means to a marketer, needs and
+gives is said in spec/trait.py. Two rules hold for all: a value that is NULL is not looked at (a count counts events
+and needs no value), and where nothing was seen the result is `empty`: NULL, or 0, false or an empty list.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from datetime import date, timedelta
+from typing import Any, ClassVar, Self
 
 import ibis
 import ibis.expr.datatypes as dt
+
+from cdp_pipeline.spec.trait import LEAST_PERIODS, PERIODS, Trait
+from cdp_pipeline.traits.cells import ONE_DAY, Span, Spans, per_day
 
 Parts = dict[str, Any]
 """Named aggregates (or, once aggregated, columns) from which a result is made."""
 
 MONEY = dt.Decimal(18, 4)
+NO_TEXTS = ibis.literal([], type="array<string>")
 
 
 def published_type(type_: dt.DataType) -> dt.DataType:
@@ -35,224 +41,480 @@ def published_type(type_: dt.DataType) -> dt.DataType:
 
 @dataclass(frozen=True)
 class Rows:
-    """The events (for `unique_count`: the distinct values) that are aggregated, seen from one trait."""
+    """The events as one trait sees them: which count (`where`), and what of them is looked at.
 
-    table: ibis.Table
-    value: Any = None
-
-
-class Evaluation(ABC):
-    """`parts` of two disjoint spans of days, once combined, equal the parts of both together.
-
-    That is all as_of.py needs to compute any number of days from one pass over the events that they share.
+    cell is the last day of the run of days that an event is aggregated with.
     """
 
-    name: ClassVar[str]
-    empty: ClassVar[int | None] = None
-    over_values: ClassVar[bool] = False
-    needs_moment: ClassVar[bool] = False
+    table: ibis.Table
+    where: Any
+    value: Any = None
+    weight: Any = None
 
-    def type(self, value: dt.DataType | None) -> dt.DataType:
-        assert value is not None
-        return published_type(value)
+    @property
+    def faded_by(self) -> Any:
+        """The days between an event and the end of its cell."""
+        return self.table.cell.delta(self.table._day, unit="day")
+
+
+@dataclass(frozen=True)
+class AsOf:
+    """The day a result is for, as a column, and which days it may be with the first and last day its window sees."""
+
+    day: Any
+    spans: Spans
+
+    def each(self, of: Callable[[date | None, date], float | None]) -> Any:
+        """Something of the window, as a float64 column that depends on the day."""
+        return per_day(self.day, {day: of(*span) for day, span in self.spans.items()}, "float64")
+
+
+@dataclass(frozen=True)
+class Evaluation(ABC):
+    """Events become parts, once for each cell of days; the cells that a window sees are merged; parts become a result.
+
+    A part's name says all it depends on beside condition, value and weight, so that traits share it. `merges` says how
+    the parts of disjoint cells become the part of all of them.
+    """
+
+    merges: ClassVar[Mapping[str, str]] = {}
+    empty: ClassVar[Any] = None
+    of_days: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, trait: Trait) -> Self:
+        """The evaluation with its fields as the trait gives them."""
+        given = {field.name: getattr(trait, field.name) for field in fields(cls)}
+        return cls(**{name: value for name, value in given.items() if value is not None})
+
+    def span(self, first: date | None, last: date) -> Span:
+        """The days of the window that are looked at."""
+        return first, last
 
     @abstractmethod
-    def parts(self, rows: Rows, where: Any) -> Parts: ...
+    def parts(self, rows: Rows) -> Parts: ...
+
+    def merged(self, parts: Parts, seen: Any, age: Any) -> Parts:
+        """`age`: the days from the end of a cell to the day asked for."""
+        return {name: getattr(part, self.merges[name])(where=seen) for name, part in parts.items()}
 
     @abstractmethod
-    def combine(self, one: Parts, other: Parts) -> Parts: ...
-
-    @abstractmethod
-    def result(self, parts: Parts, day: Any) -> Any: ...
-
-
-def _known(combined: Any, one: Any, other: Any) -> Any:
-    """What was combined, or where one side saw nothing the other side."""
-    return ibis.coalesce(combined, one, other)
-
-
-def _chosen(condition: Any, one: Parts, other: Parts) -> Parts:
-    """The parts of one side where the condition holds or the other side saw nothing."""
-    return {part: _known(ibis.ifelse(condition, one[part], other[part]), one[part], other[part]) for part in one}
+    def result(self, parts: Parts, asked: AsOf) -> Any: ...
 
 
 class Count(Evaluation):
-    """How many events."""
-
-    name = "count"
+    merges = {"count": "sum"}
     empty = 0
 
-    def type(self, value: dt.DataType | None) -> dt.DataType:
-        return dt.int64
+    def parts(self, rows: Rows) -> Parts:
+        return {"count": rows.table.count(where=rows.where)}
 
-    def parts(self, rows: Rows, where: Any) -> Parts:
-        return {"count": rows.table.count(where=where)}
-
-    def combine(self, one: Parts, other: Parts) -> Parts:
-        return {"count": _known(one["count"] + other["count"], one["count"], other["count"])}
-
-    def result(self, parts: Parts, day: Any) -> Any:
+    def result(self, parts: Parts, asked: AsOf) -> Any:
         return parts["count"]
 
 
-class UniqueCount(Count):
-    """How many different values. Exact; its rows are the distinct values, each with the last day it was seen."""
+class Happened(Count):
+    empty = False
 
-    name = "unique_count"
-    over_values = True
+    def result(self, parts: Parts, asked: AsOf) -> Any:
+        return parts["count"] > 0
 
 
 class Sum(Evaluation):
-    """The values added up; money stays exact."""
-
-    name = "sum"
+    merges = {"sum": "sum"}
     empty = 0
 
-    def parts(self, rows: Rows, where: Any) -> Parts:
-        return {"sum": rows.value.sum(where=where)}
+    def parts(self, rows: Rows) -> Parts:
+        return {"sum": rows.value.sum(where=rows.where)}
 
-    def combine(self, one: Parts, other: Parts) -> Parts:
-        return {"sum": _known(one["sum"] + other["sum"], one["sum"], other["sum"])}
-
-    def result(self, parts: Parts, day: Any) -> Any:
+    def result(self, parts: Parts, asked: AsOf) -> Any:
         return parts["sum"]
 
 
 class Average(Evaluation):
-    """The mean of the values, as a float64 also for money (added up exactly, divided once)."""
+    """Money is added up exactly and divided once."""
 
-    name = "average"
+    merges = {"sum": "sum", "known": "sum"}
 
-    def type(self, value: dt.DataType | None) -> dt.DataType:
-        return dt.float64
+    def parts(self, rows: Rows) -> Parts:
+        return {"sum": rows.value.sum(where=rows.where), "known": rows.value.count(where=rows.where)}
 
-    def parts(self, rows: Rows, where: Any) -> Parts:
-        return {"sum": rows.value.sum(where=where), "count": rows.value.count(where=where)}
-
-    def combine(self, one: Parts, other: Parts) -> Parts:
-        return {part: _known(one[part] + other[part], one[part], other[part]) for part in ("sum", "count")}
-
-    def result(self, parts: Parts, day: Any) -> Any:
-        return parts["sum"].cast("float64") / parts["count"].nullif(0).cast("float64")
-
-
-class Stddev(Evaluation):
-    """The sample standard deviation; NULL below two values. Spans are merged by Chan's formula, which is stable."""
-
-    name = "stddev"
-
-    def type(self, value: dt.DataType | None) -> dt.DataType:
-        return dt.float64
-
-    def parts(self, rows: Rows, where: Any) -> Parts:
-        value = rows.value.cast("float64")
-        return {
-            "count": value.count(where=where).cast("float64"),
-            "mean": value.mean(where=where),
-            "variance": value.var(where=where, how="pop"),
-        }
-
-    def combine(self, one: Parts, other: Parts) -> Parts:
-        count = one["count"] + other["count"]
-        share = other["count"] / count.nullif(0)
-        apart = other["mean"] - one["mean"]
-        variance = one["variance"] * (1 - share) + other["variance"] * share + apart * apart * share * (1 - share)
-        return {
-            "count": _known(count, one["count"], other["count"]),
-            "mean": _known(one["mean"] + apart * share, one["mean"], other["mean"]),
-            "variance": _known(variance, one["variance"], other["variance"]),
-        }
-
-    def result(self, parts: Parts, day: Any) -> Any:
-        sample = parts["count"] / (parts["count"] - 1).nullif(0)
-        return (parts["variance"] * sample).sqrt()
+    def result(self, parts: Parts, asked: AsOf) -> Any:
+        return parts["sum"].cast("float64") / parts["known"].cast("float64").nullif(0)
 
 
 class Min(Evaluation):
-    """The smallest value."""
+    merges = {"min": "min"}
 
-    name = "min"
+    def parts(self, rows: Rows) -> Parts:
+        return {"min": rows.value.min(where=rows.where)}
 
-    def parts(self, rows: Rows, where: Any) -> Parts:
-        return {"min": rows.value.min(where=where)}
-
-    def combine(self, one: Parts, other: Parts) -> Parts:
-        return _chosen(one["min"] < other["min"], one, other)
-
-    def result(self, parts: Parts, day: Any) -> Any:
+    def result(self, parts: Parts, asked: AsOf) -> Any:
         return parts["min"]
 
 
 class Max(Evaluation):
-    """The largest value."""
+    merges = {"max": "max"}
 
-    name = "max"
+    def parts(self, rows: Rows) -> Parts:
+        return {"max": rows.value.max(where=rows.where)}
 
-    def parts(self, rows: Rows, where: Any) -> Parts:
-        return {"max": rows.value.max(where=where)}
-
-    def combine(self, one: Parts, other: Parts) -> Parts:
-        return _chosen(one["max"] > other["max"], one, other)
-
-    def result(self, parts: Parts, day: Any) -> Any:
+    def result(self, parts: Parts, asked: AsOf) -> Any:
         return parts["max"]
 
 
+def _moment(rows: Rows) -> dict[str, Any]:
+    """Structs compare field by field: the instant, then the event's id, so that ties always fall the same way."""
+    return {"at": rows.table.occurred_at, "id": rows.table.event_id}
+
+
 class First(Evaluation):
-    """The oldest known value; of two at the same instant, that of the smaller event id."""
+    merges = {"first": "min"}
 
-    name = "first"
-    needs_moment = True
+    def parts(self, rows: Rows) -> Parts:
+        moment = ibis.struct({**_moment(rows), "value": rows.value})
+        return {"first": moment.min(where=rows.where & rows.value.notnull())}
 
-    def parts(self, rows: Rows, where: Any) -> Parts:
-        where = where & rows.value.notnull()
-        return {
-            "value": rows.value.argmin(rows.table.moment, where=where),
-            "moment": rows.table.moment.min(where=where),
-        }
-
-    def combine(self, one: Parts, other: Parts) -> Parts:
-        return _chosen(one["moment"] < other["moment"], one, other)
-
-    def result(self, parts: Parts, day: Any) -> Any:
-        return parts["value"]
+    def result(self, parts: Parts, asked: AsOf) -> Any:
+        return parts["first"]["value"]
 
 
-class Last(First):
-    """The newest known value; of two at the same instant, that of the larger event id."""
+class Last(Evaluation):
+    merges = {"last": "max"}
 
-    name = "last"
+    def parts(self, rows: Rows) -> Parts:
+        moment = ibis.struct({**_moment(rows), "value": rows.value})
+        return {"last": moment.max(where=rows.where & rows.value.notnull())}
 
-    def parts(self, rows: Rows, where: Any) -> Parts:
-        where = where & rows.value.notnull()
-        return {
-            "value": rows.value.argmax(rows.table.moment, where=where),
-            "moment": rows.table.moment.max(where=where),
-        }
-
-    def combine(self, one: Parts, other: Parts) -> Parts:
-        return _chosen(one["moment"] > other["moment"], one, other)
+    def result(self, parts: Parts, asked: AsOf) -> Any:
+        return parts["last"]["value"]
 
 
 class DaysSince(Evaluation):
-    """Whole days between the newest event and the day; 0 on the day itself."""
+    merges = {"newest": "max"}
 
-    name = "days_since"
+    def parts(self, rows: Rows) -> Parts:
+        return {"newest": rows.table._day.max(where=rows.where)}
 
-    def type(self, value: dt.DataType | None) -> dt.DataType:
-        return dt.int64
-
-    def parts(self, rows: Rows, where: Any) -> Parts:
-        return {"max": rows.table._day.max(where=where)}
-
-    def combine(self, one: Parts, other: Parts) -> Parts:
-        return Max().combine(one, other)
-
-    def result(self, parts: Parts, day: Any) -> Any:
-        return day.delta(parts["max"], unit="day")
+    def result(self, parts: Parts, asked: AsOf) -> Any:
+        return asked.day.delta(parts["newest"], unit="day")
 
 
-EVALUATIONS: dict[str, Evaluation] = {
-    evaluation.name: evaluation
-    for evaluation in (Count(), UniqueCount(), Sum(), Average(), Stddev(), Min(), Max(), First(), Last(), DaysSince())
-}
+class DaysSinceFirst(Evaluation):
+    merges = {"oldest": "min"}
+
+    def parts(self, rows: Rows) -> Parts:
+        return {"oldest": rows.table._day.min(where=rows.where)}
+
+    def result(self, parts: Parts, asked: AsOf) -> Any:
+        return asked.day.delta(parts["oldest"], unit="day")
+
+
+def _halved(days: Any, half_life: timedelta) -> Any:
+    return ibis.literal(0.5, "float64") ** (ibis.greatest(days, 0).cast("float64") / half_life.days)
+
+
+@dataclass(frozen=True)
+class Decayed(Evaluation):
+    """What fades by half in every half-life fades to the end of its cell first, and from there to the day."""
+
+    half_life: timedelta
+
+    def parts(self, rows: Rows) -> Parts:
+        value = 1.0 if rows.value is None else rows.value.cast("float64")
+        faded = value * _halved(rows.faded_by, self.half_life)
+        return {f"faded_{self.half_life.days}": faded.sum(where=rows.where)}
+
+    def merged(self, parts: Parts, seen: Any, age: Any) -> Parts:
+        return {name: (part * _halved(age, self.half_life)).sum(where=seen) for name, part in parts.items()}
+
+    def result(self, parts: Parts, asked: AsOf) -> Any:
+        return parts[f"faded_{self.half_life.days}"].fill_null(0.0)
+
+
+class Nps(Evaluation):
+    """Reichheld, The One Number You Need to Grow (2003)."""
+
+    merges = {"promoters": "sum", "detractors": "sum", "answers": "sum"}
+
+    def parts(self, rows: Rows) -> Parts:
+        def answers(low: int, high: int) -> Any:
+            return rows.table.count(where=rows.where & rows.value.between(low, high))
+
+        return {
+            "promoters": rows.table.count(where=rows.where & (rows.value >= 9) & (rows.value <= 10)),
+            "detractors": answers(0, 6),
+            "answers": answers(0, 10),
+        }
+
+    def result(self, parts: Parts, asked: AsOf) -> Any:
+        net = (parts["promoters"] - parts["detractors"]).cast("float64")
+        return net * 100 / parts["answers"].cast("float64").nullif(0)
+
+
+@dataclass(frozen=True)
+class Csat(Evaluation):
+    satisfied_from: float
+
+    @property
+    def _satisfied(self) -> str:
+        return f"from_{self.satisfied_from:g}"
+
+    def parts(self, rows: Rows) -> Parts:
+        satisfied = rows.value.cast("float64") >= self.satisfied_from
+        return {
+            self._satisfied: rows.table.count(where=rows.where & satisfied),
+            "known": rows.value.count(where=rows.where),
+        }
+
+    def merged(self, parts: Parts, seen: Any, age: Any) -> Parts:
+        return {name: part.sum(where=seen) for name, part in parts.items()}
+
+    def result(self, parts: Parts, asked: AsOf) -> Any:
+        return parts[self._satisfied].cast("float64") / parts["known"].cast("float64").nullif(0)
+
+
+class OverValues(Count):
+    """An evaluation of the different values: parts are kept for each, and gathered once the cells are merged.
+
+    Before they are gathered, `ranks` may look across all values of a person on a day. Values not seen have no count.
+    """
+
+    empty: ClassVar[Any] = None
+
+    def ranks(self, value: Any, parts: Parts) -> Parts:
+        return {}
+
+    @abstractmethod
+    def gathered(self, value: Any, parts: Parts) -> Parts: ...
+
+
+_OF_ONE = {"group_by": ("person_id", "day")}
+
+
+class UniqueCount(OverValues):
+    empty = 0
+
+    def gathered(self, value: Any, parts: Parts) -> Parts:
+        return {"different": value.count(where=parts["count"] > 0)}
+
+    def result(self, parts: Parts, asked: AsOf) -> Any:
+        return parts["different"]
+
+
+class UniqueList(OverValues):
+    empty = NO_TEXTS
+
+    def gathered(self, value: Any, parts: Parts) -> Parts:
+        return {"values": value.collect(where=parts["count"] > 0)}
+
+    def result(self, parts: Parts, asked: AsOf) -> Any:
+        return parts["values"].sort()
+
+
+class DaysBetween(OverValues):
+    """Its values are days: from the first to the last, in as many steps as there are days less one."""
+
+    of_days = True
+
+    def gathered(self, value: Any, parts: Parts) -> Parts:
+        seen = parts["count"] > 0
+        return {"days": value.count(where=seen), "oldest": value.min(where=seen), "newest": value.max(where=seen)}
+
+    def result(self, parts: Parts, asked: AsOf) -> Any:
+        days = parts["newest"].delta(parts["oldest"], unit="day").cast("float64")
+        return days / (parts["days"] - 1).cast("float64").nullif(0)
+
+
+class Stddev(OverValues):
+    """In two passes over the values, which loses no digits: their mean, then the squares of what they are off it."""
+
+    def ranks(self, value: Any, parts: Parts) -> Parts:
+        every, count = ibis.window(**_OF_ONE), parts["count"].cast("float64")
+        return {"mean": (value.cast("float64") * count).sum().over(every) / count.sum().over(every).nullif(0)}
+
+    def gathered(self, value: Any, parts: Parts) -> Parts:
+        off = value.cast("float64") - parts["mean"]
+        return {"squares": (off * off * parts["count"].cast("float64")).sum(), "known": parts["count"].sum()}
+
+    def result(self, parts: Parts, asked: AsOf) -> Any:
+        return (parts["squares"] / (parts["known"] - 1).cast("float64").nullif(0)).sqrt()
+
+
+@dataclass(frozen=True)
+class Quantile(OverValues):
+    """Between the two values nearest to the place `quantile` * (number - 1), in proportion (as NumPy's `linear`)."""
+
+    quantile: float
+
+    def ranks(self, value: Any, parts: Parts) -> Parts:
+        so_far = ibis.window(**_OF_ONE, order_by=value, preceding=None, following=0)
+        total = parts["count"].sum().over(ibis.window(**_OF_ONE))
+        return {"so_far": parts["count"].sum().over(so_far), "place": (total.cast("float64") - 1) * self.quantile}
+
+    def gathered(self, value: Any, parts: Parts) -> Parts:
+        seen = parts["count"] > 0
+        return {
+            "below": value.min(where=seen & (parts["so_far"] > parts["place"].floor())),
+            "above": value.min(where=seen & (parts["so_far"] > parts["place"].ceil())),
+            "place": parts["place"].max(),
+        }
+
+    def result(self, parts: Parts, asked: AsOf) -> Any:
+        below, above = parts["below"].cast("float64"), parts["above"].cast("float64")
+        return below + (above - below) * (parts["place"] - parts["place"].floor())
+
+
+class Median(Quantile):
+    @classmethod
+    def of(cls, trait: Trait) -> Self:
+        return cls(0.5)
+
+
+@dataclass(frozen=True)
+class Weighed(OverValues):
+    """Values by weight: the number of events, or the sum of what each weighs, faded where there is a half-life."""
+
+    half_life: timedelta | None = None
+
+    def _weight(self, rows: Rows) -> Parts:
+        if self.half_life is not None:
+            return Decayed(self.half_life).parts(Rows(rows.table, rows.where, rows.weight))
+        return {} if rows.weight is None else {"weight": rows.weight.sum(where=rows.where)}
+
+    def parts(self, rows: Rows) -> Parts:
+        last = ibis.struct(_moment(rows)).max(where=rows.where)
+        return {"count": rows.table.count(where=rows.where), "seen": last, **self._weight(rows)}
+
+    def merged(self, parts: Parts, seen: Any, age: Any) -> Parts:
+        weights = {name: part for name, part in parts.items() if name not in ("count", "seen")}
+        if self.half_life is not None:
+            weights = Decayed(self.half_life).merged(weights, seen, age)
+        else:
+            weights = {name: part.sum(where=seen) for name, part in weights.items()}
+        return {"count": parts["count"].sum(where=seen), "seen": parts["seen"].max(where=seen), **weights}
+
+    def _heaviest(self, parts: Parts) -> dict[str, Any]:
+        """What values are compared by, the first first."""
+        weights = [part for name, part in parts.items() if name not in ("count", "seen", "rank")]
+        weight = weights[0].fill_null(0) if weights else parts["count"]
+        return {"weight": weight, "at": parts["seen"]["at"], "id": parts["seen"]["id"]}
+
+
+class MostFrequent(Weighed):
+    def gathered(self, value: Any, parts: Parts) -> Parts:
+        best = ibis.struct({**self._heaviest(parts), "value": value})
+        return {"best": best.max(where=parts["count"] > 0)}
+
+    def result(self, parts: Parts, asked: AsOf) -> Any:
+        return parts["best"]["value"]
+
+
+@dataclass(frozen=True)
+class Top(Weighed):
+    n: int = 3
+    empty = NO_TEXTS
+
+    def ranks(self, value: Any, parts: Parts) -> Parts:
+        order = [(parts["count"] > 0).cast("int8"), *self._heaviest(parts).values()]
+        return {"rank": ibis.row_number().over(ibis.window(**_OF_ONE, order_by=[by.desc() for by in order]))}
+
+    def gathered(self, value: Any, parts: Parts) -> Parts:
+        seen = parts["count"] > 0
+        return {str(rank): value.max(where=seen & (parts["rank"] == rank)) for rank in range(self.n)}
+
+    def result(self, parts: Parts, asked: AsOf) -> Any:
+        found = [parts[str(rank)] for rank in range(self.n)]
+        fewer = [(found[rank].isnull(), ibis.array(found[:rank]) if rank else NO_TEXTS) for rank in range(self.n)]
+        return ibis.cases(*fewer, else_=ibis.array(found))
+
+
+@dataclass(frozen=True)
+class Trend(OverValues):
+    """The textbook least-squares line; its values are the numbers of periods, the middle of the window being 0.
+
+    Totals of periods are brought together by mean and variance, which lose no digits where they hardly differ; that
+    is decided at a billionth, so that what is level but for rounding has slope 0 and is flat.
+    """
+
+    period: str
+    report: str = "slope"
+    confidence: float = 0.95
+
+    @property
+    def days(self) -> int:
+        return PERIODS[self.period]
+
+    def parts(self, rows: Rows) -> Parts:
+        return {"total": rows.table.count(where=rows.where) if rows.value is None else rows.value.sum(where=rows.where)}
+
+    def merged(self, parts: Parts, seen: Any, age: Any) -> Parts:
+        return {"total": parts["total"].sum(where=seen)}
+
+    def span(self, first: date | None, last: date) -> Span:
+        """The whole periods; none, if they are too few."""
+        assert first is not None
+        whole = ((last - first).days + 1) // self.days
+        return last - timedelta(days=self.days * (whole if whole >= LEAST_PERIODS else 0)) + ONE_DAY, last
+
+    def periods(self, first: date | None, last: date) -> int | None:
+        assert first is not None
+        return (last + ONE_DAY - first).days // self.days or None
+
+    def period_spans(self, spans: Iterable[Span]) -> list[Span]:
+        """Each period of these spans."""
+        step = timedelta(days=self.days)
+        lasts = {last - step * number for first, last in spans for number in range(self.periods(first, last) or 0)}
+        return [(last - step + ONE_DAY, last) for last in lasts] or list(spans)
+
+    def period_of(self, cell: Any, first: Any, last: Any) -> Any:
+        """The number of the period a cell is in, the newest having the largest."""
+
+        def days(start: Any, end: Any) -> Any:
+            return end.delta(start, unit="day").cast("float64")
+
+        middle = ((days(first, last) + 1) / self.days - 1) / 2
+        return middle - (days(cell, last) / self.days).floor()
+
+    def gathered(self, value: Any, parts: Parts) -> Parts:
+        total = parts["total"].cast("float64")
+        return {
+            "periods": total.count(),
+            "mean": total.mean(),
+            "variance": total.var(how="pop"),
+            "slanted": (value * total).sum(),
+        }
+
+    def result(self, parts: Parts, asked: AsOf) -> Any:
+        from scipy.special import stdtrit
+
+        number = asked.each(self.periods)
+        eventful, mean, variance, slanted = (
+            parts[name].cast("float64").fill_null(0) for name in ("periods", "mean", "variance", "slanted")
+        )
+        spread = eventful * variance + eventful * (number - eventful) / number * mean * mean
+        differ = spread > 1e-18 * eventful * (variance + mean * mean)
+        width = number * (number * number - 1) / 12
+        slope = ibis.ifelse(differ, slanted / width, number * 0)
+        if self.report == "slope":
+            return slope
+        off = ibis.greatest(spread - slanted * slanted / width, number * 0)
+        error = ibis.ifelse(differ, (off / (number - 2) / width).sqrt(), number * 0)
+        if self.report == "standard_error":
+            return error
+
+        def likely(first: date | None, last: date) -> float | None:
+            periods = self.periods(first, last)
+            return None if periods is None else float(stdtrit(periods - 2, (1 + self.confidence) / 2))
+
+        sure = error * asked.each(likely)
+        return ibis.cases((slope > sure, "up"), (slope < -sure, "down"), (number.notnull(), "flat"))
+
+
+EVALUATIONS: dict[str, type[Evaluation]] = {
+    "count": Count, "happened": Happened, "days_since": DaysSince, "days_since_first": DaysSinceFirst,
+    "days_between": DaysBetween, "sum": Sum, "average": Average, "min": Min, "max": Max, "stddev": Stddev,
+    "median": Median, "quantile": Quantile, "first": First, "last": Last, "most_frequent": MostFrequent, "top": Top,
+    "unique_count": UniqueCount, "unique_list": UniqueList, "decayed": Decayed, "trend": Trend, "nps": Nps,
+    "csat": Csat, "ces": Average,
+}  # fmt: skip
