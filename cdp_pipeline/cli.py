@@ -295,7 +295,7 @@ def run(
 
         report = run_project(declared, selection, _date(day or first), _date(day or last), progress=progress)
     if as_json:
-        print_json(vars(report) | {"success": report.success})
+        print_json(vars(report) | {"held": report.held, "success": report.success})
     else:
         _tell_run(report, declared)
     if not report.success:
@@ -325,7 +325,10 @@ def _tell_run(report: RunReport, project: Project) -> None:
         tell(tell_failed, False)
     for step, cause in report.failures.items():
         err.print(f"\n{step.replace('__', '/')} failed: {cause}", style="red", markup=False, highlight=False)
-    if report.success:
+    for name, why in report.held.items():
+        said = f"audience {name} is held: {why}. It stays as it was, and so do its syncs: cdp audience waterfall {name}"
+        err.print(f"\n{said}", style="red", markup=False, highlight=False)
+    if not report.failures:
         out.print()
         for line in headline(project):
             out.print(line, markup=False, highlight=False)

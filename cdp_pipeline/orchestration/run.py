@@ -26,7 +26,10 @@ class SelectionError(ValueError):
 
 @dataclass
 class RunReport:
-    """What a run made: rows by asset, every check, and the steps that failed with their kind of error."""
+    """What a run made: rows by asset, every check, and the steps that failed with their kind of error.
+
+    A run in which an audience was held went through, and yet is no success: somebody should look.
+    """
 
     day: date | None = None
     runs: list[str] = field(default_factory=list)
@@ -35,8 +38,17 @@ class RunReport:
     failures: dict[str, str] = field(default_factory=dict)
 
     @property
+    def held(self) -> dict[str, str]:
+        """The audiences that failed a test that holds them, and why."""
+        found: dict[str, list[str]] = {}
+        for check in self.checks:
+            if check["asset"].startswith("audiences/") and not check["passed"] and check["severity"] == "ERROR":
+                found.setdefault(check["asset"].partition("/")[2], []).append(str(check["metadata"].get("because", "")))
+        return {name: "; ".join(why) for name, why in found.items()}
+
+    @property
     def success(self) -> bool:
-        return not self.failures
+        return not self.failures and not self.held
 
 
 def run_project(

@@ -11,7 +11,9 @@ import dagster as dg
 from dagster import AssetCheckKey
 
 from cdp_pipeline.activation.sync import waiting
+from cdp_pipeline.audiences.members import HELD, SIZES, held_now
 from cdp_pipeline.lake.errors import LakeMissingError
+from cdp_pipeline.orchestration.audiences import freshness_of
 from cdp_pipeline.orchestration.build import build_defs
 from cdp_pipeline.orchestration.resources import lake_of, ledger_of, prepare_dagster_home
 from cdp_pipeline.sources.tables import LOADS, QUARANTINE
@@ -38,6 +40,7 @@ def status(project: Project, now: datetime) -> list[Finding]:
     with dg.DagsterInstance.get() as instance:
         found = [
             *_sources(project, now),
+            *_audiences(project, instance, now),
             *_checks(project, instance),
             *_runs(instance),
             *_ticks(project, instance, now),
@@ -75,6 +78,33 @@ def _sources(project: Project, now: datetime) -> Iterator[Finding]:
             f"loaded {_words(age)} ago{rows}",
             f"cdp run sources/{name}" if late else "",
         )
+
+
+def _audiences(project: Project, instance: dg.DagsterInstance, now: datetime) -> Iterator[Finding]:
+    """Audiences that are held, and those older than they may be."""
+    try:
+        with lake_of(project, read_only=True) as lake:
+            held = held_now(lake.read(SIZES), lake.read(HELD))
+    except LakeMissingError:
+        return
+    keys = [dg.AssetKey(["audiences", name]) for name in project.audiences]
+    made = {
+        record.asset_entry.asset_key.path[-1]: record.asset_entry.last_materialization_record
+        for record in instance.get_asset_records(keys)
+    }
+    fresh = 0
+    for name, audience in project.audiences.items():
+        newest = made.get(name)
+        age = None if newest is None else now - datetime.fromtimestamp(newest.timestamp, UTC)
+        if name in held:
+            yield Finding("audience", name, "fail", f"held: {held[name]}", f"cdp audience waterfall {name}")
+        elif age is None or age > freshness_of(project, audience):
+            said = "never computed" if age is None else f"computed {_words(age)} ago"
+            yield Finding("audience", name, "warn", said, f"cdp run audiences/{name}")
+        else:
+            fresh += 1
+    if fresh:
+        yield Finding("audience", "all others", "ok", f"{counted(fresh, 'audience')} fresh and fit for use")
 
 
 def _checks(project: Project, instance: dg.DagsterInstance) -> Iterator[Finding]:

@@ -170,14 +170,18 @@ def test_4_a_failed_check_that_blocks_nothing_is_told_though_its_run_went_throug
     assert life.dev.finished("arrivals")[0]["status"] == "SUCCESS"
 
 
-def test_5_a_failed_check_that_blocks_stops_the_run_and_is_told(life: Life) -> None:
+def test_5_an_audience_that_fails_its_tests_is_held_and_told_while_its_run_goes_through(life: Life) -> None:
     life.dev.eventually(life.dev.idle)
     day = str(life.today - timedelta(days=1))
     before = {run["id"] for run in life.dev.runs()}
     life.dev.backfill([["audiences", "crowd"]], [day])
     ended = ("SUCCESS", "FAILURE")
     new = life.dev.eventually(lambda: [r for r in life.dev.runs() if r["id"] not in before and r["status"] in ended])
-    assert [run["status"] for run in new] == ["FAILURE"]
+    assert [run["status"] for run in new] == ["SUCCESS"]
+    assert life.sql("select count(*) n from audiences.sizes where audience = 'crowd'") == [{"n": 0}]
+    assert life.sql("select audience, because from audiences.held") == [
+        {"audience": "crowd", "because": "3 people, fewer than 1,000,000"}
+    ]
     told = life.dev.eventually(lambda: life.alerts("size_as_expected"))
     assert told == ["ERROR: check 'size_as_expected' of audiences/crowd failed"]
 
