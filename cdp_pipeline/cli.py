@@ -73,8 +73,26 @@ class RefusedError(Exception):
 
 def main() -> None:
     """Run a command; problems a user can act on are told in one line each, without a traceback."""
-    from sqlalchemy.exc import SQLAlchemyError
+    warnings.filterwarnings("ignore", module=r"dagster\.")  # what Dagster calls beta is for developers to weigh
+    if not out.is_terminal:
+        # What is piped into a file or a program is not clipped to anybody's terminal.
+        out.width = int(os.environ.get("COLUMNS", 1_000_000))
+    try:
+        app()
+    except SystemExit:  # how commands end: nothing to look up
+        raise
+    except refusals() as problem:
+        complain(str(problem))
+    except BrokenPipeError:
+        sys.exit(141)
+    except OSError as problem:
+        complain(f"{problem.filename or ''}: {problem.strerror or problem}".removeprefix(": "))
+    except database_errors() as problem:
+        complain(f"the ledger's or Dagster's database does not answer ({type(problem).__name__}): cdp doctor")
 
+
+def refusals() -> tuple[type[Exception], ...]:
+    """Errors whose message is for the user; imported only when there is one, since Dagster takes a second to import."""
     from cdp_pipeline.activation.ledger import LedgerError
     from cdp_pipeline.audiences.look import NothingComputedError
     from cdp_pipeline.identity.explain import UnknownIdentifier
@@ -83,30 +101,14 @@ def main() -> None:
     from cdp_pipeline.orchestration.run import SelectionError
     from cdp_pipeline.sources.errors import SourceError
 
-    warnings.filterwarnings("ignore", module=r"dagster\.")  # what Dagster calls beta is for developers to weigh
-    if not out.is_terminal:
-        # What is piped into a file or a program is not clipped to anybody's terminal.
-        out.width = int(os.environ.get("COLUMNS", 1_000_000))
-    try:
-        app()
-    except (
-        LakeError,
-        LedgerError,
-        UnknownIdentifier,
-        VerdictError,
-        NothingComputedError,
-        SelectionError,
-        SourceError,
-        ProjectError,
-        RefusedError,
-    ) as problem:
-        complain(str(problem))
-    except BrokenPipeError:
-        sys.exit(141)
-    except OSError as problem:
-        complain(f"{problem.filename or ''}: {problem.strerror or problem}".removeprefix(": "))
-    except SQLAlchemyError as problem:
-        complain(f"the ledger's or Dagster's database does not answer ({type(problem).__name__}): cdp doctor")
+    return (LakeError, LedgerError, UnknownIdentifier, VerdictError, NothingComputedError, SelectionError, SourceError,
+            ProjectError, RefusedError)  # fmt: skip
+
+
+def database_errors() -> type[Exception]:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return SQLAlchemyError
 
 
 def complain(text: str) -> None:

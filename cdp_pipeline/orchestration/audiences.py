@@ -27,8 +27,6 @@ from cdp_pipeline.lake import Lake, Mirror
 from cdp_pipeline.orchestration import checks
 from cdp_pipeline.orchestration.describe import column_schema, note, shown
 from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, requested_days
-from cdp_pipeline.profile.customers import customers_table
-from cdp_pipeline.profile.timeline import timeline_table
 from cdp_pipeline.spec.audience import Audience, Rule
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.traits.bands import BANDS
@@ -45,7 +43,7 @@ SHOWN_DAYS = 90
 
 def asked_of(project: Project, rules: Sequence[Rule]) -> list[list[str]]:
     """The tables that conditions look into, also by way of other audiences they name."""
-    customers, events = customers_table(project).name, timeline_table(project).name
+    customers, events = "profile.customers", "profile.timeline"
     keys = {
         "band": BANDS.name,
         "attribute": customers,
@@ -55,7 +53,7 @@ def asked_of(project: Project, rules: Sequence[Rule]) -> list[list[str]]:
         "identifier": IDENTIFIERS.name,
         "account": GROUP_MEMBERS.name,
     }
-    found = {daily_table(project).name}
+    found = {"traits.daily"}
     for rule in leaves(every_rule(project, rules)):
         if rule.subject in keys:
             found.add(keys[rule.subject])

@@ -6,14 +6,18 @@ Nothing here knows about a particular kind, reads a file or computes anything.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from datetime import date, timedelta
 from difflib import get_close_matches
+from functools import lru_cache
+from heapq import nlargest
 from typing import Annotated
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
+MANY_NAMES, COMPARED_NAMES = 200, 20
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
 SqlFragment = Annotated[str, Field(min_length=1, description="One SQL expression in DuckDB's dialect.")]
@@ -29,12 +33,35 @@ def shown(value: object) -> str:
 def unknown(what: str, word: object, known: Iterable[str]) -> str:
     """Say that a word is not known, and name its nearest neighbour, or all that are known when they are few."""
     names, text = sorted(known), shown(word)
-    nearest = get_close_matches(str(word)[:100], names, n=1)
+    nearest = _nearest(str(word)[:100], tuple(names))
     if nearest:
         return f"unknown {what} {text}, did you mean '{nearest[0]}'?"
     if len(names) == 1:
         return f"unknown {what} {text}, there is only {names[0]}"
     return f"unknown {what} {text}" + (f", there are {', '.join(names)}" if 1 < len(names) <= 16 else "")
+
+
+@lru_cache(maxsize=4096)
+def _nearest(word: str, names: tuple[str, ...]) -> list[str]:
+    """The name most like a word, if any is. Of very many, only those that share most pairs of letters are compared."""
+    if len(names) > MANY_NAMES:
+        shared = Counter(name for pair in _pairs(word) for name in _names_by_pair(names).get(pair, ()))
+        likeness = {name: 2 * count / (len(word) + len(name)) for name, count in shared.items()}
+        names = tuple(nlargest(COMPARED_NAMES, likeness, key=likeness.__getitem__))
+    return get_close_matches(word, names, n=1)
+
+
+@lru_cache(maxsize=8)
+def _names_by_pair(names: tuple[str, ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        for pair in _pairs(name):
+            found.setdefault(pair, []).append(name)
+    return found
+
+
+def _pairs(word: str) -> set[str]:
+    return {word[at : at + 2] for at in range(len(word) - 1)}
 
 
 def counted(number: int, thing: str) -> str:

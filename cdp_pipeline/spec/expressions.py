@@ -30,6 +30,8 @@ from cdp_pipeline.spec.base import sound_pattern, unknown
 from cdp_pipeline.spec.source import IBIS_TYPES
 
 Scope: TypeAlias = ibis.Table | Mapping[str, ibis.Value]
+Columns: TypeAlias = Mapping[str, Any]
+"""Columns by name: Ibis types, their names, or values that have one. Only those that are read are looked at."""
 MAX_LENGTH, MAX_DEPTH = 4_000, 150
 CONSTANT = "constant"
 
@@ -247,8 +249,7 @@ def check(fragment: str, columns: Mapping[str, str]) -> str:
 
 def compile(fragment: str, scope: Scope) -> ibis.Value:
     """The fragment over a table, or over values by name."""
-    dtypes = scope.schema() if isinstance(scope, ibis.Table) else {name: value.type() for name, value in scope.items()}
-    return _typed(fragment, dtypes).build(scope)
+    return _typed(fragment, scope.schema() if isinstance(scope, ibis.Table) else scope).build(scope)
 
 
 def names(fragment: str) -> set[str]:
@@ -265,8 +266,8 @@ class _Typed:
     constant: Any = None
 
 
-def _typed(fragment: str, dtypes: Mapping[str, Any]) -> _Typed:
-    piece = _read(_parse(fragment), {name: _word(str(dtype)) for name, dtype in dtypes.items()})
+def _typed(fragment: str, columns: Columns) -> _Typed:
+    piece = _read(_parse(fragment), columns)
     if piece.type == "null":
         raise ExpressionError("is nothing but null")
     return piece
@@ -312,8 +313,8 @@ def _depth(tree: exp.Expr) -> int:
     return max(depths.values())
 
 
-def _read(node: exp.Expr, columns: Mapping[str, str]) -> _Typed:
-    """Check a syntax tree from its leaves up, over columns given as name to type."""
+def _read(node: exp.Expr, columns: Columns) -> _Typed:
+    """Check a syntax tree from its leaves up, over columns by name."""
     if isinstance(node, UNORDERED) and any(isinstance(part, (*UNORDERED, exp.Not)) for part in node.iter_expressions()):
         raise ExpressionError(f"'{node.sql('duckdb')}' can be read in two ways: put one of its comparisons in ( )")
     match node:
@@ -345,10 +346,11 @@ def _column_name(node: exp.Column) -> str:
     return ".".join(part.name if part.args.get("quoted") else part.name.lower() for part in node.parts)
 
 
-def _column(name: str, columns: Mapping[str, str]) -> _Typed:
+def _column(name: str, columns: Columns) -> _Typed:
     if name not in columns:
         raise ExpressionError(unknown("column", name, columns))
-    word = columns[name]
+    column = columns[name]
+    word = _word(str(column.type() if isinstance(column, ibis.Value) else column))
     if word not in IBIS_TYPES:
         raise ExpressionError(f"column '{name}' is of type {word}, which expressions cannot read")
     return _Typed(word, lambda scope: _as(scope[name], word))
@@ -413,7 +415,7 @@ def _moment(text: str, target: str) -> _Typed:
     return _constant(target, moment)
 
 
-def _case(node: exp.Case, columns: Mapping[str, str]) -> _Typed:
+def _case(node: exp.Case, columns: Columns) -> _Typed:
     pieces: list[_Typed] = []
     for branch in node.args["ifs"]:
         condition = _read(branch.this, columns)
