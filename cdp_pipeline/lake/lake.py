@@ -43,13 +43,13 @@ class LakeView:
 
     def exists(self, name: str) -> bool:
         """Whether the table has been published."""
-        return self.table_id(name, self._version(name)) is not None
+        return self.table_id(name, self.version(name)) is not None
 
     def table(self, name: str) -> ibis.Table:
         """A published table with the columns it is stored with."""
         if not self.exists(name):
-            raise TableMissingError(f"{name}: not published yet as of snapshot {self._version(name)}.")
-        return self.engine.read(name, self._version(name))
+            raise TableMissingError(f"{name}: not published yet as of snapshot {self.version(name)}.")
+        return self.engine.read(name, self.version(name))
 
     def read(self, table: Table) -> ibis.Table:
         """A declared table with its declared columns; empty where it is not published yet."""
@@ -63,13 +63,14 @@ class LakeView:
 
         The table's columns and `_change`: insert or delete; a row that became another one is both.
         """
-        return changes(self, name, since, self._version(name) if until is None else until)
+        return changes(self, name, since, self.version(name) if until is None else until)
 
     def feed(self, name: str, since: int) -> tuple[ibis.Table, ibis.Table]:
         """Rows written and rows removed since a snapshot, cheaply: both may hold more than changed (see changes.py)."""
-        return feed(self, name, since, self._version(name))
+        return feed(self, name, since, self.version(name))
 
-    def _version(self, name: str) -> int:
+    def version(self, name: str) -> int:
+        """The snapshot at which a table is read."""
         return self._own.get(name, self._snapshot)
 
     def at(self, name: str, version: int) -> str:

@@ -69,6 +69,12 @@ class Counts:
     def changed(self) -> int:
         return self.inserted + self.updated + self.deleted
 
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.rows + other.rows, self.inserted + other.inserted, self.updated + other.updated,
+            self.deleted + other.deleted,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Published:

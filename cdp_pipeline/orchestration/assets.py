@@ -4,6 +4,7 @@ No rule about customers belongs here: if a shell needs an `if` about people, its
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
@@ -29,7 +30,7 @@ from cdp_pipeline.identity.people import CHANGES, IDENTIFIERS, PEOPLE
 from cdp_pipeline.identity.quality import quality
 from cdp_pipeline.identity.runs import RUNS
 from cdp_pipeline.identity.step import decide_who_is_who
-from cdp_pipeline.lake import Lake, LakeView, Mirror, Upsert
+from cdp_pipeline.lake import Counts, Lake, LakeView, Mirror, Upsert
 from cdp_pipeline.lake.table import Table
 from cdp_pipeline.orchestration import checks
 from cdp_pipeline.orchestration.audiences import audience_assets, audience_tables
@@ -57,8 +58,9 @@ from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.source import Source
 from cdp_pipeline.traits.as_of import as_of
 from cdp_pipeline.traits.bands import BANDS, crossings, state_before
-from cdp_pipeline.traits.daily import daily as traits_of_days
-from cdp_pipeline.traits.daily import daily_table, stale_days
+from cdp_pipeline.traits.daily import daily_table
+from cdp_pipeline.traits.runs import RUNS as TRAIT_RUNS
+from cdp_pipeline.traits.runs import steps
 
 RESOURCES = {"lake", "clock"}
 
@@ -253,7 +255,7 @@ def profile_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
 
 
 def traits_asset(project: Project) -> dg.AssetsDefinition:
-    """Indicators and bands of the days asked for, and of those that late rows have made stale, in one query."""
+    """Indicators and bands of the days asked for, and of those that late rows have made stale."""
     table, events = daily_table(project), timeline_table(project)
     owner = project.settings.owner
 
@@ -261,6 +263,7 @@ def traits_asset(project: Project) -> dg.AssetsDefinition:
         name="traits",
         specs=[
             asset_spec(table, [key_of(events), key_of(PEOPLE)], owner, {"ibis"}),
+            asset_spec(TRAIT_RUNS, [key_of(events), key_of(PEOPLE)], owner, {"ibis"}),
             asset_spec(BANDS, [key_of(table)], owner, {"ibis"}),
         ],
         partitions_def=daily(project),
@@ -269,16 +272,12 @@ def traits_asset(project: Project) -> dg.AssetsDefinition:
     )
     def evaluate(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         lake: Lake = context.resources.lake
-        told, known = lake.read(events), lake.read(table)
         asked = requested_days(context) or []
-        stale = stale_days(told, known).day.to_pyarrow().to_pylist()
-        days = sorted({*asked, *stale})
-        result = lake.publish(
-            Mirror(
-                table, traits_of_days(told, living(lake.read(PEOPLE), project), days, project), within={"day": days}
-            ),
-            note=note(context),
-        )
+        done, made = [], Counts(0, 0, 0, 0)
+        for step in steps(lake, project, asked, context.resources.clock()):
+            made += lake.publish(*step.writes, note=note(context)).counts[table.name]
+            done.append(step)
+        days, modes = sorted({day for step in done for day in step.days}), [s.mode for s in done for _ in s.days]
         # A restated day moves the bands of every later day that was computed before.
         computed = lake.read(table)
         later = computed.filter(computed.day >= min(days)).select("day").distinct().day.to_pyarrow().to_pylist()
@@ -291,11 +290,17 @@ def traits_asset(project: Project) -> dg.AssetsDefinition:
             ),
             note=note(context),
         )
-        restated = sorted(set(stale) - set(asked))
         yield dg.MaterializeResult(
             asset_key=key_of(table),
-            metadata=published(result.counts[table.name], {"days restated for late rows": len(restated)}),
+            metadata=published(
+                made,
+                {
+                    "days restated for late rows": len(set(days) - set(asked)),
+                    **{f"days computed from {mode}": count for mode, count in sorted(Counter(modes).items())},
+                },
+            ),
         )
+        yield dg.MaterializeResult(asset_key=key_of(TRAIT_RUNS), metadata={"dagster/row_count": len(days)})
         yield dg.MaterializeResult(asset_key=key_of(BANDS), metadata=published(bands.counts[BANDS.name]))
 
     return evaluate

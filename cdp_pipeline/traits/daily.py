@@ -45,9 +45,14 @@ def daily(timeline: ibis.Table, people: ibis.Table, days: Sequence[date], projec
     return as_of(timeline, people, days, project).cross_join(loaded)
 
 
-def stale_days(timeline: ibis.Table, daily: ibis.Table) -> ibis.Table:
-    """The days of traits.daily that must be computed again, because rows that belong to them were loaded since."""
-    computed = daily.group_by("day").aggregate(computed_at=daily._computed_at.min())
+def stale_days(timeline: ibis.Table, daily: ibis.Table, runs: ibis.Table) -> ibis.Table:
+    """The days of traits.daily that must be computed again, because rows that belong to them were loaded since.
+
+    When a day was computed is told by traits.runs, or where that knows nothing of it by the day's rows.
+    """
+    rows = daily.group_by("day").aggregate(stamped=daily._computed_at.min())
+    computed = rows.left_join(runs.select("day", "loaded"), "day").drop("day_right")
+    computed = computed.select("day", computed_at=ibis.coalesce(computed.loaded, computed.stamped))
     loads = timeline.group_by("_day").aggregate(loaded_at=timeline._loaded_at.max())
     late = computed.join(loads, (loads._day <= computed.day) & (loads.loaded_at > computed.computed_at))
     return late.select("day").distinct().order_by("day")

@@ -10,6 +10,7 @@ import ibis
 from cdp_pipeline.lake import Lake, Mirror
 from cdp_pipeline.profile.timeline import timeline_table
 from cdp_pipeline.traits.daily import daily, daily_table, stale_days
+from cdp_pipeline.traits.runs import RUNS
 from cdp_pipeline_tests.traits.shop import DAYS, PEOPLE, event, project, timeline_rows, trait
 
 Row = dict[str, Any]
@@ -30,7 +31,7 @@ def computed(lake: Lake, days: list[Any]) -> int:
 
 
 def stale(lake: Lake) -> list[Any]:
-    return stale_days(lake.read(EVENTS), lake.read(DAILY)).day.to_pyarrow().to_pylist()
+    return stale_days(lake.read(EVENTS), lake.read(DAILY), lake.read(RUNS)).day.to_pyarrow().to_pylist()
 
 
 def test_equal_data_makes_an_equal_table_and_no_new_snapshot(lake: Lake) -> None:
