@@ -31,22 +31,37 @@ def groups(project: Project, asked: Sequence[Rule], scope: Scope, days: Sequence
 def with_accounts(
     table: ibis.Table, asked: Iterable[Rule], holds_all: Callable[[Sequence[Rule], ibis.Table], Any]
 ) -> ibis.Table:
-    """The table with the columns of every condition about an account; inner conditions come first in `asked`."""
-    for rule in asked:
-        if rule.account is None or account_column(rule) in table.columns:
-            continue
-        # Who is in no group is a group of their own here, lest all of them become one that is as large as all others.
-        group = table[f"group_{rule.account.group}"]
-        theirs = ibis.window(group_by=[ibis.coalesce(group, table.person_id), table.day])
-        held = holds_all(rule.account.rules, table).cast("int64")
-        counts = {account_column(rule): held.sum(), f"{account_column(rule)}_of": held.count()}
+    """The table with the columns of every condition about an account, those without others inside them first."""
+    waiting = {account_column(rule): rule for rule in asked if rule.account is not None}
+    waiting = {column: rule for column, rule in waiting.items() if column not in table.columns}
+    while waiting:
+        inside = {column: {account_column(one) for one in _accounts(rule.inner)} for column, rule in waiting.items()}
+        ready = {column: rule for column, rule in waiting.items() if not inside[column] & waiting.keys()}
         table = table.mutate(
-            **{
-                column: ibis.ifelse(group.notnull(), count.over(theirs), ibis.null("int64"))
-                for column, count in counts.items()
-            }
+            **{name: value for rule in ready.values() for name, value in _counts(rule, table, holds_all)}
         )
+        waiting = {column: rule for column, rule in waiting.items() if column not in ready}
     return table
+
+
+def _accounts(rules: Iterable[Rule]) -> Iterator[Rule]:
+    for rule in rules:
+        if rule.account is not None:
+            yield rule
+        yield from _accounts(rule.inner)
+
+
+def _counts(
+    rule: Rule, table: ibis.Table, holds_all: Callable[[Sequence[Rule], ibis.Table], Any]
+) -> Iterator[tuple[str, Any]]:
+    """For how many people of the person's group the rules hold, and how many there are; NULL without a group."""
+    assert rule.account is not None
+    # Who is in no group is a group of their own here, lest all of them become one that is as large as all others.
+    group = table[f"group_{rule.account.group}"]
+    theirs = ibis.window(group_by=[ibis.coalesce(group, table.person_id), table.day])
+    held = holds_all(rule.account.rules, table).cast("int64")
+    for column, count in ((account_column(rule), held.sum()), (f"{account_column(rule)}_of", held.count())):
+        yield column, ibis.ifelse(group.notnull(), count.over(theirs), ibis.null("int64"))
 
 
 def account_holds(account: Account, held: Any, people: Any) -> Any:

@@ -41,7 +41,8 @@ def related(project: Project, asked: Sequence[Rule], scope: Scope, days: Sequenc
             rows = person_of_rows(rows, project.sources[first.source], given("identifiers", scope.identifiers), project)
             rows = rows.filter(rows.person_id.notnull())
         if project.sources[first.source].mode == "events":
-            rows = rows.join(days_table("day", days), lambda row, day: row._day <= day.day)
+            every = days_table("day", days)
+            rows = rows.join(every, rows["_day"] <= every["day"])
         keys = [key for key in ("person_id", "day") if key in rows.columns]
         yield Found(rows.group_by(keys).aggregate(**{column: rows.count()}), {column: 0})
 
