@@ -8,6 +8,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from cdp_pipeline.audiences.accounts import with_their_groups
+from cdp_pipeline.audiences.reach import reach_rule
 from cdp_pipeline.audiences.rules import Scope, columns_of, every_rule, gathered, holds, leaves
 from cdp_pipeline.spec.audience import Account, Compared, Happening, Rule
 from cdp_pipeline.spec.operators import CHANGES, OPERATORS
@@ -56,6 +57,8 @@ def _inner(project: Project, rule: Rule) -> Sequence[Rule]:
     """What a condition is made of. What is asked of an account's people is not asked of the person."""
     if rule.audience is not None:
         return project.audiences[rule.audience].rules
+    if rule.reachable is not None:
+        return reach_rule(project, rule.reachable).all or []
     return rule.all or rule.any or rule.none or ()
 
 
@@ -91,6 +94,8 @@ def words(rule: Rule) -> str:
             return GROUPS[group]
         case "audience":
             return f"is in the audience {rule.audience}"
+        case "reachable":
+            return f"can be reached by {rule.reachable}"
         case "identifier":
             return f"has an identifier of type {rule.identifier}"
         case "band":
@@ -189,7 +194,7 @@ def _whole(rule: Rule) -> str:
 def told(rule: Rule, values: Sequence[Any]) -> str | None:
     """What was found, in words."""
     match rule.subject:
-        case "all" | "any" | "none" | "audience" | "identifier":
+        case "all" | "any" | "none" | "audience" | "identifier" | "reachable":
             return None
         case "sequence":
             steps = rule.sequence or []

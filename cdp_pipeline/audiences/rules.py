@@ -18,6 +18,7 @@ import ibis
 from cdp_pipeline.audiences.accounts import account_column, account_holds, groups, with_accounts
 from cdp_pipeline.audiences.events import events, figure_columns
 from cdp_pipeline.audiences.operators import by_the_clock, changed, compare, days_later, distance_km
+from cdp_pipeline.audiences.reach import reach_rule
 from cdp_pipeline.audiences.related import related, related_column
 from cdp_pipeline.audiences.scope import Found, Scope, ScopeError, digest, given
 from cdp_pipeline.audiences.sequences import sequence_column, sequences
@@ -61,6 +62,8 @@ def gathered(project: Project, rules: Sequence[Rule], scope: Scope, days: Sequen
             if rule.op in BY_THE_DAY and table[column_of(rule)].type().is_timestamp()
         }
     )
+    channels = sorted({rule.reachable for rule in asked if rule.reachable})
+    table = table.mutate(**{f"reachable_{name}": holds(reach_rule(project, name), table) for name in channels})
     for batch in audiences_in_order(project, rules):
         inside = [rule for name in batch for rule in project.audiences[name].rules]
         table = with_accounts(table, leaves(inside), holds_all)
@@ -81,9 +84,11 @@ def audiences_in_order(project: Project, rules: Iterable[Rule]) -> list[tuple[st
 
 
 def every_rule(project: Project, rules: Sequence[Rule]) -> list[Rule]:
-    """These rules and those of all audiences that they name, also by way of others."""
+    """These rules, those of all audiences that they name, also by way of others, and what makes people reachable."""
     batches = audiences_in_order(project, rules)
-    return [*rules, *(rule for batch in batches for name in batch for rule in project.audiences[name].rules)]
+    every = [*rules, *(rule for batch in batches for name in batch for rule in project.audiences[name].rules)]
+    channels = sorted({rule.reachable for rule in leaves(every) if rule.reachable})
+    return [*every, *(reach_rule(project, name) for name in channels)]
 
 
 def _named_audiences(rules: Iterable[Rule]) -> set[str]:

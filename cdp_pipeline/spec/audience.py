@@ -13,8 +13,10 @@ from cdp_pipeline.spec.window import Window, WindowText
 
 SUBJECTS = (
     "all", "any", "none", "trait", "attribute", "prediction", "band", "event", "sequence", "related", "account",
-    "audience", "identifier",
+    "audience", "identifier", "reachable",
 )  # fmt: skip
+CHANNELS = ("email", "phone")
+"""What people are reached by, each by the type of identifier of that name."""
 MEASURES = ("count", "sum", "average", "min", "max", "distinct", "first", "last")
 BELONGS = {
     "trait": {"op", "value"},
@@ -112,10 +114,6 @@ class Account(Part):
         return self
 
 
-CHANNELS = ("email", "phone")
-"""What people are reached by, each by the type of identifier of that name."""
-
-
 class Rule(Part):
     """One condition. Exactly one of its subjects is given.
 
@@ -126,7 +124,8 @@ class Rule(Part):
     `average`, `min`, `max` and `distinct`, on which day it happened first or last by `first` and `last`; all that is
     asked must hold. With `related`, only events count that lead to such rows. sequence: these events one after
     another. related: rows of sources that belong to the person. account: the people of their group. audience: is a
-    member of it. identifier: has at least one of that type.
+    member of it. identifier: has at least one of that type. reachable: has one for the channel, and consents where the
+    project knows of consent.
     """
 
     all: list[Rule] | None = None
@@ -163,6 +162,7 @@ class Rule(Part):
     account: Account | None = None
     audience: Name | None = None
     identifier: Name | None = None
+    reachable: Literal[CHANNELS] | None = None  # type: ignore[valid-type]
 
     @property
     def subject(self) -> str:

@@ -477,6 +477,7 @@ def _rule(rule: Rule, declared: Declared, path: DataPath, subjects: tuple[str, .
             yield from _rule(nested, declared, (*path, "account", "rules", i), subjects)
     yield from declared.reference("audience", rule.audience, (*path, "audience"))
     yield from declared.reference("identifier", rule.identifier, (*path, "identifier"))
+    yield from declared.reference("identifier", rule.reachable, (*path, "reachable"))
 
 
 def _happening(what: Rule | Happening, declared: Declared, path: DataPath) -> Findings:

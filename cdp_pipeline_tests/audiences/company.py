@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
@@ -217,4 +218,62 @@ def told(row: Row, event_id: str) -> Row:
     return {
         "source": "shop", "currency": "GBP", "points": None, "gift": None, "due": None, "seen_at": None, **row,
         "event_id": event_id, "occurred_at": at, "_loaded_at": datetime.combine(row["_day"], time(23)),
+    }  # fmt: skip
+
+
+def some_company(seed: int = 7) -> Row:
+    """A company of every sort of thing, always the same for a seed: for tests that cannot afford many."""
+    chance = random.Random(seed)
+    days = [EARLIER, DAYS[3], *ASKED]
+    return {
+        "traits": [
+            {"person_id": person, "day": day, "spent": chance.choice([None, Decimal("2.5"), Decimal("19.99")]),
+             "orders": chance.choice([0, 2, None, 5]), "favourite": chance.choice([None, "tea", "Black Tea", "cake"])}
+            for person in PEOPLE for day in days if chance.random() < 0.9
+        ],
+        "customers": [
+            {"person_id": person, "town": chance.choice([None, "Ely", "Bath", "York"]),
+             "age": chance.choice([None, 3, 4]), "vip": chance.choice([True, None, False]),
+             "born": chance.choice([date(2000, 2, 29), date(2001, 1, 1), None]),
+             "sku": chance.choice(["s1", "s2", None])}
+            for person in PEOPLE
+        ],
+        "churn": [
+            {"person_id": person, "day": day, "score": chance.random(), "rank": number,
+             "band": chance.choice(["high", None])}
+            for number, person in enumerate(PEOPLE) for day in ASKED
+        ],
+        "bands": [
+            {"person_id": person, "day": chance.choice(DAYS[:6]), "to_band": chance.choice(["alarm", "ok"])}
+            for person in PEOPLE
+        ],
+        "identifiers": [
+            {"type": ["email", "phone", "cookie"][number % 3], "value": f"{person}@example.com", "person_id": person,
+             "status": "ok"}
+            for number, person in enumerate(PEOPLE)
+        ],
+        "groups": [
+            {"kind": kind, "group_id": chance.choice(["g1", "g2"]), "person_id": person}
+            for kind in ("firm", "home") for person in PEOPLE if chance.random() < 0.8
+        ],
+        "articles": [{"sku": sku, "brand": brand, "maker": maker, "_valid_to": None}
+                     for sku, brand, maker in (("s1", "x", 1), ("s2", "y", 2), ("s9", "x", None))],
+        "makers": [{"id": 1, "country": "de", "_valid_to": None}, {"id": 2, "country": "at", "_valid_to": None}],
+        "claims": [
+            {"id": f"c{number}", "sku": chance.choice(["s1", "s2", None]), "_day": day,
+             "at": datetime.combine(day, time(9)), "email": f"{chance.choice(PEOPLE)}@example.com"}
+            for number, day in enumerate(DAYS)
+        ],
+        "timeline": [
+            told(
+                {"person_id": chance.choice([*PEOPLE[:5], None]), "event": chance.choice(["order", "order", "visit"]),
+                 "_day": chance.choice([*DAYS, DAYS[0] - timedelta(days=365)]), "hour": chance.choice([0, 11, 12, 23]),
+                 "amount": chance.choice([None, Decimal("10.01"), Decimal("-3.5"), Decimal("0.3333")]),
+                 "quantity": chance.choice([None, 1, 2]), "channel": chance.choice(["web", "store", None]),
+                 "category": chance.choice(["tea", "cake", None]),
+                 "product_id": chance.choice(["s1", "s2", "s9", None])},
+                f"e{number:03}",
+            )
+            for number in range(70)
+        ],
     }  # fmt: skip

@@ -64,13 +64,18 @@ def holds(one: Rule, person: str, day: date, company: Row, whole: Project) -> bo
             return all(each(whole.audiences[str(one.audience)].rules))
         case "account":
             return account(one, person, day, company, whole)
+        case "reachable":
+            consent = f"{one.reachable}_consent"
+            agrees = of("customers").get(consent) is True or consent not in whole.attributes
+            return bool(of("identifiers", type=one.reachable)) and agrees
         case "related":
             rows = related(one, person, day, company, whole)
             return all(compared(m.op, len(rows), m.value, day, whole) for *_, m in one.measures) == one.did
         case "sequence":
             return (steps_reached(one, person, day, company) == len(one.sequence or [])) == one.did
-    theirs = [row for row in company.get("timeline", []) if row["person_id"] == person and happened(one, row)]
-    rows = [row for row in within(one.window, one.gap, theirs, day) if leads(row, one, company, whole)]
+    named = [row for row in company.get("timeline", []) if row["person_id"] == person and row["event"] in one.event]
+    named = [row for row in named if goes_on(row, one.related or [], company, whole)]
+    rows = [row for row in within(one.window, one.gap, named, day) if CONDITIONS[one.when](row)]
     asked = [compared(m.op, figure(name, of, rows), m.value, day, whole) for name, of, m in one.measures]
     return all(asked) == one.did
 
@@ -178,10 +183,6 @@ def related(one: Rule, person: str, day: date, company: Row, whole: Project) -> 
         if is_theirs and ("_day" not in row or row["_day"] <= day) and goes_on(row, others, company, whole):
             found.append(row)
     return found
-
-
-def leads(row: Row, one: Rule, company: Row, whole: Project) -> bool:
-    return goes_on(row, one.related or [], company, whole)
 
 
 def goes_on(row: Row, hops: list[Any], company: Row, whole: Project) -> bool:

@@ -9,7 +9,7 @@ from cdp_pipeline.audiences.look import NothingComputedError, explain_now, liste
 from cdp_pipeline.audiences.members import SIZES
 from cdp_pipeline.lake import Column, Lake, Mirror, Table
 from cdp_pipeline.traits.daily import daily_table
-from cdp_pipeline_tests.audiences.test_rules import audience, rule
+from cdp_pipeline_tests.audiences.company import audience, rule
 from cdp_pipeline_tests.traits.shop import DAYS, project, rows_table, trait
 
 SHOP = project(trait("orders", "count"), audience("buyers", rule(trait="orders", op=">", value=0)))

@@ -14,7 +14,7 @@ from cdp_pipeline.audiences.members import CHANGES, HELD, MEMBERS, SIZES, change
 from cdp_pipeline.audiences.reach import reach
 from cdp_pipeline.audiences.rules import Scope
 from cdp_pipeline.spec.project import Project
-from cdp_pipeline_tests.audiences.test_rules import audience, rule
+from cdp_pipeline_tests.audiences.company import audience, rule
 from cdp_pipeline_tests.traits.shop import DAYS, project, stored, trait
 
 Row = dict[str, Any]

@@ -65,7 +65,8 @@ SUBJECTS = [
     ({"prediction": "churn", "field": "rank"}, st.sampled_from([1, 2])),
     ({"prediction": "churn", "field": "band"}, st.sampled_from(["high", "low"])),
 ]
-WINDOWS = ["lifetime", "last 2 days", "last 5 days", "last 400 days"]
+WINDOWS = ["lifetime", "last 2 days", "last 5 days", "last 13 months", "this month", "between 4 and 2 days ago"]
+ANY_WINDOW = [*WINDOWS, "previous month", "this week", "next 3 days", "last session"]
 FIGURES = [
     ("sum", "amount", NUMBERS), ("average", "amount", NUMBERS), ("min", "amount", NUMBERS),
     ("max", "quantity", NUMBERS), ("distinct", "category", st.sampled_from([0, 1, 2])),
@@ -107,7 +108,7 @@ HOPS = st.sampled_from([
 
 @st.composite
 def happenings(draw: st.DrawFn) -> Row:
-    asked: Row = {"event": draw(EVENTS), "did": draw(st.booleans()), "window": draw(st.sampled_from(WINDOWS))}
+    asked: Row = {"event": draw(EVENTS), "did": draw(st.booleans()), "window": draw(st.sampled_from(ANY_WINDOW))}
     asked["when"] = draw(WHENS)
     if draw(st.booleans()):
         asked["count"] = draw(st.sampled_from([1, 2, {"op": "between", "value": [1, 2]}, {"op": "=", "value": 0}]))
@@ -118,7 +119,7 @@ def happenings(draw: st.DrawFn) -> Row:
         value = draw(
             st.sampled_from(["2024-02-28", "today", "2 days ago"] if time_op in ("before", "after") else ["2 days"])
         )
-        asked[draw(st.sampled_from(["last"]))] = {"op": time_op, "value": value}
+        asked[draw(st.sampled_from(["first", "last"]))] = {"op": time_op, "value": value}
     if draw(st.integers(0, 3)) == 0:
         asked["related"] = draw(HOPS)
     return {name: value for name, value in asked.items() if value is not None}
@@ -169,7 +170,7 @@ def trees(names: list[str]) -> st.SearchStrategy[Row]:
     single = [
         comparisons(), happenings(), changes(), OWN,
         st.sampled_from([{"band": "recency", "is": "ok"}, {"band": "recency", "is": "alarm"}]),
-        st.sampled_from([{"identifier": "email"}, {"identifier": "phone"}]),
+        st.sampled_from([{"identifier": "email"}, {"identifier": "phone"}, {"reachable": "email"}]),
         *([st.sampled_from([{"audience": name} for name in names])] if names else []),
     ]  # fmt: skip
     return st.recursive(
@@ -276,13 +277,15 @@ ONE_OF_EACH = [
     }.items()
     for value in values
 ] + [
-    rule(attribute="vip", op="is_true"), rule(attribute="vip", op="is_false"), rule(attribute="vip", op="=", value=True),
+    rule(attribute="vip", op="is_true"), rule(attribute="vip", op="is_false"),
+    rule(attribute="vip", op="=", value=True), rule(attribute="vip", op="!=", value=True),
 ] + [
     rule(attribute=name, op=op, value=value)
     for name in ("born", "seen")
     for op, values in {
         "before": ["2024-03-31", "today", "30 days ago", "in 2 days"], "after": ["2024-03-30", "2 weeks ago", "today"],
-        "within_last": ["1 day", "2 days", "9 weeks"], "not_within_last": ["2 days"], "within_next": ["1 day", "2 weeks"],
+        "within_last": ["1 day", "2 days", "9 weeks"], "not_within_last": ["2 days"],
+        "within_next": ["1 day", "2 weeks"],
     }.items()
     for value in values
 ] + [
