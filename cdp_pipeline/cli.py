@@ -328,8 +328,8 @@ def _tell_run(report: RunReport, project: Project) -> None:
     for step, cause in report.failures.items():
         err.print(f"\n{step.replace('__', '/')} failed: {cause}", style="red", markup=False, highlight=False)
     for name, why in report.held.items():
-        said = f"audience {name} is held: {why}. It stays as it was, and so do its syncs: cdp audience waterfall {name}"
-        err.print(f"\n{said}", style="red", markup=False, highlight=False)
+        text = f"audience {name} is held: {why}. It stays as it was, and so do its syncs: cdp audience waterfall {name}"
+        err.print(f"\n{text}", style="red", markup=False, highlight=False)
     if not report.failures:
         out.print()
         for line in headline(project):

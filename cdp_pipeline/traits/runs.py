@@ -7,7 +7,6 @@ cost only the people they are about.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from cdp_pipeline.lake.errors import LakeVersionError
 from cdp_pipeline.lake.publish import Mirror, Upsert
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.profile.timeline import timeline_table
+from cdp_pipeline.spec.versions import trait_versions
 from cdp_pipeline.traits.as_of import as_of
 from cdp_pipeline.traits.daily import NOTHING_LOADED, daily, daily_table, stale_days
 from cdp_pipeline.traits.increment import KnownDay, one_more_day
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from cdp_pipeline.lake.lake import Lake
     from cdp_pipeline.spec.project import Project
 
-# To be raised when the same definition gives another value than before.
-METHOD = 1
 # Below so many events, looking at all of them is quicker than finding out which need not be looked at.
 FEW_EVENTS = 1_000_000
 # So many people, and this share of all, are looked at one by one; of more, everything is looked at.
@@ -50,7 +48,7 @@ RUNS = Table(
         "why": Column("string", "Why everything had to be looked at."),
         "snapshot": Column("int64", "The state of the timeline that was read."),
         "loaded": Column("timestamp(6)", "Rows loaded up to this moment (UTC) have been counted."),
-        "definitions": Column("string", "A fingerprint of each indicator's definition."),
+        "definitions": Column("string", "The version of each indicator's definition: see traits.definitions."),
     },
     key=("day",),
     derived=True,
@@ -96,7 +94,7 @@ class _Run:
         self.events, self.table = timeline_table(project), daily_table(project)
         self.timeline = lake.read(self.events)
         self.people = living(lake.read(PEOPLE), project)
-        self.definitions = {name: _fingerprint(trait) for name, trait in project.traits.items()}
+        self.definitions = trait_versions(project)
 
     def stale(self) -> list[date]:
         rows = stale_days(self.timeline, self.lake.read(self.table), self.lake.read(RUNS))
@@ -210,9 +208,3 @@ class _Run:
             "definitions": json.dumps(self.definitions, sort_keys=True),
         }
         return pa.Table.from_pylist([{"day": day, **row} for day in days], schema=RUNS.schema.to_pyarrow())
-
-
-def _fingerprint(trait: Any) -> str:
-    """What decides a trait's value, besides the events and the traits it is made of."""
-    said = trait.model_dump(mode="json", exclude={"name", "description", "owner", "unit", "bands"})
-    return hashlib.sha256(json.dumps([METHOD, said], sort_keys=True).encode()).hexdigest()[:12]
