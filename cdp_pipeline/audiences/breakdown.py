@@ -136,7 +136,7 @@ def breakdowns(
 
 
 def _clarity(one: Difference) -> tuple[Any, ...]:
-    return one.asked, abs(one.sure) < SURE, -abs(one.effect), -one.share, one.what, one.says
+    return one.asked, abs(one.sure) < SURE, -round(abs(one.effect), 9), -one.share, one.what, one.says
 
 
 def clearest(differences: Iterable[Difference], most: int) -> list[Difference]:

@@ -296,10 +296,12 @@ def _tests(audience: Audience, declared: Declared) -> Findings:
     for name in tests.share_with:
         path: DataPath = ("tests", "share_with", name)
         type_ = declared.attributes.get(name, BOOLEAN)
-        if type_ != BOOLEAN:
-            yield path, f"should be a channel or something true or false, attribute '{name}' is {_word(type_)}"
-        elif name not in CHANNELS and name not in declared.attributes and not declared.unreadable("attribute", name):
+        if name in CHANNELS or declared.unreadable("attribute", name):
+            continue
+        if name not in declared.of("attribute"):
             yield path, unknown("channel or attribute", name, {*CHANNELS, *declared.attributes})
+        elif type_ != BOOLEAN:
+            yield path, f"should be a channel or something true or false, attribute '{name}' is {_word(type_)}"
 
 
 def trigger_findings(trigger: Trigger, declared: Declared) -> Findings:

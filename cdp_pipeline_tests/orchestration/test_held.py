@@ -1,0 +1,127 @@
+"""An audience that fails its tests is held alone: what builds on it and its syncs wait, everything else goes on."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cdp_pipeline
+from cdp_pipeline.orchestration.resources import lake_of
+from cdp_pipeline.orchestration.run import RunReport, run_project
+from cdp_pipeline.spec.load import load_project
+from cdp_pipeline_tests.cli.starter import NEWEST, write_orders
+
+AUDIENCES = """
+kind: audience
+name: everybody
+description: All who ever ordered.
+rules: [{trait: orders, op: ">=", value: 1}]
+tests: {min_size: LEAST}
+---
+kind: audience
+name: big
+description: Those of everybody who spent much.
+rules: [{audience: everybody}, {trait: revenue_365d, op: ">=", value: 100}]
+tests: {subset_of: [everybody], must_include: ["email:fay@example.com"], share_with: {email: 0.5}}
+---
+kind: audience
+name: quiet
+description: Who has not ordered for two months.
+rules: [{band: days_since_order, is: quiet}]
+---
+kind: sync
+name: all_to_crm
+description: Everybody.
+audience: everybody
+destination: crm
+mode: mirror
+mapping: {person_id: person_id}
+---
+kind: sync
+name: big_to_crm
+description: The big ones.
+audience: big
+destination: crm
+mode: mirror
+mapping: {person_id: person_id}
+---
+kind: sync
+name: quiet_to_crm
+description: The quiet ones.
+audience: quiet
+destination: crm
+mode: mirror
+mapping: {person_id: person_id}
+"""
+TABLES = ("audiences.members", "audiences.sizes", "audiences.held", "audiences.changes", "activation.plan")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "shop"
+    shutil.copytree(Path(cdp_pipeline.__file__).parent / "starter", folder)
+    for name, place in {"CDP_DATA": "data", "CDP_LAKE": "lake", "DAGSTER_HOME": "lake/dagster"}.items():
+        monkeypatch.setenv(name, str(tmp_path / place))
+    write_orders(tmp_path / "data")
+    return folder
+
+
+def run(folder: Path, least: int, selection: str | None = None, back: int | None = None) -> RunReport:
+    (folder / "more.yaml").write_text(AUDIENCES.replace("LEAST", str(least)))
+    day = None if back is None else NEWEST - timedelta(days=back)
+    return run_project(load_project(folder), selection, day, day)
+
+
+def tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    with lake_of(load_project(folder), read_only=True) as lake:
+        return {name: lake.table(name).to_pyarrow().to_pylist() for name in TABLES if lake.exists(name)}
+
+
+def sizes(found: dict[str, list[dict[str, Any]]]) -> dict[str, list[int]]:
+    told: dict[str, list[int]] = {}
+    for row in sorted(found["audiences.sizes"], key=lambda row: row["day"]):
+        told.setdefault(row["audience"], []).append(row["people"])
+    return told
+
+
+def test_a_held_audience_holds_its_syncs_and_what_builds_on_it_until_it_passes(folder: Path) -> None:
+    later = "group:traits or group:audiences or group:activation"
+    first = run(folder, least=1)
+    assert first.success and not first.held
+    assert run(folder, 1, later, back=2).success, "an earlier day, to have some history"
+    good = tables(folder)
+    assert {row["sync"] for row in good["activation.plan"]} == {"good_customers_to_crm", "all_to_crm", "big_to_crm",
+                                                               "quiet_to_crm"}  # fmt: skip
+
+    report = run(folder, 100, later)
+    assert not report.success and not report.failures, "the run itself went through"
+    assert report.held == {
+        "everybody": "7 people, fewer than 100", "big": "it builds on 'everybody', which is held",
+    }  # fmt: skip
+    held = tables(folder)
+    assert {(row["audience"], row["day"], row["people"]) for row in held["audiences.held"]} == {
+        ("everybody", NEWEST, 7), ("big", NEWEST, 6),
+    }  # fmt: skip
+    assert {row["sync"] for row in held["activation.plan"]} == {"good_customers_to_crm", "quiet_to_crm"}
+    for name in ("audiences.members", "audiences.sizes", "audiences.changes"):
+        assert sorted(held[name], key=repr) == sorted(good[name], key=repr), f"{name}: they stay as they were"
+    assert "example.com" not in str(report), "no personal data in what is logged"
+
+    mended = run(folder, 1, later)
+    assert mended.success
+    again = tables(folder)
+    assert again["audiences.held"] == [] and sizes(again) == sizes(good)
+    assert {row["sync"] for row in again["activation.plan"]} == {row["sync"] for row in good["activation.plan"]}
+
+
+def test_an_audience_that_was_never_good_is_never_published(folder: Path) -> None:
+    report = run(folder, least=100)
+    assert set(report.held) == {"everybody", "big"}
+    found = tables(folder)
+    assert set(sizes(found)) == {"good_customers", "quiet_good_customers", "quiet"}
+    assert {row["audience"] for row in found["audiences.changes"]} <= set(sizes(found))
+    assert {row["sync"] for row in found["activation.plan"]} == {"good_customers_to_crm", "quiet_to_crm"}
