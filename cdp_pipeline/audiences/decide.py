@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
@@ -45,12 +45,16 @@ class Decided:
 def decide(lake: Lake, project: Project, names: Sequence[str], days: Sequence[date]) -> Decided:
     """Find the members of these audiences at the end of each day in one pass, and test them."""
     here, scope = lake.local, scope_of(lake, project)
-    unasked = _unasked(project, names, scope, days)
+    last = days[-1:]
+    try:
+        unasked: dict[str, str] = {}
+        of_last = gathered(project, _asking(project, names), scope, last)
+    except ScopeError:
+        unasked = _unasked(project, names, scope, last)
+        of_last = gathered(project, _asking(project, [n for n in names if n not in unasked]), scope, last)
     asked = [name for name in names if name not in unasked]
-    tested = {other for name in asked for other in project.audiences[name].tests.named_audiences}
-    every = sorted({*asked, *tested})
-    rules, last = [Rule(audience=name) for name in every], days[-1:]
-    table = lake.held(gathered(project, rules, scope, last))
+    every = [str(rule.audience) for rule in _asking(project, asked)]
+    table = lake.held(of_last)
     rows = lake.held(picked(table, every) if len(days) == 1 else members(project, every, scope, days))
     mine = rows.filter(rows.audience.isin(asked))
     local = scope_of(here, project)
@@ -79,20 +83,21 @@ def decide(lake: Lake, project: Project, names: Sequence[str], days: Sequence[da
     )
 
 
+def _asking(project: Project, names: Sequence[str]) -> list[Rule]:
+    """Questions for these audiences and for those that their tests compare them with."""
+    tested = {other for name in names for other in project.audiences[name].tests.named_audiences}
+    return [Rule(audience=name) for name in sorted({*names, *tested})]
+
+
 def _unasked(project: Project, names: Sequence[str], scope: Scope, days: Sequence[date]) -> dict[str, str]:
-    """The audiences that ask for a table there is none of yet, and which. Looked for only where something is amiss."""
-
-    def missing(some: Iterable[str]) -> str:
+    """The audiences that ask for a table there is none of yet, and which."""
+    found = {}
+    for name in names:
         try:
-            every = {other for name in some for other in (name, *project.audiences[name].tests.named_audiences)}
-            gathered(project, [Rule(audience=name) for name in sorted(every)], scope, days)
+            gathered(project, _asking(project, [name]), scope, days)
         except ScopeError as error:
-            return f"it asks {error.subject}, which was not computed yet"
-        return ""
-
-    if not missing(names):
-        return {}
-    return {name: why for name in names if (why := missing([name]))}
+            found[name] = f"it asks {error.subject}, which was not computed yet"
+    return found
 
 
 def _known(here: LakeView, project: Project, names: Sequence[str]) -> dict[str, str]:
