@@ -22,6 +22,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import duckdb
 from trait_sides import LISTS, TRAITS, WORDS
@@ -71,7 +72,7 @@ def ours(folder: Path, days: int = 1) -> None:
     timeline = connection.read_parquet(folder / "events.parquet")
     people = connection.read_parquet(folder / "people.parquet")
     wanted = [DAY - timedelta(days=back) for back in range(days)]
-    query = as_of(timeline, people, wanted, SimpleNamespace(traits=traits()))  # type: ignore[arg-type]
+    query = as_of(timeline, people, wanted, SimpleNamespace(traits=traits(), zone=ZoneInfo("UTC")))  # type: ignore[arg-type]
     connection.con.execute(f"COPY ({ibis.to_sql(query, dialect='duckdb')}) TO '{folder}/ours_{days}.parquet'")
 
 

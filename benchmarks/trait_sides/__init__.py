@@ -101,5 +101,5 @@ TRAITS: dict[str, dict[str, Any]] = {
 LISTS = ("top_categories_365d", "top_viewed_products_90d")
 WORDS = tuple(name for name, trait in TRAITS.items() if trait.get("value") in ("category", "product_id", "channel")
               and trait["evaluation"] != "unique_count" and name not in LISTS)  # fmt: skip
-ZERO = ("count", "sum", "unique_count", "decayed")
+ZERO = ("count", "sum", "unique_count", "decayed", "trend")
 """Evaluations that are 0 where nothing was seen; the others are NULL (and `happened` is false)."""

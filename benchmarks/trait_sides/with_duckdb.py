@@ -7,7 +7,7 @@ from pathlib import Path
 
 import duckdb
 
-from trait_sides import TRAITS, ZERO
+from trait_sides import LISTS, TRAITS, ZERO
 
 
 def compute(connection: duckdb.DuckDBPyConnection, folder: Path, day: date) -> None:
@@ -30,4 +30,6 @@ def _value(name: str) -> str:
         return "coalesce(revenue_365d, 0) - coalesce(revenue_180d, 0)"
     if name == "orders_a_year":
         return "coalesce(orders_30d, 0) * 12"
+    if name in LISTS:
+        return f"coalesce({name}, [])"
     return f"coalesce({name}, 0)" if trait["evaluation"] in ZERO else name

@@ -140,6 +140,9 @@ def compute(folder: Path, day: date) -> None:
                 table[name] = table["orders_30d"] * 12
             case evaluation if evaluation in ZERO:
                 table[name] = found[name].reindex(everybody, fill_value=0)
+            case "top":
+                lists = found[name].reindex(everybody)
+                table[name] = lists.where(lists.notna(), pd.Series([[]] * len(lists)))
             case _:
                 table[name] = found[name].reindex(everybody)
     result = pd.DataFrame(table)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from trait_sides import TRAITS, ZERO
+from trait_sides import LISTS, TRAITS, ZERO
 
 age = pl.col("age")
 WINDOWS = {"": age >= 0, **{f"_{days}d": age < days for days in (365, 180, 90, 30, 7)}}
@@ -166,4 +166,6 @@ def _value(name: str) -> pl.Expr:
             return pl.col("revenue_365d") - pl.col("revenue_180d")
         case "expression":
             return pl.col("orders_30d") * 12
+    if name in LISTS:
+        return pl.col(name).fill_null(pl.lit([], dtype=pl.List(pl.String)))
     return pl.col(name).fill_null(0) if trait["evaluation"] in ZERO else pl.col(name)

@@ -80,6 +80,11 @@ def on_days(cells: ibis.Table, days: Sequence[date], windows: Sequence[Spans]) -
     return table.filter(reduce(or_, (table[name] for name in seen)))
 
 
+def within(day: Any, first: date | None, last: date) -> Any:
+    """Is a day one of these?"""
+    return day <= ibis.date(last) if first is None else (day >= ibis.date(first)) & (day <= ibis.date(last))
+
+
 def _sees(table: ibis.Table, number: int) -> Any:
     sees = table.cell <= table[f"last_{number}"]
     if f"first_{number}" in table.columns:

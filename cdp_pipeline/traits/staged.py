@@ -11,7 +11,7 @@ of a trend. Windows that look ahead, and each sort of session, have stages of th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
@@ -99,9 +99,19 @@ class Member:
 def stages(timeline: ibis.Table, days: Sequence[date], traits: Mapping[str, Trait], zone: ZoneInfo) -> list[Stage]:
     """The stages that together have the parts of all these traits over events."""
     grouped: dict[tuple[object, ...], dict[str, Trait]] = {}
+    apart = _events_apart(traits.values())
     for name, trait in traits.items():
-        grouped.setdefault(_stage_of(trait), {})[name] = trait
+        grouped.setdefault((apart[trait.event[0]], *_stage_of(trait)), {})[name] = trait
     return [Stage(timeline, tuple(days), members, zone) for members in grouped.values()]
+
+
+def _events_apart(traits: Iterable[Trait]) -> dict[str, int]:
+    """For each event the number of its set: no trait looks at events of two sets."""
+    sets: list[set[str]] = []
+    for trait in traits:
+        ours = [events for events in sets if events & set(trait.event)]
+        sets = [events for events in sets if events not in ours] + [set(trait.event).union(*ours)]
+    return {event: number for number, events in enumerate(sets) for event in events}
 
 
 def _stage_of(trait: Trait) -> tuple[object, ...]:
@@ -155,8 +165,37 @@ class Stage:
 
     def table(self) -> tuple[ibis.Table, Names]:
         """Parts by person_id and day."""
-        found = self._on_days(*self._in_cells())
+        found = self._on_the_day() if self._is_one_day else self._on_days(*self._in_cells())
         return self._gathered(*found) if isinstance(self._one.evaluation, OverValues) else found
+
+    @property
+    def _is_one_day(self) -> bool:
+        """Whether there is only one day to ask of each event whether it is seen."""
+        known_at_once = self._one.trait.window.reach not in ("next", "session")
+        return len(self.days) == 1 and known_at_once and self._trend is None
+
+    def _on_the_day(self) -> tuple[ibis.Table, Names]:
+        """Parts per person and the one day, of the events that each trait's window sees; no cells in between."""
+        [day] = self.days
+        windows = list(dict.fromkeys(member.window for member in self.members.values()))
+        events = self._events().mutate(cell=ibis.date(day))
+        counts = {
+            f"{condition}__{window}": events[condition] & cells.within(events._day, *windows[window][0])
+            for condition, window in dict.fromkeys(
+                (m.condition, windows.index(m.window)) for m in self.members.values()
+            )
+        }
+        events = events.mutate(**counts)
+        parts, names = Parts(), Names()
+        for name, member in self.members.items():
+            seen = windows.index(member.window)
+            value, weight = (None if column is None else events[column] for column in (member.value, member.weight))
+            found = member.evaluation.parts(Rows(events, events[f"{member.condition}__{seen}"], value, weight))
+            names[name] = {part: f"{member.part(part)}__{seen}" for part in found}
+            parts |= {names[name][part]: aggregate for part, aggregate in found.items()}
+        keys = ["person_id"] if self._key is None else ["person_id", self._key]
+        table = events.group_by(*keys).aggregate(**parts).mutate(day=ibis.date(day))
+        return table if self._key is None else table.rename(value=self._key), names
 
     def _in_cells(self) -> tuple[ibis.Table, Names]:
         """Parts per person and cell, of all events that count."""
