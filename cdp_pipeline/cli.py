@@ -546,6 +546,36 @@ def identity_simulate(
             out.print(line, markup=False, highlight=False)
 
 
+@app.command("diff")
+def diff_(
+    other: Annotated[Path, typer.Argument(help="Folder of the project as it would be.")],
+    day: Day = None,
+    sample: Annotated[int, typer.Option(help="How many people to name, by id, of each change.")] = 5,
+    markdown: Annotated[Path | None, typer.Option("--markdown", help="Write it to this file, for a review.")] = None,
+    project: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """What a change of YAML does to people: traits, audiences, merges, syncs, triggers; nothing is published."""
+    from cdp_pipeline.activation.sync import holds
+    from cdp_pipeline.orchestration.resources import ledger_of
+    from cdp_pipeline.review.difference import difference
+    from cdp_pipeline.review.words import as_json as plain
+    from cdp_pipeline.review.words import markdown as written
+
+    changed = the_project(other)
+    with the_lake(project) as (declared, lake), ledger_of(declared) as ledger:
+        found = difference(
+            lake, declared, changed, datetime.now(UTC), lambda sync: holds(ledger, sync), _date(day), sample
+        )
+    if markdown is not None:
+        markdown.write_text(written(found), encoding="utf-8")
+        err.print(f"Wrote {markdown}", markup=False, highlight=False)
+    if as_json:
+        print_json(plain(found))
+    elif markdown is None:
+        out.print(written(found), markup=False, highlight=False)
+
+
 @trait.command("list")
 def trait_list(
     missing: Annotated[bool, typer.Option("--missing", help="Those your sources cannot tell yet, and why.")] = False,

@@ -10,7 +10,7 @@ import pytest
 import cdp_pipeline
 
 ROOT = Path(cdp_pipeline.__file__).parent
-WALK = ["sources", "identity", "profile", "traits", "predictions", "audiences", "activation", "destinations"]
+WALK = ["sources", "identity", "profile", "traits", "predictions", "audiences", "activation", "destinations", "review"]
 BELOW = {"spec": {"spec", "shipped"}, "shipped": {"shipped", "spec"}, "lake": {"lake", "spec"}}
 ON_TOP = {"orchestration", "cli", "definitions"}
 MODULES = sorted(path for path in ROOT.rglob("*.py"))

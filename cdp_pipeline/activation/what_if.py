@@ -75,18 +75,26 @@ def what_if(
     `holds` says what the destination of a sync is known to hold, by the name of the sync; without it syncs are left
     out. Where the projects differ in more than identity, audiences are worked out for everybody.
     """
+    identifiers = lake.read(IDENTIFIERS)
+    found, then = people_under(lake, project, other, now)
+    truth = read_truth(project, lake.ibis)
+    judged = None if truth is None else (accuracy(identifiers, truth), accuracy(then["identifiers"], truth))
+    return WhatIf(
+        found, _effects(lake, project, other, found, then, holds, now), then["edges"], then["identifiers"], judged
+    )
+
+
+def people_under(
+    lake: Lake, project: Project, other: Project, now: datetime
+) -> tuple[Consequences, dict[str, ibis.Table]]:
+    """Who `other` would take for whom: what that does to people, and the tables identifiers, people and edges."""
     identifiers, people, stored = lake.read(IDENTIFIERS), lake.read(PEOPLE), lake.read(EDGES)
     if not lake.exists(PEOPLE.name):
         raise NothingComputedError("nobody was identified yet: cdp run")
     evidence, known = _evidence(lake, project, other, stored, identifiers)
     resolution = resolve(with_verdicts(evidence, known, other), known, identifiers, people, other, now)
     then = {name: lake.held(_table(getattr(resolution, name))) for name in ("identifiers", "people", "edges")}
-    found = consequences(identifiers, then["identifiers"], stored, then["edges"])
-    truth = read_truth(project, lake.ibis)
-    judged = None if truth is None else (accuracy(identifiers, truth), accuracy(then["identifiers"], truth))
-    return WhatIf(
-        found, _effects(lake, project, other, found, then, holds, now), then["edges"], then["identifiers"], judged
-    )
+    return consequences(identifiers, then["identifiers"], stored, then["edges"]), then
 
 
 def _evidence(
