@@ -55,7 +55,7 @@ def _at_least(value: object) -> object:
     """A bare number of times is the least one."""
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 1:
-            raise ValueError(f"should be at least 1, got {value}; who did not do it is asked by 'did: false'")
+            raise ValueError(f"should be at least 1 (who did not do it is asked by 'did: false'), got {value}")
         return {"op": ">=", "value": value}
     return value
 
@@ -219,10 +219,10 @@ class Rule(Part):
         if said is not None:
             raise ValueError(said)
         if self.op in CHANGES and subject != "trait":
-            raise ValueError(f"'{self.op}' is for traits, whose values are kept day by day, this is an {subject}")
+            raise ValueError(f"'{self.op}' is for traits, whose values are kept day by day, not for '{subject}'")
         if self.op == "within_km" and (subject != "attribute" or self.longitude is None):
             raise ValueError(
-                "'within_km' needs the two attributes of a place: attribute: latitude, longitude: longitude"
+                "'within_km' needs two attributes: the latitude as 'attribute', the longitude as 'longitude'"
             )
         if self.longitude is not None and self.op != "within_km":
             raise ValueError(f"only 'within_km' has a use for longitude, not '{self.op}'")

@@ -9,13 +9,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator
 
 from cdp_pipeline.spec.base import parse_duration, shown, sound_pattern, unknown
 
 Scalar = str | int | float | bool
 Value = Scalar | list[Scalar] | dict[str, Scalar]
-OperatorName = Literal[
+_Operator = Literal[
     "=", "!=", "<", "<=", ">", ">=", "between", "not_between", "in", "not_in",
     "contains", "not_contains", "starts_with", "not_starts_with", "ends_with", "not_ends_with",
     "like", "not_like", "matches", "not_matches", "is_null", "not_null", "is_true", "is_false",
@@ -23,6 +25,27 @@ OperatorName = Literal[
     "has_any", "has_all", "has_none", "size_is", "size_at_least", "size_at_most",
     "within_km", "increased_by", "decreased_by", "changed_by",
 ]  # fmt: skip
+LIKELY = {
+    "==": "=", "equals": "=", "is": "=", "eq": "=", "<>": "!=", "not_equals": "!=", "is_not": "!=", "ne": "!=",
+    "more_than": ">", "greater_than": ">", "gt": ">", "at_least": ">=", "gte": ">=", "less_than": "<", "lt": "<",
+    "at_most": "<=", "lte": "<=", "one_of": "in", "is_in": "in", "none_of": "not_in", "includes": "contains",
+    "begins_with": "starts_with", "regex": "matches", "regexp": "matches", "exists": "not_null", "is_known": "not_null",
+    "is_set": "not_null", "is_not_null": "not_null", "is_unknown": "is_null", "is_empty": "is_null",
+    "since": "within_last", "in_last": "within_last", "in_next": "within_next", "birthday_within": "anniversary_within",
+    "near": "within_km", "rose_by": "increased_by", "fell_by": "decreased_by", "grew_by": "increased_by",
+}  # fmt: skip
+"""What people write who know other tools."""
+
+
+def _known(name: object) -> object:
+    if isinstance(name, str) and name not in get_args(_Operator):
+        meant = LIKELY.get(name)
+        said = f"unknown operator '{name}', did you mean '{meant}'?" if meant else unknown("operator", name, OPERATORS)
+        raise ValueError(said if "did you mean" in said else f"{said}, there are {', '.join(OPERATORS)}")
+    return name
+
+
+OperatorName = Annotated[_Operator, BeforeValidator(_known)]
 Kind = Literal["text", "number", "boolean", "date", "timestamp", "list"]
 """The sorts of values: integers, numbers and money are all `number`; a list is one of texts."""
 KIND_WORDS: dict[Kind, str] = {
@@ -97,20 +120,16 @@ def _size(value: Any) -> str | None:
     return None if whole else f"needs a whole number, got {shown(value)}"
 
 
-def _duration(value: Any) -> str | None:
-    return _bounded_days(value, 36_500)
+def _duration(value: Any, most: int = 36_500, what: str = "whole days") -> str | None:
+    try:
+        number = whole_days(value)
+    except ValueError:
+        return f"needs {what}, such as '30 days' or '4 weeks', got {shown(value)}"
+    return None if number <= most else f"needs {what}, {most:,} of them or fewer, got {shown(value)}"
 
 
 def _year(value: Any) -> str | None:
-    return _bounded_days(value, 365)
-
-
-def _bounded_days(value: Any, most: int) -> str | None:
-    try:
-        number = whole_days(value)
-    except ValueError as error:
-        return f"needs a duration: {error}, got {shown(value)}"
-    return None if number <= most else f"needs at most {most} days, got {shown(value)}"
+    return _duration(value, most=365)
 
 
 def _day(value: Any) -> str | None:
@@ -145,9 +164,9 @@ def _change(value: Any) -> str | None:
     form = "a change such as {by: 10, over: 30 days} or {percent: 20, over: 30 days}"
     if not isinstance(value, dict) or ("by" in value) == ("percent" in value) or "over" not in value:
         return f"needs {form}"
-    said = _bounded_days(value["over"], 36_500)
+    said = _duration(value["over"], what="whole days for 'over'")
     if said is not None:
-        return said.replace("needs", "over: needs")
+        return said
     amount = "by" if "by" in value else "percent"
     rest = {name: item for name, item in value.items() if name != "over"}
     said = _fields(rest, {amount: (0.0, 1e15)}, form)
@@ -204,7 +223,6 @@ OPERATORS: dict[str, Operator] = {
     "changed_by": Operator(NUMBER, "changed by at least", _change),
 }
 """Every operator of a condition."""
-assert tuple(OPERATORS) == get_args(OperatorName)
 CHANGES = ("increased_by", "decreased_by", "changed_by")
 BY_THE_DAY = ("before", "after", "within_last", "not_within_last", "within_next", "anniversary_within")
 """Operators that ask on which day of the project's calendar something is."""

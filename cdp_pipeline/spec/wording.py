@@ -104,7 +104,8 @@ def _message(error: ErrorDetails, path: DataPath, given: Any, models: Sequence[t
     if template is None:
         return error["msg"].removeprefix("Input ") + f", got {shown(given)}"
     message = template.format(**context)
-    return f"{message}, got {shown(given)}" if "at " in message or "than " in message else message
+    bounded = error["type"] != "value_error" and ("at " in message or "than " in message)
+    return f"{message}, got {shown(given)}" if bounded else message
 
 
 def _quoted(expected: str) -> list[str]:
