@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cdp_pipeline.audiences.breakdown import Difference, breakdowns, clearest, people_of
 from cdp_pipeline.audiences.rules import Scope
 from cdp_pipeline.spec.attribute import Attribute
-from cdp_pipeline_tests.audiences.test_rules import audience, rule
+from cdp_pipeline_tests.audiences.company import audience, rule
 from cdp_pipeline_tests.traits.shop import DAYS, project, trait
 
 SHOP = project(trait("orders", "count"), audience("some", rule(trait="orders", op=">", value=0)))

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from cdp_pipeline.audiences.compare import GONE, NOT_THERE, Side, compare
 from cdp_pipeline.audiences.waterfall import sentence
 from cdp_pipeline.spec.audience import Audience
-from cdp_pipeline_tests.audiences.test_rules import (
-    ANN,
-    ASKED,
-    RECENCY,
-    TRAITS,
-    Row,
-    audience,
-    audiences,
-    companies,
-    holds,
-    rule,
-    scope,
-)
+from cdp_pipeline_tests.audiences.company import ASKED, audience, companies, company_project, rule, scope
+from cdp_pipeline_tests.audiences.oracle import Row, holds
+from cdp_pipeline_tests.audiences.test_rules import ANN, GENERATED, audiences
 from cdp_pipeline_tests.audiences.test_waterfall import one_by_one
-from cdp_pipeline_tests.traits.shop import DAYS, project
+from cdp_pipeline_tests.traits.shop import DAYS
 
 
-@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(GENERATED, max_examples=2)
 @given(companies(), audiences(), audiences())
 def test_moves_and_their_reasons_are_those_of_plain_python(
     company: Row, first: list[Audience], second: list[Audience]
 ) -> None:
     asked = scope(company)
-    sides = [(project(*TRAITS, RECENCY, *declared), day) for declared, day in zip((first, second), ASKED, strict=True)]
-    for name in ("a3", "a11"):
+    sides = [(company_project(*declared), day) for declared, day in zip((first, second), ASKED, strict=True)]
+    for name in ("a2", "a7"):
         there, inside, failing = [], [], []
         for whole, day in sides:
             people = {row["person_id"] for row in company["traits"] if row["day"] == day}
@@ -62,9 +52,7 @@ def test_moves_and_their_reasons_are_those_of_plain_python(
 
 def test_a_difference_reads_as_a_few_lines() -> None:
     people = [ANN | {"person_id": f"p{n}", "orders": n} for n in range(4)]
-    before, after = (
-        project(*TRAITS, RECENCY, audience("buyers", rule(trait="orders", op=op, value=2))) for op in ("<=", ">=")
-    )
+    before, after = (company_project(audience("buyers", rule(trait="orders", op=op, value=2))) for op in ("<=", ">="))
     asked = scope({"traits": people})
     found = compare(Side(before, "buyers", asked, DAYS[4]), Side(after, "buyers", asked, DAYS[4]), sample=1)
     assert found.lines() == [

@@ -12,7 +12,7 @@ import pytest
 from cdp_pipeline.audiences.expectations import USUAL, Facts, Outcome, expectations, facts, judge, usual_size
 from cdp_pipeline.audiences.members import MEMBERS, SIZES
 from cdp_pipeline.spec.audience import AudienceTests
-from cdp_pipeline_tests.audiences.test_rules import audience, rule
+from cdp_pipeline_tests.audiences.company import audience, rule
 from cdp_pipeline_tests.traits.shop import DAYS, project, trait
 
 ORDERS = trait("orders", "count")

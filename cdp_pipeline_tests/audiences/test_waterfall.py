@@ -5,26 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from cdp_pipeline.audiences.rules import gathered
 from cdp_pipeline.audiences.waterfall import Waterfall, conditions, sentence, waterfalls
 from cdp_pipeline.spec.audience import Audience, Rule
 from cdp_pipeline.spec.project import Project
-from cdp_pipeline_tests.audiences.test_rules import (
-    ANN,
-    ASKED,
-    RECENCY,
-    TRAITS,
-    Row,
-    audience,
-    audiences,
-    companies,
-    holds,
-    rule,
-    scope,
-)
-from cdp_pipeline_tests.traits.shop import DAYS, project
+from cdp_pipeline_tests.audiences.company import ASKED, audience, companies, company_project, rule, scope
+from cdp_pipeline_tests.audiences.oracle import Row, holds
+from cdp_pipeline_tests.audiences.test_rules import ANN, GENERATED, audiences
+from cdp_pipeline_tests.traits.shop import DAYS
 
 
 def one_by_one(rules: list[Rule]) -> list[Rule]:
@@ -62,10 +52,10 @@ def steps(found: Waterfall) -> list[tuple[int, ...]]:
     return [(step.holds_for, step.left, step.removed, step.fail_only_this) for step in found.steps]
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(GENERATED, max_examples=3)
 @given(companies(), audiences())
 def test_every_step_is_what_plain_python_counts_and_the_steps_add_up(company: Row, declared: list[Audience]) -> None:
-    whole = project(*TRAITS, RECENCY, *declared)
+    whole = company_project(*declared)
     names = [one.name for one in declared]
     table = gathered(whole, [Rule(audience=name) for name in names], scope(company), ASKED[:1])
     for one, found in zip(declared, waterfalls(whole, names, table, ASKED[0]), strict=True):
@@ -80,7 +70,7 @@ def test_every_step_is_what_plain_python_counts_and_the_steps_add_up(company: Ro
 
 
 def fall(*rules: Rule, people: list[Row]) -> Waterfall:
-    whole = project(*TRAITS, RECENCY, audience("asked", *rules))
+    whole = company_project(audience("asked", *rules))
     table = gathered(whole, [Rule(audience="asked")], scope({"traits": people}), [DAYS[4]])
     return waterfalls(whole, ["asked"], table, DAYS[4])[0]
 
