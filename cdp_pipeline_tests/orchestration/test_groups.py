@@ -77,6 +77,12 @@ def test_households_and_accounts_reach_their_tables_their_checks_and_a_persons_p
         "tower.example": (4, None, 4, None),
     }
 
+    with open_lake(LakeLocation(path=str(cdp.lake)), read_only=True) as lake:
+        inside = lake.table("audiences.members").to_pyarrow().to_pylist()
+    assert {(row["audience"], contact[row["person_id"]]) for row in inside} == {
+        ("good_firms", "1"), ("good_firms", "3"), ("of_the_alpha_group", "1"),
+    }  # fmt: skip
+
     ann = next(person for person, value in contact.items() if value == "1")
     with open_lake(LakeLocation(path=str(cdp.lake)), read_only=True) as lake:
         lines = list(flat(profile_of(lake, load_project(cdp.project, cdp.environment), ann)))
