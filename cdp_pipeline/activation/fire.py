@@ -11,6 +11,7 @@ from cdp_pipeline.activation.ledger import Ledger
 from cdp_pipeline.activation.triggers import fired, horizon, occasions
 from cdp_pipeline.audiences.accounts import with_their_groups
 from cdp_pipeline.audiences.look import scope_of
+from cdp_pipeline.audiences.members import HELD, SIZES, held_now
 from cdp_pipeline.audiences.rules import every_rule, leaves, matching
 from cdp_pipeline.lake.lake import LakeView
 from cdp_pipeline.spec.project import Project
@@ -24,11 +25,15 @@ def fire(
 ) -> dict[str, dict[str, int]]:
     """Record what each trigger calls for, by trigger and state; 'known' are operations that were recorded before.
 
-    Each is evaluated for the newest day that what it watches was computed for (not after `day`, if given).
+    Each is evaluated for the newest day that what it watches was computed for (not after `day`, if given). One that an
+    audience guards (`unless`) waits while that audience is held: nobody knows whom it would keep safe.
     """
     aliases = merged_people(lake)
+    held = held_now(lake.read(SIZES), lake.read(HELD))
     counts = {}
     for trigger in project.triggers.values():
+        if any(rule.audience in held for rule in leaves(every_rule(project, trigger.unless))):
+            continue
         newest = _newest_day(lake, trigger, day)
         if newest is not None:
             counts[trigger.name] = _fire(ledger, lake, project, trigger, newest, now, aliases)

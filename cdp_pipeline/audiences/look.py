@@ -29,6 +29,7 @@ from cdp_pipeline.profile.timeline import timeline_table
 from cdp_pipeline.spec.audience import Rule
 from cdp_pipeline.spec.base import unknown
 from cdp_pipeline.spec.operators import CHANGES, whole_days
+from cdp_pipeline.spec.versions import trait_versions
 from cdp_pipeline.traits.as_of import as_of, in_order
 from cdp_pipeline.traits.bands import BANDS, crossings, state_before
 
@@ -89,9 +90,11 @@ def scope_on(
     banded = sorted({rule.band for rule in rules if rule.band})
     wanted = sorted({rule.trait for rule in rules if rule.trait} | set(banded))
     every = [name for batch in in_order(project.traits, wanted) for name in batch]
-    other = [] if published is None else [n for n in every if project.traits[n] != published.traits.get(n)]
+    other = []
     if published is not None:
-        _same_elsewhere(project, published, rules)
+        _same_elsewhere(project, published, rules, every)
+        mine, theirs = trait_versions(project), trait_versions(published)
+        other = [name for name in every if mine[name] != theirs.get(name)]
     known = () if scope.customers is None else scope.customers.columns
     for rule in rules:
         if rule.attribute and rule.attribute not in known:
@@ -124,13 +127,24 @@ def days_asked(rules: Sequence[Rule], day: date) -> list[date]:
     return [day, *(day - timedelta(days=days) for days in sorted(back))]
 
 
-def _same_elsewhere(project: Project, published: Project, rules: Sequence[Rule]) -> None:
+def _same_elsewhere(project: Project, published: Project, rules: Sequence[Rule], traits: Sequence[str]) -> None:
     """What only a run can compute must be defined alike."""
+
+    def told(one: Project, event: str) -> list[Any]:
+        return [(s.name, mapping) for s in one.sources.values() for mapping in s.events if event in mapping.event_names]
+
+    pairs: list[tuple[str, Any, Any]] = []
     for rule in rules:
         for kind, name in (("prediction", rule.prediction), ("attribute", rule.attribute), ("trait", rule.band)):
-            if name and getattr(project, f"{kind}s")[name] != getattr(published, f"{kind}s").get(name):
-                what = "the bands of trait" if rule.band else kind
-                raise NothingComputedError(f"{what} '{name}' is defined otherwise there, and only a run computes it")
+            if name:
+                what = f"the bands of trait '{name}'" if rule.band else f"{kind} '{name}'"
+                pairs.append((what, getattr(project, f"{kind}s")[name], getattr(published, f"{kind}s").get(name)))
+    happenings = [one for rule in rules for one in (rule, *(rule.sequence or []), rule.without) if one is not None]
+    events = {event for one in (*happenings, *(project.traits[name] for name in traits)) for event in one.event or []}
+    pairs += [(f"event '{event}'", told(project, event), told(published, event)) for event in sorted(events)]
+    for what, there, here in pairs:
+        if there != here:
+            raise NothingComputedError(f"{what} is defined otherwise there, and only a run computes it: cdp diff")
 
 
 def listed(lake: LakeView, project: Project) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from cdp_pipeline.activation.tables import (
     outbox_rows,
 )
 from cdp_pipeline.activation.triggers import horizon, occasions
-from cdp_pipeline.audiences.members import CHANGES, SIZES
+from cdp_pipeline.audiences.members import CHANGES, HELD, SIZES
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.lake import Counts, Lake, Mirror, Note, Upsert
 from cdp_pipeline.lake.table import Column, Table
@@ -94,6 +94,23 @@ def test_an_unless_rule_suppresses_with_its_reason(lake: Lake, ledger: Ledger) -
     publish(lake, DAY, {"p1": 130, "p2": 365})
     assert fire(ledger, lake, whole, now=NOW) == {"slipping": {"pending": 1, "suppressed": 1}}
     assert sorted(people(ledger)) == [("p1", "pending"), ("p2", "suppressed")]
+
+
+def test_a_trigger_waits_while_an_audience_that_guards_it_is_held(lake: Lake, ledger: Ledger) -> None:
+    from cdp_pipeline.spec.audience import Audience, Rule
+    from cdp_pipeline.spec.trait import Trait
+
+    recency = Trait(kind="trait", name="recency", description="Days.", evaluation="days_since", event=["order"])
+    cross = Audience(kind="audience", name="cross", description="Cross with us.",
+                     rules=[Rule(trait="recency", op=">", value=300)])  # fmt: skip
+    documents = webhook("http://127.0.0.1:9/"), trigger(unless=[{"audience": "cross"}])
+    whole = replace(project(*documents), traits={"recency": recency}, audiences={"cross": cross})
+    publish(lake, DAY, {"p1": 130})
+    held = rows(HELD, {"audience": "cross", "day": DAY, "people": 0, "because": "too few"})
+    lake.publish(Mirror(HELD, held), note=NOTE)
+    assert fire(ledger, lake, whole, now=NOW) == {}
+    lake.publish(Mirror(HELD, held.slice(0, 0)), note=NOTE)
+    assert fire(ledger, lake, whole, now=NOW) == {"slipping": {"pending": 1}}
 
 
 def test_an_id_merged_since_is_the_same_person(lake: Lake, ledger: Ledger) -> None:

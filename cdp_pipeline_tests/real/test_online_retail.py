@@ -102,3 +102,74 @@ def test_running_it_again_changes_nothing(shop: Cdp) -> None:
     before = shop.sql(query)
     shop.run("run")
     assert shop.sql(query) == before
+
+
+SOLD = f"""SELECT customer_id::VARCHAR AS customer, invoice, quantity * round(price, 4)::DECIMAL(18, 4) AS amount,
+        invoice_date::DATE AS day
+    FROM '{RAW}' WHERE customer_id IS NOT NULL AND invoice NOT LIKE 'C%' AND quantity > 0 AND price > 0"""
+CUSTOMERS = f"""SELECT customer, count(DISTINCT invoice) FILTER (day > today - 365) AS orders,
+        sum(amount) FILTER (day > today - 365) AS revenue, sum(amount) AS ever, today - max(day) AS quiet
+    FROM ({SOLD}), (SELECT max(invoice_date)::DATE AS today FROM '{RAW}') GROUP BY customer, today"""
+
+
+def test_waterfalls_add_up_and_equal_handwritten_sql(shop: Cdp) -> None:
+    everybody = duckdb.sql(f"SELECT count(DISTINCT customer_id) FROM '{RAW}'").fetchone()
+    conditions = {
+        "champions": ["orders >= 6", "revenue >= 1000", "quiet <= 60"],
+        "lapsed": ["ever >= 500", "quiet > 180"],
+        "bought_within_30_days": ["quiet < 30"],
+    }
+    for name, asked in conditions.items():
+        found = shop.json("audience", "waterfall", name)
+        assert (found["everybody"],) == everybody
+        for number, step in enumerate(found["steps"]):
+            others = [f"coalesce({one}, false)" for one in (*asked[:number], *asked[number + 1 :])]
+            left, only = duckdb.sql(
+                f"""SELECT count(*) FILTER ({" AND ".join(asked[: number + 1])}),
+                    count(*) FILTER (NOT coalesce({asked[number]}, false) AND {" AND ".join(others) or "true"})
+                FROM ({CUSTOMERS})"""
+            ).fetchone()
+            # Customers who never bought anything, and only sent back, have no row in this query.
+            only += 0 if others else everybody[0] - duckdb.sql(f"SELECT count(*) FROM ({CUSTOMERS})").fetchone()[0]
+            assert (step["left"], step["fail_only_this"]) == (left, only), (name, step)
+        assert found["everybody"] - sum(step["removed"] for step in found["steps"]) == found["members"]
+        [size] = shop.json("audience", "size", name)
+        assert found["members"] == size["people"]
+    found = shop.json("audience", "waterfall", "likely_to_buy")
+    assert found["everybody"] - sum(step["removed"] for step in found["steps"]) == found["members"]
+    assert found["members"] == len(shop.json("audience", "members", "likely_to_buy"))
+
+
+def test_members_of_sixty_days_in_a_row_reconcile_with_the_moves_between_them(shop: Cdp) -> None:
+    names = ("bought_within_30_days", "lapsed", "champions")
+    wanted = " or ".join(f'key:"audiences/{name}"' for name in names)
+    shop.run(
+        "run", f'key:"traits/daily" or key:"traits/bands" or {wanted}', "--from", "2011-10-11", "--to", "2011-12-09"
+    )
+    days = [row["day"] for row in shop.sql("SELECT DISTINCT day FROM audiences.sizes ORDER BY day")]
+    assert len(days) == 60
+    members: dict[tuple[str, str], set[str]] = {(name, day): set() for name in names for day in days}
+    for row in shop.sql("SELECT audience, person_id, day FROM audiences.members"):
+        if row["audience"] in names:
+            members[row["audience"], row["day"]].add(row["person_id"])
+    moves: dict[tuple[str, str, str], set[str]] = {}
+    for row in shop.sql("SELECT audience, person_id, day, change FROM audiences.changes"):
+        moves.setdefault((row["audience"], row["day"], row["change"]), set()).add(row["person_id"])
+    sizes = {(row["audience"], row["day"]): row["people"] for row in shop.sql("FROM audiences.sizes")}
+    for name in names:
+        there: set[str] = set()
+        for day in days:
+            entered, left = (moves.get((name, day, change), set()) for change in ("entered", "left"))
+            assert not entered & there and left <= there, (name, day)
+            there = (there | entered) - left
+            assert there == members[name, day], (name, day)
+            assert len(there) == sizes[name, day]
+    told = {(row["customer"], row["day"]) for row in shop.sql(
+        """SELECT i.value AS customer, m.day FROM audiences.members m JOIN identity.identifiers i USING (person_id)
+           WHERE m.audience = 'bought_within_30_days'""")}  # fmt: skip
+    raw = duckdb.sql(
+        f"""SELECT DISTINCT customer, strftime(d.day, '%Y-%m-%d') FROM ({SOLD}) s
+            JOIN (SELECT unnest(range(DATE '2011-10-11', DATE '2011-12-10', INTERVAL 1 DAY))::DATE AS day) d
+            ON s.day <= d.day AND s.day > d.day - 30"""
+    ).fetchall()
+    assert told == set(raw)
