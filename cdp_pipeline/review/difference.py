@@ -97,17 +97,17 @@ def difference(
     reach = touched(project, other)
     unseen = list(reach.unseen)
     identity, then = people_under(lake, project, other, now) if reach.identity else (None, None)
-    if identity is not None:  # everybody's figures may hang on it
+    defined, only = reach, None  # what is defined otherwise, and whom it concerns
+    if identity is not None:
+        if not (reach.timeline or reach.attributes or reach.traits or reach.bands or reach.audiences):
+            only = identity.before | identity.after  # nobody else sees a difference
         reach = replace(
             reach, traits={*project.traits, *other.traits}, audiences={*project.audiences, *other.audiences},
             attributes={*project.attributes, *other.attributes}, bands=reach.bands | {*project.traits, *other.traits},
         )  # fmt: skip
-    sides = []
-    for one, tables in ((project, None), (other, then)):
-        anew = one is other and (reach.timeline or identity is not None)
-        side = _Side.of(lake, one, reach, day, now, tables, anew, bool(reach.attributes))
-        sides.append(side)
-    before, after = sides
+    before = _Side.of(lake, project, reach.audiences, defined, day, None, only)
+    then = then or {"identifiers": lake.read(IDENTIFIERS), "people": lake.read(PEOPLE)}
+    after = _Side.of(lake, other, reach.audiences, reach, day, _Anew(then, identity is not None, now), only)
     names = sorted(reach.traits)
     shown = {name for one in (project, other) for name in _not_personal(one)}
     moved = _audiences(lake, before, after, sorted(reach.audiences), sample, unseen)
@@ -117,7 +117,7 @@ def difference(
     changed = {one.name for one in (*traits, *attributes)}
     return Difference(
         day=day,
-        people=before.of_day().count().to_pyarrow().as_py(),
+        people=stored.filter(stored.day == ibis.date(day)).count().to_pyarrow().as_py(),
         documents=documents(project, other),
         identity=identity,
         attributes=attributes,
@@ -131,6 +131,15 @@ def difference(
 
 
 @dataclass(frozen=True)
+class _Anew:
+    """For the project as it would be: identifiers and people, whether they are others than now, and when now is."""
+
+    then: Mapping[str, ibis.Table]
+    identity: bool
+    now: datetime
+
+
+@dataclass(frozen=True)
 class _Side:
     """One project's view of people on the day: its profiles, traits, bands and whatever its audiences ask."""
 
@@ -141,25 +150,40 @@ class _Side:
 
     @classmethod
     def of(
-        cls, lake: Lake, project: Project, reach: Touched, day: date, now: datetime,
-        then: Mapping[str, ibis.Table] | None, anew: bool, profiles: bool,
-    ) -> _Side:  # fmt: skip
-        published = scope_of(lake, project)
-        identifiers = lake.read(IDENTIFIERS) if then is None else then["identifiers"]
-        everybody = lake.read(PEOPLE) if then is None else then["people"]
+        cls,
+        lake: Lake,
+        project: Project,
+        audiences: set[str],
+        reach: Touched,
+        day: date,
+        anew: _Anew | None,
+        only: frozenset[str] | None,
+    ) -> _Side:
+        """What is published of the people `only` (default: everybody), but for what `reach` says must be computed."""
+
+        def concerned(table: ibis.Table) -> ibis.Table:
+            return table if only is None else table.filter(table.person_id.isin(sorted(only)))
+
+        identifiers = concerned(lake.read(IDENTIFIERS) if anew is None else anew.then["identifiers"])
+        everybody = concerned(lake.read(PEOPLE) if anew is None else anew.then["people"])
+        told, known = (concerned(lake.read(table(project))) for table in (timeline_table, customers_table))
+        if anew is not None and (anew.identity or reach.timeline or reach.attributes):
+            sources = {name: lake.read(source_table(source)) for name, source in project.sources.items()}
+            if reach.timeline or anew.identity:
+                told = timeline(sources, identifiers, project)
+                told = lake.held(told.filter(told.person_id.notnull()))
+            if reach.attributes:
+                known = lake.held(customers(provenance(sources, identifiers, project, anew.now), everybody, project))
+        days = days_asked(rules_of(project, [name for name in project.audiences if name in audiences]), day)
+        stored = concerned(lake.table("traits.daily"))
+        stored = stored.filter(stored.day.isin(days))
         people = lake.held(living(everybody, project))
-        sources = {name: lake.read(source_table(source)) for name, source in project.sources.items()}
-        told = lake.read(timeline_table(project))
-        if anew:
-            told = timeline(sources, identifiers, project)
-            told = lake.held(told.filter(told.person_id.notnull()))
-        known = lake.read(customers_table(project))
-        if profiles:
-            known = lake.held(customers(provenance(sources, identifiers, project, now), everybody, project))
-        days = days_asked(rules_of(project, [name for name in project.audiences if name in reach.audiences]), day)
-        traits = _traits(lake, project, reach, days, told, people, everyone_anew=then is not None)
-        bands = _bands(lake, project, reach, traits, day)
-        scope = replace(published, traits=traits, customers=known, timeline=told, identifiers=identifiers, bands=bands)
+        whole = anew is not None and anew.identity
+        traits = _traits(lake, project, reach, days, told, people, None if whole else stored)
+        scope = replace(
+            scope_of(lake, project), traits=traits, customers=known, timeline=told, identifiers=identifiers,
+            bands=_bands(lake, project, reach, traits, day),
+        )  # fmt: skip
         return cls(project, day, scope, known)
 
     def of_day(self) -> ibis.Table:
@@ -168,24 +192,21 @@ class _Side:
 
 def _traits(
     lake: Lake, project: Project, reach: Touched, days: Sequence[date], told: ibis.Table, people: ibis.Table,
-    everyone_anew: bool,
+    stored: ibis.Table | None,
 ) -> ibis.Table:  # fmt: skip
-    """The project's traits on these days: those that differ, or were never computed like this, are computed now."""
-    stored = lake.table("traits.daily")
-    stored = stored.filter(stored.day.isin(list(days)))
+    """The project's traits on these days: those that differ, or were not `stored` like this, are computed now."""
+    if stored is None:
+        return lake.held(as_of(told, people, days, project))
     versions, recorded = trait_versions(project), _recorded(lake, days[0])
     anew = [
         name for name in project.traits
         if name in reach.traits or name not in stored.columns or recorded.get(name, versions[name]) != versions[name]
     ]  # fmt: skip
-    kept = [name for name in project.traits if name not in anew]
-    if not anew:
-        return stored.select("person_id", "day", *kept)
-    found = as_of(told, people, days, project, anew)
-    if everyone_anew:
-        return lake.held(found)
-    rows = stored.select("person_id", "day", *kept).left_join(found, ["person_id", "day"])
-    return lake.held(rows.select("person_id", "day", *project.traits))
+    rows = stored.select("person_id", "day", *(name for name in project.traits if name not in anew))
+    if anew:
+        rows = rows.left_join(as_of(told, people, days, project, anew), ["person_id", "day"])
+        rows = lake.held(rows.select("person_id", "day", *project.traits))
+    return rows
 
 
 def _recorded(lake: Lake, day: date) -> dict[str, str]:

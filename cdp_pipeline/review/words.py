@@ -83,7 +83,9 @@ def _audience_row(one: AudienceChange) -> tuple[str, ...]:
 
 
 def _figure(value: float | Decimal | None) -> str:
-    return "none" if value is None else f"{float(value):,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if value is None:
+        return "none"
+    return f"{float(value):,.4g}" if abs(float(value)) < 1000 else f"{value:,.0f}"
 
 
 def _shown(value: Any) -> str:
