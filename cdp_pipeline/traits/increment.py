@@ -107,16 +107,22 @@ def _carried(
     events = timeline.inner_join(touched, "person_id")
     events = held(events.filter(_any(events[group.name] & group.sees(events, day) for group in groups)))
     events = events.drop(*names)
-    renewed = touched.left_join(before, "person_id").drop("person_id_right")
+    # Found apart and laid over each other: joined one by one, they would be carried through every join.
+    layers = []
     for group in groups:
         theirs = touched.filter(touched[group.name]).select("person_id")
-        found = as_of(events.semi_join(theirs, "person_id"), theirs, [day], project, list(group.traits)).drop("day")
-        found = found.rename({f"{group.name}_{name}": name for name in group.traits})
-        renewed = renewed.left_join(found, "person_id", rname=f"{group.name}_{{name}}")
+        found = held(as_of(events.semi_join(theirs, "person_id"), theirs, [day], project, list(group.traits)))
+        known_here = {n: found[n] if n in group.traits else ibis.null(before[n].type()) for n in traits}
+        layers.append(found.select("person_id", **known_here))
+    layers = ibis.union(*layers).group_by("person_id").aggregate(
+        **{f"new_{name}": (lambda table, name=name: table[name].arbitrary()) for name in traits}
+    )  # fmt: skip
+    renewed = touched.left_join(held(layers), "person_id").drop("person_id_right")
+    renewed = renewed.left_join(before, "person_id").drop("person_id_right")
     values = dict(_grown(renewed, traits, (day - known.day).days))
     for group in groups:
         for name in group.traits:
-            values[name] = ibis.ifelse(renewed[group.name], renewed[f"{group.name}_{name}"], values[name])
+            values[name] = ibis.ifelse(renewed[group.name], renewed[f"new_{name}"], values[name])
     still = before.semi_join(people, "person_id").anti_join(touched, "person_id")
     grown = still.select("person_id", **dict(_grown(still, traits, (day - known.day).days)))
     return ibis.union(grown, renewed.select("person_id", **values))
