@@ -5,17 +5,17 @@ Events that must lead to related rows are counted under a name of their own, so 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import ibis
 
 from cdp_pipeline.audiences.related import leading_to
-from cdp_pipeline.audiences.scope import Found, Scope, digest, given
+from cdp_pipeline.audiences.scope import Scope, digest, given
 from cdp_pipeline.profile.timeline import event_scope
 from cdp_pipeline.spec.trait import Trait
-from cdp_pipeline.traits.as_of import observed
+from cdp_pipeline.traits.as_of import observed_beside
 
 if TYPE_CHECKING:
     from cdp_pipeline.spec.audience import Rule
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 EVALUATIONS = {"distinct": "unique_count", "first": "days_since_first", "last": "days_since"}
 """The evaluations that find a figure, where they have another name."""
-COUNTED = ("count", "distinct", "sum")
-"""Figures that are 0 where nothing happened; of the others nothing is known then."""
 
 
 def figure_columns(rule: Rule) -> list[str]:
@@ -37,28 +35,26 @@ def _column(rule: Rule, figure: str, of: str | None) -> str:
     return f"event_{digest(sorted(rule.event or []), rule.when, str(rule.window), rule.gap, related, figure, of)}"
 
 
-def events(project: Project, asked: Sequence[Rule], scope: Scope, days: Sequence[date]) -> Iterator[Found]:
-    """Every figure about events that is asked for, in one pass over them."""
+def with_figures(
+    table: ibis.Table, project: Project, asked: Sequence[Rule], scope: Scope, days: Sequence[date]
+) -> ibis.Table:
+    """The table (person_id, day and more) with every figure about events that is asked for, in one pass over them."""
     rules = [rule for rule in asked if rule.event]
     if not rules:
-        return
-    timeline = given("timeline", scope.timeline)
-    told = [timeline]
+        return table
+    told = [given("timeline", scope.timeline)]
     for rule in {_named(rule): rule for rule in rules if rule.related}.values():
         told.append(_leading(project, rule, scope, days))
     figures = {_column(r, figure, of): (figure, _trait(r, figure, of)) for r in rules for figure, of, _ in r.measures}
-    names = sorted({name for _, trait in figures.values() for name in trait.event})
-    whole = ibis.union(*told) if len(told) > 1 else timeline
-    people = whole.filter(whole.event.isin(names) & whole.person_id.notnull()).select("person_id").distinct()
-    table = observed(whole, people, days, {column: trait for column, (_, trait) in figures.items()}, project.zone)
-    table = table.mutate(
-        **{
-            column: (table.day.cast("timestamp") - table[column].as_interval("D")).cast("date")
-            for column, (figure, _) in figures.items()
-            if figure in ("first", "last")
-        }
-    )
-    yield Found(table, {column: 0 for column, (figure, _) in figures.items() if figure in COUNTED})
+    traits = {column: trait for column, (_, trait) in figures.items()}
+    timeline = ibis.union(*told) if len(told) > 1 else told[0]
+    table = observed_beside(table, timeline, days, traits, project.zone)
+    dated = {
+        column: (table.day.cast("timestamp") - table[column].as_interval("D")).cast("date")
+        for column, (figure, _) in figures.items()
+        if figure in ("first", "last")
+    }
+    return table.mutate(**dated) if dated else table
 
 
 def _trait(rule: Rule, figure: str, of: str | None) -> Trait:

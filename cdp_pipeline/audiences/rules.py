@@ -12,11 +12,12 @@ from datetime import date, timedelta
 from functools import reduce
 from operator import and_, or_
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import ibis
 
 from cdp_pipeline.audiences.accounts import account_column, account_holds, groups, with_accounts
-from cdp_pipeline.audiences.events import events, figure_columns
+from cdp_pipeline.audiences.events import figure_columns, with_figures
 from cdp_pipeline.audiences.operators import by_the_clock, changed, compare, days_later, distance_km
 from cdp_pipeline.audiences.reach import reach_rule
 from cdp_pipeline.audiences.related import related, related_column
@@ -49,26 +50,42 @@ def gathered(project: Project, rules: Sequence[Rule], scope: Scope, days: Sequen
     days = sorted(set(days))
     table = scope.traits.filter(scope.traits.day.isin(days))
     table = table.select("person_id", "day", **{column_of(rule): table[rule.trait] for rule in asked if rule.trait})
-    for gather in GATHERED:
-        for found in gather(project, asked, scope, days):
-            table = table.left_join(found.table, found.keys).drop(*[f"{key}_right" for key in found.keys])
-            table = table.mutate(**{c: table[c].fill_null(other) for c, other in found.otherwise.items()})
-    table = table.mutate(
-        **{
-            _clock_column(rule): by_the_clock(
-                str(rule.op), table[column_of(rule)], rule.value, table.day, days, project.zone
-            )
-            for rule in asked
-            if rule.op in BY_THE_DAY and table[column_of(rule)].type().is_timestamp()
-        }
-    )
+    table = _joined(table, [found for gather in GATHERED for found in gather(project, asked, scope, days)])
+    table = with_figures(table, project, asked, scope, days)
+    further = {
+        _clock_column(rule): by_the_clock(
+            str(rule.op), table[column_of(rule)], rule.value, table.day, days, project.zone
+        )
+        for rule in asked
+        if rule.op in BY_THE_DAY and table[column_of(rule)].type().is_timestamp()
+    }
+    table = table.mutate(**further) if further else table
     channels = sorted({rule.reachable for rule in asked if rule.reachable})
-    table = table.mutate(**{f"reachable_{name}": holds(reach_rule(project, name), table) for name in channels})
+    reached = {f"reachable_{name}": holds(reach_rule(project, name), table) for name in channels}
+    table = table.mutate(**reached) if reached else table
     for batch in audiences_in_order(project, rules):
         inside = [rule for name in batch for rule in project.audiences[name].rules]
         table = with_accounts(table, leaves(inside), holds_all)
         table = table.mutate(**{f"audience_{name}": holds_all(project.audiences[name].rules, table) for name in batch})
     return with_accounts(table, leaves(rules), holds_all)
+
+
+def _joined(table: ibis.Table, founds: Sequence[Found]) -> ibis.Table:
+    """The table with all that was found beside it: one chain of joins, one projection."""
+    joined, values = table, {}
+    for number, found in enumerate(founds):
+        keys = {key: f"{key}_{number}" for key in found.keys}
+        joined = joined.left_join(found.table.rename({new: key for key, new in keys.items()}), list(keys.items()))
+        values |= {column: found.otherwise.get(column) for column in found.table.columns if column not in keys}
+    if not founds:
+        return table
+    return joined.select(
+        *table.columns,
+        **{
+            column: joined[column] if none is None else joined[column].fill_null(none)
+            for column, none in values.items()
+        },
+    )
 
 
 def audiences_in_order(project: Project, rules: Iterable[Rule]) -> list[tuple[str, ...]]:
@@ -177,6 +194,16 @@ def _compared(rule: Rule, table: ibis.Table, columns: list[Any]) -> Any:
     return compare(op, columns[0], value, table.day)
 
 
+def _with_clock_answers(table: ibis.Table, asked: Sequence[Rule], days: Sequence[date], zone: ZoneInfo) -> ibis.Table:
+    """The table with the answers to which day a time falls on."""
+    found = {
+        _clock_column(rule): by_the_clock(str(rule.op), table[column_of(rule)], rule.value, table.day, days, zone)
+        for rule in asked
+        if rule.op in BY_THE_DAY and table[column_of(rule)].type().is_timestamp()
+    }
+    return table.mutate(**found) if found else table
+
+
 def _clock_column(rule: Rule) -> str:
     """The column that answers which day a time falls on: it needs the project's zone, which a table does not know."""
     return f"{column_of(rule)}_{digest(rule.op, rule.value)}"
@@ -238,6 +265,6 @@ def _identifiers(project: Project, asked: list[Rule], scope: Scope, days: list[d
 
 
 GATHERED: tuple[Callable[[Project, list[Rule], Scope, list[date]], Iterator[Found]], ...] = (
-    _earlier, _attributes, _predictions, _bands, events, sequences, related, _identifiers, groups,
+    _earlier, _attributes, _predictions, _bands, sequences, related, _identifiers, groups,
 )  # fmt: skip
-"""What is found elsewhere than in the traits of the day."""
+"""What is found elsewhere than in the traits of the day and in events."""

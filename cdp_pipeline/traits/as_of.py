@@ -59,6 +59,14 @@ def observed(
     table = people.cross_join(days_table("day", days))
     if "first_day" in people.columns:
         table = table.filter(table.first_day <= table.day)
+    return observed_beside(table.select("person_id", "day"), timeline, days, traits, zone)
+
+
+def observed_beside(
+    table: ibis.Table, timeline: ibis.Table, days: Sequence[date], traits: Mapping[str, Trait], zone: ZoneInfo
+) -> ibis.Table:
+    """A table of people and days (person_id, day, and more), with traits that look at events as further columns."""
+    kept = table.columns
     results: dict[str, Callable[[ibis.Table], Any]] = {}
     for number, stage in enumerate(stages(timeline, days, traits, zone)):
         parts, columns = stage.table()
@@ -66,7 +74,7 @@ def observed(
         table = table.left_join(parts, [("person_id", f"s{number}__person_id"), ("day", f"s{number}__day")])
         for name, member in stage.members.items():
             results[name] = partial(_result, member, {p: f"s{number}__{column}" for p, column in columns[name].items()})
-    return table.select("person_id", "day", **{name: results[name](table) for name in traits})
+    return table.select(*kept, **{name: results[name](table) for name in traits})
 
 
 def _result(member: Member, columns: Mapping[str, str], table: ibis.Table) -> Any:

@@ -43,6 +43,9 @@ def generated(examples: int) -> settings:
     )
 
 
+GENERATED = generated(3)
+
+
 def mistakes(rules: Sequence[Rule], company: Row, days: Sequence[date] = ASKED) -> list[Any]:
     """The answers that differ from the oracle's: the rule, the person, the day, and what plain Python says."""
     whole = company_project()
@@ -205,7 +208,7 @@ def test_every_operator_there_is_can_be_written_and_has_its_meaning() -> None:
     assert {one.op for one in ONE_OF_EACH} == set(OPERATORS)
 
 
-@generated(3)
+@GENERATED
 @given(companies(), audiences())
 def test_audiences_hold_whom_plain_python_says_on_every_day(company: Row, declared: list[Audience]) -> None:
     whole = company_project(*declared)
@@ -222,7 +225,7 @@ def some(rows: st.SearchStrategy[Row], number: int) -> st.SearchStrategy[list[Ru
     return st.lists(rows, min_size=number, max_size=number).map(lambda rows: [rule(**row) for row in rows])
 
 
-@generated(3)
+@GENERATED
 @given(companies(60), some(happenings(), 12))
 def test_events_are_counted_added_up_and_dated_as_plain_python_does(company: Row, rules: list[Rule]) -> None:
     assert mistakes(rules, company) == []
