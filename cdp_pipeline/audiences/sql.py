@@ -38,8 +38,10 @@ def sql_of(project: Project, name: str, scope: Scope, day: date) -> str:
         said = text  # Something the optimiser does not know: longer to read, and as true.
     for column, words in _names(project, whole).items():
         said = re.sub(rf"\b{column}\b", words, said)
-    asked = [f"--   {sentence(rule)}" for rule in conditions(project.audiences[name].rules)]
-    return "\n".join([f"-- {name}, at the end of {day}: people of whom all of these hold", *asked, said])
+    asked = [sentence(rule).replace("*/", "* /") for rule in conditions(project.audiences[name].rules)]
+    # No line comment in front: `cdp sql "$(cdp audience sql …)"` would take it for an option.
+    head = "\n     ".join([f"/* {name}, at the end of {day}: people of whom all of these hold", *asked])
+    return f"{head} */\n{said}"
 
 
 def _plain(tree: Any) -> Any:

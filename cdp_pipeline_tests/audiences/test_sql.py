@@ -53,9 +53,9 @@ def test_the_sql_says_what_is_asked_and_has_no_names_that_only_machines_read(ask
     whole = company_project(audience("some", rule(trait="orders", op=">=", value=1), rule(event="visit", did=False)))
     text = sql_of(whole, "some", asked, ASKED[0])
     assert text.splitlines()[:3] == [
-        f"-- some, at the end of {ASKED[0]}: people of whom all of these hold",
-        "--   orders >= 1",
-        "--   did not do visit, lifetime",
+        f"/* some, at the end of {ASKED[0]}: people of whom all of these hold",
+        "     orders >= 1",
+        "     did not do visit, lifetime */",
     ]
     assert "FROM traits.daily" in text and len(text.splitlines()) < 40
     assert '"' not in text and "TRUE" not in text and "event_" not in text
