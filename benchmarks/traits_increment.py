@@ -126,6 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--days", type=int, default=1)
+    parser.add_argument("--computed", action="store_true", help="measure also without publishing")
     parser.add_argument("--events", type=Path, help="a folder with the events and people of traits.py --folder")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -136,18 +137,20 @@ def main() -> None:
         else:
             generate(folder, given.rows)
         figures = {"adding all events": measured(add, folder, given.days)}
-        figures["everything, computed only"] = measured(everything_unpublished, folder, given.days)
+        if given.computed:
+            figures["everything, computed only"] = measured(everything_unpublished, folder, given.days)
         figures["everything"] = measured(everything, folder, given.days)
         for back in reversed(range(given.days)):
             add(folder, back)
-            figures["one more day, computed only"] = measured(one_more_day_unpublished, folder, back)
+            if given.computed:
+                figures["one more day, computed only"] = measured(one_more_day_unpublished, folder, back)
             figures["one more day"] = measured(one_more_day, folder, back)
         wrong = check(folder)
     print(f"{given.rows:,} events, {len(TRAITS)} traits (increments from {FEW_EVENTS:,} events on)")
     print("differ in " + str(wrong) if wrong else "the newest day is what everything says, of everybody")
     for side, (cpu, wall, memory) in figures.items():
         print(f"{side:30}{cpu:8.1f} CPU-s {wall:8.1f} s {memory:6.2f} GB")
-    for what in ("", ", computed only"):
+    for what in ("", ", computed only")[: 1 + given.computed]:
         ratio = figures["one more day" + what][0] / figures["everything" + what][0]
         print(f"one more day / everything{what}: {ratio:.2f}")
     if wrong:
