@@ -9,6 +9,7 @@ from typing import Any
 
 from cdp_pipeline.shipped.facts import OF_EVERY_EVENT, Facts
 from cdp_pipeline.shipped.words import Line, Words, words
+from cdp_pipeline.spec import expressions
 from cdp_pipeline.spec.base import counted, unknown
 from cdp_pipeline.spec.documents import DataPath
 from cdp_pipeline.spec.project import Project, ProjectSettings
@@ -263,8 +264,13 @@ def lacking(project: Project) -> list[tuple[Offer, str]]:
     return shipped(project.settings, sound, taken).lacking
 
 
-def settings_findings(settings: ProjectSettings, events: Collection[str]) -> Iterator[tuple[DataPath, str]]:
-    """What is wrong with what a project says about the catalogue. `events`: those that its sources declare."""
+def settings_findings(
+    settings: ProjectSettings, events: Collection[str], columns: Mapping[str, str]
+) -> Iterator[tuple[DataPath, str]]:
+    """What is wrong with what a project says about the catalogue.
+
+    `events` are those that its sources declare, `columns` what an expression about an event may name, with types.
+    """
     about, own = words(), settings.shipped
     for role, names in own.roles.items():
         if role not in about.roles:
@@ -272,7 +278,11 @@ def settings_findings(settings: ProjectSettings, events: Collection[str]) -> Ite
         for i, name in enumerate(names):
             if name not in events:
                 yield ("shipped", "roles", role, i), unknown("event", name, events)
-    for field in own.fields:
+    for field, fragment in own.fields.items():
+        try:
+            expressions.check(fragment, columns)
+        except expressions.ExpressionError as error:
+            yield ("shipped", "fields", field), str(error)
         if field not in (*about.fields, *OF_EVERY_EVENT):
             yield ("shipped", "fields", field), unknown("field", field, [*about.fields, *OF_EVERY_EVENT])
     everything = {offer.name for offer in offers()}

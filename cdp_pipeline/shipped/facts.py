@@ -53,7 +53,8 @@ class Facts:
             for role, alternatives in self.words.roles.items()
         }
         found = {role: [name for name in names if name is not None] for role, names in usual.items()}
-        return found | {role: list(names) for role, names in named.items()}
+        declared = {role: [name for name in names if name in self.declared_events] for role, names in named.items()}
+        return found | declared
 
     def events(self, roles: Iterable[str]) -> list[str]:
         return list(dict.fromkeys(name for role in roles for name in self.roles[role]))
@@ -64,7 +65,8 @@ class Facts:
         if name in self.settings.shipped.fields:
             fragment = self.settings.shipped.fields[name]
             kept = {kept for mapping in about for kept in mapping.properties}
-            return f"({fragment})" if fragment_names(fragment) <= kept | set(OF_EVERY_EVENT) else None
+            reads = fragment_names(fragment)
+            return f"({fragment})" if reads and reads <= kept | set(OF_EVERY_EVENT) else None
         if name == "channel":
             return name if any(self._channel(*one) is not None for one in self._about(events)) else None
         if name in OF_EVERY_EVENT:

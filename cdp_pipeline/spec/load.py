@@ -35,6 +35,7 @@ from cdp_pipeline.spec.trigger import Trigger
 from cdp_pipeline.spec.verdict import Verdict
 from cdp_pipeline.spec.wording import explained
 
+SHIPPED = "shipped/"
 DEMO = Path(__file__).parents[1] / "demo"
 MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "project": (ProjectSettings,),
@@ -94,10 +95,14 @@ def load_project(folder: Path | str, environment: Mapping[str, str] = os.environ
     reading.ship()
     declared = Declared(reading.sound, reading.broken, reading.strays)
     for kind, name, path, message in findings(declared):
-        reading.report(reading.places[kind, name], path, message)
+        place = reading.places[kind, name]
+        if place.file.startswith(SHIPPED):
+            way_out = f"name yours otherwise or drop this one (shipped: {{drop: [{name}]}})"
+            message = f"shipped {kind} '{name}': {message}: {way_out}"
+        reading.report(place, path, message)
     if declared.settings is not None and declared.all_sources_known:
         place = reading.places["project", declared.settings.name]
-        for path, message in settings_findings(declared.settings, declared.events):
+        for path, message in settings_findings(declared.settings, declared.events, declared.event_columns):
             reading.report(place, path, message)
     if not (declared.of("project") or declared.broken.get("project") or declared.strays):
         reading.problems.append(Problem("project.yaml", 1, "kind", "there is no document of kind 'project'"))

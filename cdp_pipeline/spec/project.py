@@ -99,8 +99,8 @@ class ShippedSettings(Part):
     A document of the project with the name of a shipped one takes its place; `drop` leaves one out.
     """
 
-    traits: bool = False
-    audiences: bool = False
+    traits: bool = True
+    audiences: bool = True
     roles: dict[Name, list[Name]] = Field(
         default={}, description="Which events play a role, such as purchase: [bought]; none with an empty list."
     )

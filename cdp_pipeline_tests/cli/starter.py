@@ -28,6 +28,22 @@ ORDERS = (
 BAD = "B1"
 """The order whose total is no number."""
 
+TRAITS = """
+kind: trait
+name: orders
+description: Orders ever.
+evaluation: count
+event: order_completed
+---
+kind: trait
+name: revenue_365d
+description: Revenue of the last year.
+evaluation: sum
+event: order_completed
+value: amount
+window: last 365 days
+unit: GBP
+"""
 VOLATILE = {
     "_loaded_at",
     "_computed_at",
@@ -37,6 +53,7 @@ VOLATILE = {
     "run_id",
     "quarantine_id",
     "next_at",
+    "snapshot",
     "created_at",
     "updated_at",
     "at",
@@ -70,8 +87,16 @@ def installed(folder: Path) -> Cdp:
     """A starter project with orders beside it; nothing has run yet."""
     cdp = Cdp(folder / "shop", folder / "data", folder / "lake")
     cdp.run("init", str(cdp.project))
+    few_traits(cdp.project)
     write_orders(cdp.data)
     return cdp
+
+
+def few_traits(project: Path) -> None:
+    """Only the traits the tests speak of: what comes with the house has tests of its own, and costs seconds a run."""
+    settings = project / "project.yaml"
+    settings.write_text(settings.read_text() + "shipped: {traits: false, audiences: false}\n")
+    (project / "traits.yaml").write_text(TRAITS)
 
 
 def state(cdp: Cdp) -> dict[str, list[dict[str, Any]]]:

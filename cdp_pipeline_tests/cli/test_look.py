@@ -31,7 +31,7 @@ def test_a_person_page_reads_well_in_a_terminal(cdp: Here, monkeypatch: pytest.M
     assert all(len(line) <= 100 for line in said.lines)
     assert any(line.split()[-2:] == ["revenue_365d", "152.74"] for line in said.lines)
     assert "most recent in orders, of 2 values" in " ".join(said.out.split()), "Ann and Bob have two names"
-    assert any(line.split()[-3:] == ["days_since_order", "3", "ok"] for line in said.lines)
+    assert any(line.split()[-3:] == ["days_since_last_order", "3", "ok"] for line in said.lines)
     assert "None" not in said.out
 
 

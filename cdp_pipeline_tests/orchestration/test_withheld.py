@@ -13,7 +13,7 @@ import cdp_pipeline
 from cdp_pipeline.orchestration.resources import lake_of
 from cdp_pipeline.orchestration.run import RunReport, run_project
 from cdp_pipeline.spec.load import load_project
-from cdp_pipeline_tests.cli.starter import NEWEST, write_orders
+from cdp_pipeline_tests.cli.starter import NEWEST, few_traits, write_orders
 
 PEOPLE = 60
 TABLES = ("identity.people", "identity.identifiers", "identity.edges", "identity.changes", "profile.customers")
@@ -46,6 +46,7 @@ def test_a_collapse_is_withheld_until_the_rule_is_mended_or_it_is_accepted_for_t
 ) -> None:
     folder = tmp_path / "shop"
     shutil.copytree(Path(cdp_pipeline.__file__).parent / "starter", folder)
+    few_traits(folder)
     for name, place in {"CDP_DATA": "data", "CDP_LAKE": "lake", "DAGSTER_HOME": "lake/dagster"}.items():
         monkeypatch.setenv(name, str(tmp_path / place))
     rules = folder / "orders.yaml"

@@ -13,7 +13,7 @@ import pytest
 from cdp_pipeline.lake import open_lake
 from cdp_pipeline.lake.query import query_lake
 from cdp_pipeline.spec.project import LakeLocation
-from cdp_pipeline_tests.cli.starter import NEWEST
+from cdp_pipeline_tests.cli.starter import NEWEST, few_traits
 from cdp_pipeline_tests.destinations.servers import Receiver
 from cdp_pipeline_tests.orchestration.commands import Cdp
 
@@ -85,6 +85,7 @@ def test_a_wrong_merge_is_found_and_undone_down_to_what_was_delivered(
 ) -> None:
     cdp = Cdp(tmp_path / "shop", tmp_path / "data", tmp_path / "lake")
     cdp.run("init", str(cdp.project))
+    few_traits(cdp.project)
     orders = cdp.project / "orders.yaml"
     orders.write_text(orders.read_text().replace("name: name\n", "name: name\nat_most: 1\n"))
     contradicted = "profile/provenance: name_at_most_1"
@@ -123,7 +124,7 @@ def test_a_wrong_merge_is_found_and_undone_down_to_what_was_delivered(
         assert contradicted not in failed(cdp, "run")
         assert whose(cdp) == before
         assert (revenue(cdp)[ann], revenue(cdp)[bob]) == (130, 65)
-        assert set(foretold["changed"]) == {"name", "email", "orders", "revenue_365d", "days_since_order"}
+        assert set(foretold["changed"]) == {"name", "email", "orders", "revenue_365d", "days_since_last_order"}
         for name, values in foretold["changed"].items():
             table = "profile.customers" if name in ("name", "email") else f"traits.daily where day = '{NEWEST}'"
             now = {row["person_id"]: row[name] for row in sql(cdp, f"select person_id, {name} from {table}")}
