@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from cdp_pipeline.spec.project import Project
 
 
+AT_ONCE = 50
+"""Audiences counted in one query: the time to write one grows faster than what it counts."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One condition: of how many people it holds, how many are left after it, and how many fail it and nothing else."""
@@ -73,7 +77,15 @@ class Waterfall:
 
 
 def waterfalls(project: Project, names: Sequence[str], table: ibis.Table, day: date) -> list[Waterfall]:
-    """The waterfall of each audience, all counted in one query over what rules.gathered says of them on a day."""
+    """The waterfall of each audience, counted over what rules.gathered says of them on a day, many in one query."""
+    return [
+        found
+        for first in range(0, len(names), AT_ONCE)
+        for found in _counted(project, names[first : first + AT_ONCE], table, day)
+    ]
+
+
+def _counted(project: Project, names: Sequence[str], table: ibis.Table, day: date) -> list[Waterfall]:
     every = {name: list(conditions(project.audiences[name].rules)) for name in names}
     # Named columns first: a condition is asked once, however many counts need it.
     held = {f"c{n}_{i}": holds(rule, table) for n, rules in enumerate(every.values()) for i, rule in enumerate(rules)}
