@@ -72,7 +72,7 @@ def gathered(project: Project, rules: Sequence[Rule], scope: Scope, days: Sequen
 
 def _joined(table: ibis.Table, founds: Sequence[Found]) -> ibis.Table:
     """The table with all that was found beside it: one chain of joins, one projection."""
-    joined, values = table, {}
+    joined, values = table, dict[str, Any]()
     for number, found in enumerate(founds):
         keys = {key: f"{key}_{number}" for key in found.keys}
         joined = joined.left_join(found.table.rename({new: key for key, new in keys.items()}), list(keys.items()))
