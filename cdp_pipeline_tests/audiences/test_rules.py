@@ -232,7 +232,7 @@ def test_events_are_counted_added_up_and_dated_as_plain_python_does(company: Row
 
 
 @generated(4)
-@given(companies(24), some(step_rows(), 8))
+@given(companies(60), some(step_rows(), 8))
 def test_a_sequence_is_found_where_any_choice_of_events_makes_it(company: Row, rules: list[Rule]) -> None:
     assert mistakes(rules, company) == []
 
@@ -244,7 +244,7 @@ def test_of_an_account_all_its_people_are_asked_and_counted(company: Row, rules:
 
 
 @generated(2)
-@given(companies(30), some(st.one_of(happenings(), step_rows(), changes(), OWN), 8))
+@given(companies(60), some(st.one_of(happenings(), step_rows(), changes(), OWN), 8))
 def test_the_future_never_leaks_into_an_audience(company: Row, rules: list[Rule]) -> None:
     day = ASKED[0]
     known = {
