@@ -62,11 +62,10 @@ def decide(lake: Lake, project: Project, names: Sequence[str], days: Sequence[da
     reached = lake.held(reach(project, rows, local.identifiers, local.customers))
     counted = sizes(mine, reached, asked, days) if asked else here.read(SIZES).limit(0)
     counted = lake.held(counted)
-    told, held_rows = here.read(SIZES), here.read(HELD)
-    elsewhere = {name: why for name, why in held_now(told, held_rows).items() if name not in names}
+    told = here.read(SIZES)
     known = _known(here, project, asked)
     found = facts(project, asked, days, rows, counted, told, reached, local.customers, known)
-    verdicts = judge(project, names, days, found, unasked=unasked, held_before=elsewhere)
+    verdicts = judge(project, names, days, found, unasked=unasked, held_before=_held_elsewhere(here, names, days))
     people = {(row["audience"], row["day"]): row for row in counted.to_pyarrow().to_pylist()}
     held = [
         {"audience": name, "day": day, "because": why, "people": people.get((name, day), {}).get("people")}
@@ -97,6 +96,17 @@ def _unasked(project: Project, names: Sequence[str], scope: Scope, days: Sequenc
             gathered(project, _asking(project, [name]), scope, days)
         except ScopeError as error:
             found[name] = f"it asks {error.subject}, which was not computed yet"
+    return found
+
+
+def _held_elsewhere(here: LakeView, names: Sequence[str], days: Sequence[date]) -> dict[tuple[str, date], str]:
+    """Why audiences that are not computed now are held on which of the days: then, or since and until now."""
+    held = here.read(HELD)
+    rows = held.filter(~held.audience.isin(list(names))).to_pyarrow().to_pylist()
+    found = {(row["audience"], row["day"]): row["because"] for row in rows}
+    for name, why in held_now(here.read(SIZES), held).items():
+        since = max((row["day"] for row in rows if row["audience"] == name), default=None)
+        found |= {(name, day): why for day in days if since is not None and day > since}
     return found
 
 

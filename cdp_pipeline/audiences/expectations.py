@@ -187,13 +187,13 @@ def judge(
     found: Facts,
     *,
     unasked: Mapping[str, str],
-    held_before: Mapping[str, str],
+    held_before: Mapping[tuple[str, date], str],
 ) -> Verdicts:
     """Test each audience on each day, those that others build on first: they are held with it.
 
     `unasked` says of audiences that could not be computed what is missing; `held_before` why audiences that are not
-    computed now are held. A day is compared with the good days before it, so what was held is not forgotten the next
-    day.
+    computed now are held on which of the days. A day is compared with the good days before it, so what was held is not
+    forgotten the next day.
     """
     order = [name for batch in audiences_in_order(project, [Rule(audience=name) for name in names]) for name in batch]
     outcomes: dict[tuple[str, date], list[Outcome]] = {}
@@ -204,8 +204,8 @@ def judge(
             audience = project.audiences[name]
             ground = _ground(name, [other for other in _built_on(audience) if (other, day) in held], unasked)
             if name not in names:  # Not computed now; but what builds on it may build on something held below it.
-                if name in held_before or not ground.passed:
-                    held[name, day] = held_before.get(name, ground.because)
+                if (name, day) in held_before or not ground.passed:
+                    held[name, day] = held_before.get((name, day), ground.because)
                 continue
             size = found.sizes.get((name, day), 0)
             results = [] if name in unasked else list(_outcomes(audience, day, found, size, good[name]))

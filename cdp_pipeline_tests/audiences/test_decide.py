@@ -98,9 +98,12 @@ def test_what_was_good_stays_when_the_same_day_is_computed_again_and_held(told: 
 
 def test_an_audience_of_another_cadence_that_is_held_holds_what_builds_on_it(told: Lake) -> None:
     published(told, shop(min_size=9), DAYS[:1], ["buyers"])
-    assert published(told, shop(min_size=9), DAYS[:1], ["others", "many"]).verdicts.held == {
-        ("others", DAYS[0]): "it builds on 'buyers', which is held"
+    assert published(told, shop(min_size=9), DAYS[:2], ["others", "many"]).verdicts.held == {
+        ("others", day): "it builds on 'buyers', which is held" for day in DAYS[:2]
     }
+    published(told, shop(), DAYS[:1], ["buyers"])
+    published(told, shop(min_size=9), DAYS[1:2], ["buyers"])
+    assert list(published(told, shop(), DAYS[:2], ["others"]).verdicts.held) == [("others", DAYS[1])]
 
 
 def test_people_one_knows_are_looked_for_by_their_identifiers(told: Lake) -> None:

@@ -102,7 +102,9 @@ def test_what_builds_on_a_held_audience_is_held_with_it_and_nothing_else_is() ->
         ("far", ONE): "it builds on 'over', which is held",
     }
     # Computed at another cadence, and held then; what lies between is not computed now.
-    verdicts = judge(whole, ["apart", "far"], [ONE], told(sizes=sizes), unasked={}, held_before={"base": "too few"})
+    verdicts = judge(
+        whole, ["apart", "far"], [ONE], told(sizes=sizes), unasked={}, held_before={("base", ONE): "too few"}
+    )
     assert verdicts.held == {("far", ONE): "it builds on 'over', which is held"}
 
 
