@@ -5,9 +5,8 @@ How events are aggregated is staged.py; here traits meet people and days, and tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
-from functools import partial
 from graphlib import TopologicalSorter
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -20,7 +19,7 @@ from cdp_pipeline.spec.trait import OVER_TRAITS, Trait
 from cdp_pipeline.spec.types import traits_read
 from cdp_pipeline.traits.cells import days_table
 from cdp_pipeline.traits.evaluations import published_type
-from cdp_pipeline.traits.staged import Member, stages
+from cdp_pipeline.traits.staged import stages
 
 
 def as_of(
@@ -66,19 +65,12 @@ def observed_beside(
     table: ibis.Table, timeline: ibis.Table, days: Sequence[date], traits: Mapping[str, Trait], zone: ZoneInfo
 ) -> ibis.Table:
     """A table of people and days (person_id, day, and more), with traits that look at events as further columns."""
-    kept = table.columns
-    results: dict[str, Callable[[ibis.Table], Any]] = {}
+    kept, known = table.columns, {}
     for number, stage in enumerate(stages(timeline, days, traits, zone)):
-        parts, columns = stage.table()
-        parts = parts.rename(f"s{number}__{{name}}")
-        table = table.left_join(parts, [("person_id", f"s{number}__person_id"), ("day", f"s{number}__day")])
-        for name, member in stage.members.items():
-            results[name] = partial(_result, member, {p: f"s{number}__{column}" for p, column in columns[name].items()})
-    return table.select(*kept, **{name: results[name](table) for name in traits})
-
-
-def _result(member: Member, columns: Mapping[str, str], table: ibis.Table) -> Any:
-    return member.result({part: table[column] for part, column in columns.items()}, table.day)
+        found = stage.table().rename({f"person_{number}": "person_id", f"day_{number}": "day"})
+        table = table.left_join(found, [("person_id", f"person_{number}"), ("day", f"day_{number}")])
+        known |= stage.members
+    return table.select(*kept, **{name: known[name].known(table[name], table.day) for name in traits})
 
 
 def in_order(traits: Mapping[str, Trait], names: Sequence[str]) -> list[tuple[str, ...]]:

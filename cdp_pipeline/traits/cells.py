@@ -5,7 +5,7 @@ A cell is a run of days that every window of every requested day sees whole or n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import reduce
 from operator import or_
@@ -26,15 +26,20 @@ def days_table(name: str, days: Iterable[date]) -> ibis.Table:
     return ibis.array([ibis.date(day) for day in days]).unnest().name(name).as_table()
 
 
-def per_day(day: Any, values: Mapping[date, Any], type_: str) -> Any:
-    """What each requested day has, as a column beside the day."""
+def number(value: float) -> Any:
+    """A float64 written out: from text, because engines read 0.5 as a decimal."""
+    return ibis.literal(repr(float(value))).cast("float64")
+
+
+def per_day(day: Any, values: Mapping[date, Any], written: Callable[[Any], Any]) -> Any:
+    """What each requested day has, as a column beside the day; None for no day is NULL for all."""
     by_value: dict[Any, list[date]] = {}
     for one, value in values.items():
         by_value.setdefault(value, []).append(one)
-    if len(by_value) == 1:
-        return ibis.literal(next(iter(by_value)), type_)
-    known = [(day.isin(days), ibis.literal(v, type_)) for v, days in by_value.items() if v is not None]
-    return ibis.cases(*known)
+    known = [(day.isin(days), written(value)) for value, days in by_value.items() if value is not None]
+    if len(by_value) > 1:
+        return ibis.cases(*known)
+    return known[0][1] if known else None
 
 
 def cell_ends(spans: Iterable[Span]) -> list[date]:
@@ -46,9 +51,11 @@ def cell_ends(spans: Iterable[Span]) -> list[date]:
 
 
 def cell(day: Any, ends: Sequence[date]) -> Any:
-    """The cell a day is in: the least end that is not before it, found by halving."""
+    """The cell a day is in: the least end that is not before it, found by halving; cells of single days are easy."""
     if len(ends) == 1:
         return ibis.date(ends[0])
+    if (ends[-1] - ends[0]).days == len(ends) - 1:
+        return ibis.greatest(day, ibis.date(ends[0]))
     half = len(ends) // 2
     return ibis.ifelse(day <= ibis.date(ends[half - 1]), cell(day, ends[:half]), cell(day, ends[half:]))
 
@@ -66,7 +73,7 @@ def on_days(cells: ibis.Table, days: Sequence[date], windows: Sequence[Spans]) -
             for which, border in enumerate(("first", "last")):
                 values = {one: span[which] for one, span in spans.items()}
                 if None not in values.values():
-                    columns[f"{border}_{number}"] = per_day(day, values, "date")
+                    columns[f"{border}_{number}"] = per_day(day, values, ibis.date)
         return columns
 
     if len(days) == 1:

@@ -17,7 +17,7 @@ import ibis
 import ibis.expr.datatypes as dt
 
 from cdp_pipeline.spec.trait import LEAST_PERIODS, PERIODS, Trait
-from cdp_pipeline.traits.cells import ONE_DAY, Span, Spans, per_day
+from cdp_pipeline.traits.cells import ONE_DAY, Span, Spans, number, per_day
 
 Parts = dict[str, Any]
 """Named aggregates (or, once aggregated, columns) from which a result is made."""
@@ -66,7 +66,8 @@ class AsOf:
 
     def each(self, of: Callable[[date | None, date], float | None]) -> Any:
         """Something of the window, as a float64 column that depends on the day."""
-        return per_day(self.day, {day: of(*span) for day, span in self.spans.items()}, "float64")
+        found = per_day(self.day, {day: of(*span) for day, span in self.spans.items()}, number)
+        return ibis.null("float64") if found is None else found
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,10 @@ class Evaluation(ABC):
 
     @abstractmethod
     def result(self, parts: Parts, asked: AsOf) -> Any: ...
+
+    def absent(self, asked: AsOf) -> Any:
+        """The result where there is nothing to make it of."""
+        return self.empty
 
 
 class Count(Evaluation):
@@ -211,17 +216,18 @@ class DaysSinceFirst(Evaluation):
 
 
 def _halved(days: Any, half_life: timedelta) -> Any:
-    return ibis.literal(0.5, "float64") ** (ibis.greatest(days, 0).cast("float64") / half_life.days)
+    return number(0.5) ** (ibis.greatest(days, 0).cast("float64") / half_life.days)
 
 
 @dataclass(frozen=True)
 class Decayed(Evaluation):
     """What fades by half in every half-life fades to the end of its cell first, and from there to the day."""
 
+    empty = number(0)
     half_life: timedelta
 
     def parts(self, rows: Rows) -> Parts:
-        value = 1.0 if rows.value is None else rows.value.cast("float64")
+        value = number(1) if rows.value is None else rows.value.cast("float64")
         faded = value * _halved(rows.faded_by, self.half_life)
         return {f"faded_{self.half_life.days}": faded.sum(where=rows.where)}
 
@@ -229,7 +235,7 @@ class Decayed(Evaluation):
         return {name: (part * _halved(age, self.half_life)).sum(where=seen) for name, part in parts.items()}
 
     def result(self, parts: Parts, asked: AsOf) -> Any:
-        return parts[f"faded_{self.half_life.days}"].fill_null(0.0)
+        return parts[f"faded_{self.half_life.days}"]
 
 
 class Nps(Evaluation):
@@ -261,7 +267,7 @@ class Csat(Evaluation):
         return f"from_{self.satisfied_from:g}"
 
     def parts(self, rows: Rows) -> Parts:
-        satisfied = rows.value.cast("float64") >= self.satisfied_from
+        satisfied = rows.value.cast("float64") >= number(self.satisfied_from)
         return {
             self._satisfied: rows.table.count(where=rows.where & satisfied),
             "known": rows.value.count(where=rows.where),
@@ -350,7 +356,10 @@ class Quantile(OverValues):
     def ranks(self, value: Any, parts: Parts) -> Parts:
         so_far = ibis.window(**_OF_ONE, order_by=value, preceding=None, following=0)
         total = parts["count"].sum().over(ibis.window(**_OF_ONE))
-        return {"so_far": parts["count"].sum().over(so_far), "place": (total.cast("float64") - 1) * self.quantile}
+        return {
+            "so_far": parts["count"].sum().over(so_far),
+            "place": (total.cast("float64") - 1) * number(self.quantile),
+        }
 
     def gathered(self, value: Any, parts: Parts) -> Parts:
         seen = parts["count"] > 0
@@ -395,10 +404,14 @@ class Weighed(OverValues):
         return {"count": parts["count"].sum(where=seen), "seen": parts["seen"].max(where=seen), **weights}
 
     def _heaviest(self, parts: Parts) -> dict[str, Any]:
-        """What values are compared by, the first first."""
-        weights = [part for name, part in parts.items() if name not in ("count", "seen", "rank")]
-        weight = weights[0].fill_null(0) if weights else parts["count"]
-        return {"weight": weight, "at": parts["seen"]["at"], "id": parts["seen"]["id"]}
+        """What values are compared by, the first first. Weights that differ by rounding, as sums do, are alike."""
+        weights = [part.fill_null(0) for name, part in parts.items() if name not in ("count", "seen", "rank")]
+        weight = weights[0] if weights else parts["count"]
+        by: dict[str, Any] = {"weight": weight}
+        if weight.type().is_floating():
+            size = ibis.ifelse(weight > 0, weight, ibis.null("float64")).ln()
+            by = {"some": (weight > 0).cast("int8"), "weight": ibis.coalesce(size, weight).round(9)}
+        return {**by, "at": parts["seen"]["at"], "id": parts["seen"]["id"]}
 
 
 class MostFrequent(Weighed):
@@ -479,7 +492,7 @@ class Trend(OverValues):
     def gathered(self, value: Any, parts: Parts) -> Parts:
         total = parts["total"].cast("float64")
         return {
-            "periods": total.count(),
+            "eventful": total.count(),
             "mean": total.mean(),
             "variance": total.var(how="pop"),
             "slanted": (value * total).sum(),
@@ -488,27 +501,31 @@ class Trend(OverValues):
     def result(self, parts: Parts, asked: AsOf) -> Any:
         from scipy.special import stdtrit
 
-        number = asked.each(self.periods)
+        periods = asked.each(self.periods)
         eventful, mean, variance, slanted = (
-            parts[name].cast("float64").fill_null(0) for name in ("periods", "mean", "variance", "slanted")
+            parts[name].cast("float64") for name in ("eventful", "mean", "variance", "slanted")
         )
-        spread = eventful * variance + eventful * (number - eventful) / number * mean * mean
-        differ = spread > 1e-18 * eventful * (variance + mean * mean)
-        width = number * (number * number - 1) / 12
-        slope = ibis.ifelse(differ, slanted / width, number * 0)
+        spread = eventful * variance + eventful * (periods - eventful) / periods * mean * mean
+        differ = spread > number(1e-18) * eventful * (variance + mean * mean)
+        width = periods * (periods * periods - 1) / 12
+        slope = ibis.ifelse(differ, slanted / width, periods * 0)
         if self.report == "slope":
             return slope
-        off = ibis.greatest(spread - slanted * slanted / width, number * 0)
-        error = ibis.ifelse(differ, (off / (number - 2) / width).sqrt(), number * 0)
+        off = ibis.greatest(spread - slanted * slanted / width, periods * 0)
+        error = ibis.ifelse(differ, (off / (periods - 2) / width).sqrt(), periods * 0)
         if self.report == "standard_error":
             return error
 
         def likely(first: date | None, last: date) -> float | None:
-            periods = self.periods(first, last)
-            return None if periods is None else float(stdtrit(periods - 2, (1 + self.confidence) / 2))
+            whole = self.periods(first, last)
+            return None if whole is None else float(stdtrit(whole - 2, (1 + self.confidence) / 2))
 
         sure = error * asked.each(likely)
-        return ibis.cases((slope > sure, "up"), (slope < -sure, "down"), (number.notnull(), "flat"))
+        return ibis.cases((slope > sure, "up"), (slope < -sure, "down"), (periods.notnull(), "flat"))
+
+    def absent(self, asked: AsOf) -> Any:
+        periods = asked.each(self.periods)
+        return ibis.ifelse(periods.notnull(), "flat", None) if self.report == "direction" else periods * 0
 
 
 EVALUATIONS: dict[str, type[Evaluation]] = {

@@ -91,9 +91,13 @@ class Member:
         return "__".join([name, *(column for column in (self.condition, self.value, self.weight) if column)])
 
     def result(self, parts: Parts, day: Any) -> Any:
-        """The trait's column, from its parts as they stand beside people and days."""
-        value = self.evaluation.result(parts, AsOf(day, self.spans)).cast(self.type)
-        return value if self.evaluation.empty is None else value.fill_null(self.evaluation.empty)
+        """The trait of people of whom the stage has parts."""
+        return self.evaluation.result(parts, AsOf(day, self.spans)).cast(self.type)
+
+    def known(self, found: Any, day: Any) -> Any:
+        """What was found, or what is so of those of whom nothing was."""
+        empty = self.evaluation.absent(AsOf(day, self.spans))
+        return found if empty is None else ibis.coalesce(found, empty).cast(self.type)
 
 
 def stages(timeline: ibis.Table, days: Sequence[date], traits: Mapping[str, Trait], zone: ZoneInfo) -> list[Stage]:
@@ -163,10 +167,13 @@ class Stage:
         """The column whose different values matter."""
         return self._one.value if isinstance(self._one.evaluation, OverValues) and self._trend is None else None
 
-    def table(self) -> tuple[ibis.Table, Names]:
-        """Parts by person_id and day."""
-        found = self._on_the_day() if self._is_one_day else self._on_days(*self._in_cells())
-        return self._gathered(*found) if isinstance(self._one.evaluation, OverValues) else found
+    def table(self) -> ibis.Table:
+        """The traits by person_id and day, of people of whom there are events."""
+        table, columns = self._on_the_day() if self._is_one_day else self._on_days(*self._in_cells())
+        if isinstance(self._one.evaluation, OverValues):
+            table, columns = self._gathered(table, columns)
+        results = {name: m.result(_parts(table, columns[name]), table.day) for name, m in self.members.items()}
+        return table.select("person_id", "day", **results)
 
     @property
     def _is_one_day(self) -> bool:

@@ -9,17 +9,33 @@ from typing import Any
 
 import pyarrow as pa
 
+from cdp_pipeline.spec.trait import Trait
 from cdp_pipeline.traits.as_of import as_of
 from cdp_pipeline.traits.bands import BANDS, crossings, state_before
 from cdp_pipeline.traits.daily import stale_days
 from cdp_pipeline_tests.parity.conftest import EngineUnderTest
 from cdp_pipeline_tests.traits import test_bands
+from cdp_pipeline_tests.traits.oracle import CONDITIONS, expected, same
 from cdp_pipeline_tests.traits.shop import DAYS, PEOPLE, event, project, timeline_rows, trait
-from cdp_pipeline_tests.traits.test_as_of import OF_VALUES, expected, same
+from cdp_pipeline_tests.traits.test_as_of import ASKED
 
 Row = dict[str, Any]
-WINDOWS = ("lifetime", "last 3 days", "last 366 days")
-CONDITIONS = (None, "channel = 'web'", "amount > 0 or gift")
+WINDOWS = ("lifetime", "last 8 days", "previous month", "next 3 days", "last session")
+FIELDS = [(name, fields) for name, every in ASKED.items() for fields in every]
+
+
+def traits_asked(engine: str) -> list[Trait]:
+    """Every evaluation, over one window and condition after the other."""
+    found = []
+    for number, (evaluation, fields) in enumerate(FIELDS):
+        window = WINDOWS[number % 2 if evaluation in ("trend", "decayed") or "half_life" in fields else number % 5]
+        window = "last 1 year" if evaluation == "trend" else window
+        event = ["order", "visit"]
+        # Every value and every window of a trend is a pass of its own, which costs seconds on Apache Spark.
+        if engine != "spark" or fields.get("value") in (None, "amount", "category"):
+            when = list(CONDITIONS)[number % 3]
+            found.append(trait(f"t{number}", evaluation, window=window, when=when, event=event, **fields))
+    return found
 
 
 def history(seed: int = 7) -> list[Row]:
@@ -48,20 +64,12 @@ def history(seed: int = 7) -> list[Row]:
     return rows
 
 
-EVENT_TRAITS = [
-    trait(f"t{number}", evaluation, value=value, window=WINDOWS[number % 3], when=CONDITIONS[number % 3 - number % 2])
-    for number, (evaluation, value) in enumerate((e, v) for e, values in OF_VALUES.items() for v in values)
-]
-
-
 def ids(people: tuple[str, ...]) -> pa.Table:
     return pa.table({"person_id": list(people)})
 
 
 def test_every_evaluation_says_the_same_on_one_day_and_on_several(engine: EngineUnderTest) -> None:
-    rows, people = history(), PEOPLE[:6]
-    # Every value is a pass of its own, and a pass costs seconds on Apache Spark: there, the commonest types.
-    traits = [t for t in EVENT_TRAITS if engine.name != "spark" or t.value in (None, "amount", "category")]
+    rows, people, traits = history(), PEOPLE[:6], traits_asked(engine.name)
     whole = project(
         *traits,
         trait("times", "count"),

@@ -1,100 +1,70 @@
-"""Every evaluation, over every window and condition, against plain Python on generated histories."""
+"""Every evaluation, over every window and under every condition, against the oracle on generated histories."""
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import ibis
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from cdp_pipeline.spec.trait import Trait
+from cdp_pipeline.spec.trait import EVALUATIONS as WORDS
+from cdp_pipeline.spec.trait import OVER_TRAITS, Trait
 from cdp_pipeline.traits.as_of import as_of
 from cdp_pipeline.traits.daily import daily_table, trait_types
-from cdp_pipeline_tests.traits.shop import DAYS, PEOPLE, event, events, project, stored, timeline_rows, trait
+from cdp_pipeline.traits.evaluations import EVALUATIONS
+from cdp_pipeline_tests.traits.oracle import CONDITIONS, ONE, Row, days_seen, expected, same
+from cdp_pipeline_tests.traits.shop import DAYS, MONEY, PEOPLE, event, project, stored, timeline_rows, trait
 
-Row = dict[str, Any]
-WINDOWS = {"lifetime": None, "last 1 days": 1, "last 8 days": 8, "last 366 days": 366}
-CONDITIONS: dict[str | None, Callable[[Row], bool | None]] = {
-    None: lambda row: True,
-    "channel = 'web'": lambda row: row["channel"] == "web",
-    "amount > 0 or gift": lambda row: (row["amount"] is not None and row["amount"] > 0) or row["gift"],
+LONDON = ZoneInfo("Europe/London")
+WINDOWS = (
+    "lifetime", "last 8 days", "last 1 month", "last 1 year", "this month", "previous week", "previous year",
+    "between 6 and 3 days ago", "next 3 days", "last session",
+)  # fmt: skip
+YEAR_END, LEAP_DAY, SUMMER = date(2023, 12, 31), date(2024, 2, 29), date(2024, 3, 31)
+SPANS = {"leap day": [LEAP_DAY], "year end": [YEAR_END], "several": [YEAR_END, YEAR_END + ONE, LEAP_DAY, SUMMER]}
+ASKED: dict[str, list[dict[str, Any]]] = {
+    **{name: [{}] for name in ("count", "happened", "days_since", "days_since_first", "days_between")},
+    **{name: [{"value": "amount"}] for name in ("sum", "average", "stddev", "median", "first")},
+    **{name: [{"value": v} for v in ("amount", "category")] for name in ("min", "max", "last")},
+    "quantile": [{"value": "amount", "quantile": 0.9}],
+    "most_frequent": [
+        {"value": "category"},
+        {"value": "category", "half_life": "10 days"},
+        {"value": "quantity", "weight": "amount"},
+    ],
+    "top": [{"value": "category", "n": 2}, {"value": "category", "weight": "points", "half_life": "3 days"}],
+    "unique_count": [{"value": v} for v in ("category", "amount")],
+    "unique_list": [{"value": "category"}],
+    "decayed": [{"half_life": "5 days"}, {"half_life": "90 days", "value": "amount"}],
+    "trend": [{"period": "day", "report": report} for report in ("slope", "standard_error", "direction")]
+    + [{"period": "week", "value": "amount"}, {"period": "month", "value": "points", "report": "direction"}],
+    "nps": [{"value": "quantity * 3"}],
+    "csat": [{"value": "quantity", "satisfied_from": 2}],
+    "ces": [{"value": "quantity"}],
 }
-VALUES: dict[str, Callable[[Row], Any]] = {
-    "amount": lambda row: row["amount"],
-    "quantity": lambda row: row["quantity"],
-    "points": lambda row: row["points"],
-    "amount * quantity": lambda row: (
-        None if None in (row["amount"], row["quantity"]) else row["amount"] * row["quantity"]
-    ),
-    "category": lambda row: row["category"],
-    "gift": lambda row: row["gift"],
-    "due": lambda row: row["due"],
-    "seen_at": lambda row: row["seen_at"],
-}
-NUMBERS = ("amount", "quantity", "points", "amount * quantity")
-ORDERED = ("amount", "points", "category", "due", "seen_at")
-OF_VALUES = {
-    "sum": NUMBERS, "average": NUMBERS, "stddev": NUMBERS, "min": ORDERED, "max": ORDERED,
-    "first": VALUES, "last": VALUES, "unique_count": VALUES, "count": [None], "days_since": [None],
-}  # fmt: skip
 
 
-def every_trait() -> list[Trait]:
-    combinations = [
-        (evaluation, value, window, condition)
-        for evaluation, values in OF_VALUES.items()
-        for value in values
-        for window in WINDOWS
-        for condition in CONDITIONS
-        # All windows and conditions over one value, and all values over one window and condition.
-        if value in (None, "amount") or (window, condition) == ("last 8 days", "channel = 'web'")
-    ]
-    return [
-        trait(f"t{number}", evaluation, value=value, window=window, when=condition,
-              event=["order", "visit"] if number % 2 else "order")
-        for number, (evaluation, value, window, condition) in enumerate(combinations)
-    ]  # fmt: skip
-
-
-def expected(one: Trait, rows: list[Row], person: str, day: date) -> Any:
-    """What a trait is, spelled out."""
-    oldest = date.min if (first := one.window.span(day)[0]) is None else first
-    seen = [
-        row
-        for row in sorted(rows, key=lambda row: (row["occurred_at"], row["event_id"]))
-        if row["person_id"] == person
-        and row["event"] in one.event
-        and oldest <= row["_day"] <= day
-        and CONDITIONS[one.when](row)
-    ]
-    if one.evaluation == "count":
-        return len(seen)
-    if one.evaluation == "days_since":
-        return min(((day - row["_day"]).days for row in seen), default=None)
-    values = [value for row in seen if (value := VALUES[str(one.value)](row)) is not None]
-    answers: dict[str, Callable[[], Any]] = {
-        "sum": lambda: sum(values),
-        "unique_count": lambda: len(set(values)),
-        "average": lambda: float(sum(values)) / len(values),
-        "stddev": lambda: statistics.stdev([float(value) for value in values]) if len(values) > 1 else None,
-        "min": lambda: min(values),
-        "max": lambda: max(values),
-        "first": lambda: values[0],
-        "last": lambda: values[-1],
-    }
-    return answers[one.evaluation]() if values or one.evaluation in ("sum", "unique_count") else None
-
-
-def same(found: Any, wanted: Any, within: float = 1e-9) -> bool:
-    if isinstance(found, float) and wanted is not None:
-        return math.isclose(found, float(wanted), rel_tol=within, abs_tol=within)
-    return found == wanted
+def every_trait(span: str) -> list[Trait]:
+    """Every evaluation over every window. Conditions take turns, so that with all spans each has each."""
+    found = []
+    asked = [(name, fields) for name, every in ASKED.items() for fields in every]
+    for turn, (evaluation, fields) in enumerate(asked):
+        for place, window in enumerate(WINDOWS):
+            condition = list(CONDITIONS)[(turn + place + list(SPANS).index(span)) % len(CONDITIONS)]
+            more: dict[str, Any] = {"event": ["order", "visit"] if (turn + place) % 2 else "order"}
+            if window == "last session":
+                more = {"event": ["order", "visit"], "gap": "12 hours" if span == "leap day" else "30 minutes"}
+            try:
+                found.append(trait(f"t{len(found)}", evaluation, window=window, when=condition, **fields, **more))
+            except ValidationError:
+                assert evaluation == "trend" or "half_life" in fields, "only these cannot have every window"
+    return found
 
 
 class Shop:
@@ -103,6 +73,7 @@ class Shop:
     def __init__(self, traits: list[Trait], days: list[date]) -> None:
         self.connection = ibis.duckdb.connect()
         self.project = project(*traits)
+        self.days = days
         people = self.connection.create_table("people", {"person_id": list(PEOPLE)})
         timeline = stored(self.connection, "timeline", timeline_rows([]))
         self.query = as_of(timeline, people, days, self.project)
@@ -116,52 +87,108 @@ class Shop:
         return answers
 
 
-SPANS = {
-    "one day": [DAYS[6]],
-    "several days, not all in a row": [*DAYS[2:6], DAYS[9]],
-}
-FEW = settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@st.composite
+def histories(draw: st.DrawFn, days: list[date]) -> list[Row]:
+    """Events of few people at the edges of all windows of these days, with ties, nulls and negative amounts."""
+    borders = {
+        border + timedelta(days=off)
+        for day in days
+        for window in WINDOWS
+        for border in days_seen(window, day)
+        for off in (-1, 0, 1)
+        if border > date.min
+    }
+    near = {day - timedelta(days=back) for day in days for back in range(-4, 10)}
+    ends = [datetime.combine(day + ONE, time(), LONDON).astimezone(UTC).replace(tzinfo=None) for day in days]
+    loads = [datetime(2020, 1, 1), *ends, *(end - timedelta(microseconds=1) for end in ends)]
+    found = draw(
+        st.lists(
+            st.fixed_dictionaries(
+                {
+                    "person_id": st.sampled_from([*PEOPLE[:3], None]),
+                    "event": st.sampled_from(["order", "order", "visit"]),
+                    "_day": st.sampled_from(sorted(borders)) | st.sampled_from(sorted(near)),
+                    "minute": st.sampled_from([0, 10, 40, 71, 720, 1439]),
+                    "amount": st.none() | MONEY,
+                    "quantity": st.none() | st.integers(-3, 3),
+                    "points": st.none() | st.sampled_from([0.1, 0.25, -1.5, 1e6]),
+                    "channel": st.sampled_from(["web", "store", None]),
+                    "category": st.sampled_from(["tea", "cake", "cup", "pot", None]),
+                    "gift": st.sampled_from([True, False, None]),
+                    "_loaded_at": st.sampled_from(loads),
+                }
+            ),
+            min_size=90,
+            max_size=130,
+        )
+    )
+    ids = draw(st.permutations(range(len(found))))
+    rows = []
+    for row, number in zip(found, ids, strict=True):
+        at = datetime.combine(row["_day"], time()) + timedelta(minutes=row.pop("minute"))
+        rows.append(event(**row, event_id=f"e{number:03}", occurred_at=at, seen_at=at))
+    return rows
+
+
+FEW = settings(max_examples=1, phases=[Phase.generate], deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module", params=SPANS)
-def shop(request: pytest.FixtureRequest) -> tuple[Shop, list[date]]:
-    return Shop(every_trait(), SPANS[request.param]), SPANS[request.param]
+def shop(request: pytest.FixtureRequest) -> Shop:
+    return Shop(every_trait(request.param), SPANS[request.param])
 
 
-# Histories of real length, for hypothesis begins with short ones, in which no window has two edges.
-@FEW
-@given(rows=events(least=80))
-@example(rows=[])
-def test_every_trait_is_what_plain_python_says_on_every_day(shop: tuple[Shop, list[date]], rows: list[Row]) -> None:
-    asked, days = shop
+def wrong(asked: Shop, rows: list[Row]) -> list[object]:
     answers = asked.ask(rows)
-    assert answers.keys() == {(person, day) for person in PEOPLE for day in days}
-    wrong = {
-        (one.evaluation, one.value, str(one.window), one.when, person, day, answers[person, day][one.name], wanted)
+    assert answers.keys() == {(person, day) for person in PEOPLE for day in asked.days}
+    somebody = {person: [row for row in rows if row["person_id"] == person] for person in PEOPLE[:4]}
+    return [
+        (one.model_dump(exclude_defaults=True, exclude={"kind", "description"}), person, day, found, wanted)
+        for person, theirs in somebody.items()
+        for day in asked.days
         for one in asked.project.traits.values()
-        for person, day in answers
-        if not same(answers[person, day][one.name], wanted := expected(one, rows, person, day))
-    }
-    assert not wrong
+        if not same(
+            found := answers[person, day][one.name], wanted := expected(one, theirs, person, day, asked.project.zone)
+        )
+    ]
 
 
-@settings(FEW, max_examples=1)
-@given(rows=events(least=80))
-def test_what_happens_later_changes_no_day_before_it(shop: tuple[Shop, list[date]], rows: list[Row]) -> None:
-    asked, days = shop
-    full, cut = asked.ask(rows), asked.ask([row for row in rows if row["_day"] <= days[0]])
+@FEW
+@given(data=st.data())
+def test_every_trait_is_what_plain_python_says_on_every_day(shop: Shop, data: st.DataObject) -> None:
+    assert not wrong(shop, data.draw(histories(shop.days)))
+
+
+def test_nobody_did_anything_and_somebody_one_thing(shop: Shop) -> None:
+    assert not wrong(shop, [event(_day=shop.days[-1]), event(_day=shop.days[0], person_id=PEOPLE[1], event_id="f")])
+
+
+@FEW
+@given(data=st.data())
+def test_what_happens_or_is_loaded_later_changes_no_day_before_it(shop: Shop, data: st.DataObject) -> None:
+    rows, day = data.draw(histories(shop.days)), shop.days[-2:][0]
+    end = datetime.combine(day + ONE, time(), LONDON).astimezone(UTC).replace(tzinfo=None)
+    full = shop.ask(rows)
+    cut = shop.ask([row for row in rows if row["_day"] <= day or row["_loaded_at"] < end])
     for person in PEOPLE:
-        for name in asked.project.traits:
-            assert same(full[person, days[0]][name], cut[person, days[0]][name])
+        for name, value in full[person, day].items():
+            assert same(value, cut[person, day][name])
+
+
+def test_every_evaluation_is_asked_here_and_has_a_class() -> None:
+    assert set(ASKED) == set(EVALUATIONS) == set(WORDS) - set(OVER_TRAITS)
 
 
 def test_types_of_the_table_are_those_of_the_query() -> None:
     asked = Shop(
         [
-            *every_trait(),
-            trait("a_ratio", "ratio", numerator="t0", denominator="t1"),
-            trait("a_text", "expression", expression="case when t0 > 1 then 'many' else 'few' end"),
-            trait("a_double", "expression", expression="t0 * 2"),
+            *{one.evaluation: one for one in every_trait("leap day")}.values(),
+            *(trait(f"of_{v}", "last", value=v) for v in ("quantity", "points", "gift", "due", "seen_at")),
+            trait("orders", "count"),
+            trait("a_ratio", "ratio", numerator="orders", denominator="orders"),
+            trait("a_text", "expression", expression="case when orders > 1 then 'many' else 'few' end"),
+            trait("a_double", "expression", expression="orders * 2"),
+            trait("a_state", "state", states=[{"name": "loyal", "when": "orders > 5"}, {"name": "new"}]),
         ],
         [DAYS[0]],
     )
@@ -185,6 +212,20 @@ def test_a_person_has_rows_from_their_first_day_on() -> None:
     assert sorted((row["person_id"], row["day"], row["orders"]) for row in found) == [
         ("p_new", DAYS[3], 0), ("p_old", DAYS[2], 0), ("p_old", DAYS[3], 0),
     ]  # fmt: skip
+
+
+def test_a_state_is_the_first_that_holds_and_what_is_unknown_does_not_hold() -> None:
+    states = [{"name": "spender", "when": "biggest > 20"}, {"name": "buyer", "when": "orders > 0"}, {"name": "visitor"}]
+    traits = [
+        trait("orders", "count"),
+        trait("biggest", "max", value="amount"),
+        trait("stage", "state", states=states),
+        trait("some", "state", states=states[:2]),
+    ]
+    spender, buyer = event(amount=Decimal(21)), event(amount=None, person_id=PEOPLE[1], event_id="f")
+    found = Shop(traits, [DAYS[5]]).ask([spender, buyer])
+    stages = [(found[person, DAYS[5]]["stage"], found[person, DAYS[5]]["some"]) for person in PEOPLE[:3]]
+    assert stages == [("spender", "spender"), ("buyer", "buyer"), ("visitor", None)]
 
 
 def test_a_ratio_over_nothing_is_unknown() -> None:
