@@ -19,7 +19,7 @@ from cdp_pipeline.spec.trait import OVER_TRAITS, Trait
 from cdp_pipeline.spec.types import traits_read
 from cdp_pipeline.traits.cells import days_table
 from cdp_pipeline.traits.evaluations import published_type
-from cdp_pipeline.traits.staged import stages
+from cdp_pipeline.traits.staged import Member, stages
 
 
 def as_of(
@@ -65,7 +65,8 @@ def observed_beside(
     table: ibis.Table, timeline: ibis.Table, days: Sequence[date], traits: Mapping[str, Trait], zone: ZoneInfo
 ) -> ibis.Table:
     """A table of people and days (person_id, day, and more), with traits that look at events as further columns."""
-    kept, known = table.columns, {}
+    kept = table.columns
+    known: dict[str, Member] = {}
     for number, stage in enumerate(stages(timeline, days, traits, zone)):
         found = stage.table().rename({f"person_{number}": "person_id", f"day_{number}": "day"})
         table = table.left_join(found, [("person_id", f"person_{number}"), ("day", f"day_{number}")])

@@ -13,6 +13,7 @@ from cdp_pipeline.spec.trait import Trait
 from cdp_pipeline.traits.as_of import as_of
 from cdp_pipeline.traits.bands import BANDS, crossings, state_before
 from cdp_pipeline.traits.daily import stale_days
+from cdp_pipeline.traits.runs import RUNS
 from cdp_pipeline_tests.parity.conftest import EngineUnderTest
 from cdp_pipeline_tests.traits import test_bands
 from cdp_pipeline_tests.traits.oracle import CONDITIONS, expected, same
@@ -135,5 +136,6 @@ def test_stale_days_are_the_same(engine: EngineUnderTest) -> None:
     daily = pa.table(
         {"day": pa.array(DAYS[2:7], pa.date32()), "_computed_at": pa.array([loaded] * 5, pa.timestamp("us"))}
     )
-    found = engine.rows(stale_days(engine.table(timeline_rows(rows)), engine.table(daily)))
+    runs = RUNS.schema.to_pyarrow().empty_table()
+    found = engine.rows(stale_days(engine.table(timeline_rows(rows)), engine.table(daily), engine.table(runs)))
     assert [row["day"] for row in found] == [date(2024, 2, 29), *DAYS[5:7]]
