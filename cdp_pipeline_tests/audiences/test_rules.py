@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, get_args
@@ -76,8 +77,8 @@ SUBJECTS = [
 WINDOWS = ["lifetime", "last 2 days", "last 5 days", "last 13 months", "this month", "between 4 and 2 days ago"]
 ANY_WINDOW = [*WINDOWS, "previous month", "this week", "next 3 days", "last session"]
 FIGURES = [
-    ("sum", "amount", NUMBERS), ("average", "amount", NUMBERS), ("min", "amount", NUMBERS),
-    ("max", "quantity", NUMBERS), ("distinct", "category", st.sampled_from([0, 1, 2])),
+    ("sum", "amount", [-7.25, 0, 10, 20.5]), ("average", "amount", [0, 5, 10]), ("min", "amount", [-7.25, 0, 10]),
+    ("max", "quantity", [1, 2]), ("distinct", "category", [0, 1, 2]),
 ]  # fmt: skip
 
 
@@ -94,67 +95,66 @@ def comparisons(draw: st.DrawFn) -> Row:
     return subject | {"op": op} | ({} if op in ("is_null", "not_null") else {"value": draw(values)})
 
 
-@st.composite
-def changes(draw: st.DrawFn) -> Row:
-    amount = draw(st.sampled_from([{"by": 1}, {"by": 2.5}, {"percent": 20}, {"percent": 100}]))
+def by_chance(make: Callable[[random.Random], Row]) -> st.SearchStrategy[Row]:
+    """Rows in which every choice is as likely as the others: hypothesis likes the first one best, and repeats itself."""
+    return st.integers(0, 10**9).map(lambda seed: make(random.Random(seed)))
+
+
+def _change(chance: random.Random) -> Row:
+    amount = chance.choice([{"by": 1}, {"by": 2.5}, {"percent": 20}, {"percent": 100}])
     return {
-        "trait": draw(st.sampled_from(["spent", "orders"])),
-        "op": draw(st.sampled_from(["increased_by", "decreased_by", "changed_by"])),
-        "value": amount | {"over": draw(st.sampled_from(["2 days", "4 days"]))},
+        "trait": chance.choice(["spent", "orders"]),
+        "op": chance.choice(["increased_by", "decreased_by", "changed_by"]),
+        "value": amount | {"over": chance.choice(["2 days", "4 days"])},
     }
 
 
-ORDERED = st.sampled_from(["=", "!=", "<", "<=", ">", ">="])
-EVENTS = st.sampled_from(["order", "visit", ["visit", "order"]])
-WHENS = st.sampled_from([None, "amount > 0", "channel = 'web'"])
-HOPS = st.sampled_from([
+ORDERED = ["=", "!=", "<", "<=", ">", ">="]
+EVENTS = ["order", "visit", ["visit", "order"]]
+WHENS = [None, "amount > 0", "channel = 'web'"]
+HOPS = [
     [{"source": "articles", "on": {"product_id": "sku"}, "when": "brand = 'x'"}],
     [{"source": "articles", "on": {"product_id": "sku"}},
      {"source": "makers", "on": {"maker": "id"}, "when": "country = 'de'"}],
-])  # fmt: skip
+]  # fmt: skip
 
 
-@st.composite
-def happenings(draw: st.DrawFn) -> Row:
-    asked: Row = {"event": draw(EVENTS), "did": draw(st.booleans()), "window": draw(st.sampled_from(ANY_WINDOW))}
-    asked["when"] = draw(WHENS)
-    if draw(st.booleans()):
-        asked["count"] = draw(st.sampled_from([1, 2, {"op": "between", "value": [1, 2]}, {"op": "=", "value": 0}]))
-    for figure, of, values in draw(st.lists(st.sampled_from(FIGURES), max_size=2, unique_by=lambda one: one[0])):
-        asked[figure] = {"of": of, "op": draw(ORDERED), "value": draw(values)}
-    if draw(st.integers(0, 2)) == 0:
-        time_op = draw(st.sampled_from(["before", "after", "within_last", "not_within_last"]))
-        value = draw(
-            st.sampled_from(["2024-02-28", "today", "2 days ago"] if time_op in ("before", "after") else ["2 days"])
-        )
-        asked[draw(st.sampled_from(["first", "last"]))] = {"op": time_op, "value": value}
-    if draw(st.integers(0, 3)) == 0:
-        asked["related"] = draw(HOPS)
+def _happening(chance: random.Random) -> Row:
+    one = chance.choice
+    asked: Row = {"event": one(EVENTS), "did": one([True, False]), "window": one(ANY_WINDOW), "when": one(WHENS)}
+    if one([True, False]):
+        asked["count"] = one([1, 2, {"op": "between", "value": [1, 2]}, {"op": "=", "value": 0}])
+    for figure, of, values in chance.sample(FIGURES, one([0, 1, 1, 2])):
+        asked[figure] = {"of": of, "op": one(ORDERED), "value": one(values)}
+    if one([True, False]):
+        op = one(["before", "after", "within_last", "not_within_last"])
+        value = one(["2024-02-28", "today", "2 days ago"]) if op in ("before", "after") else "2 days"
+        asked[one(["first", "last"])] = {"op": op, "value": value}
+    if one([True, False, False]):
+        asked["related"] = one(HOPS)
     return {name: value for name, value in asked.items() if value is not None}
 
 
-@st.composite
-def step_rows(draw: st.DrawFn) -> Row:
+def _steps(chance: random.Random) -> Row:
+    one = chance.choice
+    steps = [{"event": one(EVENTS), "when": one(WHENS)} for _ in range(one([2, 3]))]
+    for step in steps[1:]:
+        if one([True, False]):
+            step["within"] = one(["1 hour", "12 hours", "2 days"])
     asked: Row = {
-        "sequence": [
-            {"event": draw(EVENTS), "when": draw(WHENS)} | ({"within": within} if number and within else {})
-            for number, within in enumerate(
-                draw(st.lists(st.sampled_from([None, None, "1 hour", "2 days"]), min_size=2, max_size=3))
-            )
-        ],
-        "window": draw(st.sampled_from(WINDOWS)),
-        "did": draw(st.sampled_from([True, True, False])),
-        "within": draw(st.sampled_from([None, "1 hour", "1 day", "3 days"])),
-        "strict": draw(st.booleans()),
-        "same": draw(st.sampled_from([None, "product_id"])),
+        "sequence": steps,
+        "window": one(WINDOWS),
+        "did": one([True, True, False]),
+        "within": one([None, None, "1 hour", "1 day", "3 days"]),
+        "strict": one([True, False, False]),
+        "same": one([None, None, "product_id"]),
     }
     if not asked["strict"]:
-        asked["without"] = draw(
-            st.sampled_from([None, {"event": "visit"}, {"event": "order", "when": "channel = 'web'"}])
-        )
+        asked["without"] = one([None, {"event": "visit"}, {"event": "order", "when": "channel = 'web'"}])
     return {name: value for name, value in asked.items() if value is not None}
 
 
+changes, happenings, sequences = by_chance(_change), by_chance(_happening), by_chance(_steps)
 OWN = st.sampled_from([
     {"related": [{"source": "claims"}]},
     {"related": [{"source": "claims"}], "count": 2},
@@ -176,7 +176,7 @@ def accounts(inner: st.SearchStrategy[Row]) -> st.SearchStrategy[Row]:
 def trees(names: list[str]) -> st.SearchStrategy[Row]:
     """Rules of any depth; over the audiences named so far."""
     single = [
-        comparisons(), happenings(), changes(), OWN,
+        comparisons(), happenings, changes, sequences, OWN,
         st.sampled_from([{"band": "recency", "is": "ok"}, {"band": "recency", "is": "alarm"}]),
         st.sampled_from([{"identifier": "email"}, {"identifier": "phone"}, {"reachable": "email"}]),
         *([st.sampled_from([{"audience": name} for name in names])] if names else []),
@@ -226,13 +226,13 @@ def some(rows: st.SearchStrategy[Row], number: int) -> st.SearchStrategy[list[Ru
 
 
 @GENERATED
-@given(companies(60), some(happenings(), 12))
+@given(companies(60), some(happenings, 12))
 def test_events_are_counted_added_up_and_dated_as_plain_python_does(company: Row, rules: list[Rule]) -> None:
     assert mistakes(rules, company) == []
 
 
 @generated(4)
-@given(companies(60), some(step_rows(), 8))
+@given(companies(60), some(sequences, 12))
 def test_a_sequence_is_found_where_any_choice_of_events_makes_it(company: Row, rules: list[Rule]) -> None:
     assert mistakes(rules, company) == []
 
@@ -244,7 +244,7 @@ def test_of_an_account_all_its_people_are_asked_and_counted(company: Row, rules:
 
 
 @generated(2)
-@given(companies(60), some(st.one_of(happenings(), step_rows(), changes(), OWN), 8))
+@given(companies(60), some(st.one_of(happenings, sequences, changes, OWN), 8))
 def test_the_future_never_leaks_into_an_audience(company: Row, rules: list[Rule]) -> None:
     day = ASKED[0]
     known = {
