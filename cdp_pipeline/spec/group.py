@@ -90,13 +90,16 @@ class Way(Part):
 class RollUp(Part):
     """One figure of a group: what its people's values of a trait or an attribute come to.
 
-    `count` counts people with a value (of a yes or no, those with a yes), or all of them where nothing is named. `any`
-    is true where somebody's value is. over: the group's own people, or those of all groups below it too, each once.
+    `count` counts people with a value (of a yes or no, those with a yes), or all of them where nothing is named. Of a
+    yes or no, among the people whose answer is known: `any`, `all`, `none`, `at_least` (as many as `least`) have a yes,
+    or the `share` (0 to 1) of them that has. over: the group's own people, or those of all groups below it too, each
+    once.
     """
 
     name: Name
     description: Annotated[str, Field(min_length=1, description="What it is, in a marketer's words.")]
-    evaluation: Literal["sum", "average", "min", "max", "any", "count"]
+    evaluation: Literal["sum", "average", "min", "max", "any", "all", "none", "at_least", "share", "count"]
+    least: Annotated[int, Field(ge=1)] | None = Field(default=None, description="How many people `at_least` asks for.")
     trait: Name | None = None
     attribute: Name | None = None
     over: Literal["members", "hierarchy"] = "members"
@@ -107,6 +110,8 @@ class RollUp(Part):
             raise ValueError("needs one of 'trait' and 'attribute', got both")
         if self.trait is None and self.attribute is None and self.evaluation != "count":
             raise ValueError(f"evaluation '{self.evaluation}' needs 'trait' or 'attribute'")
+        if (self.evaluation == "at_least") != (self.least is not None):
+            raise ValueError("evaluation 'at_least' and its number of people 'least' go together")
         return self
 
 

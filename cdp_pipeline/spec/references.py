@@ -415,7 +415,7 @@ def _roll_up(figure: RollUp, declared: Declared, path: DataPath) -> Findings:
         return
     if figure.evaluation in ("sum", "average") and type_ not in NUMERIC:
         yield (*path, kind), f"should be a number, {kind} '{name}' is {_word(type_)}"
-    elif figure.evaluation == "any" and type_ != BOOLEAN:
+    elif figure.evaluation in ("any", "all", "none", "at_least", "share") and type_ != BOOLEAN:
         yield (*path, kind), f"should be true or false, {kind} '{name}' is {_word(type_)}"
     elif figure.evaluation in ("min", "max") and type_ in (BOOLEAN, UNION):
         yield (*path, kind), f"should be something with an order, {kind} '{name}' is {_word(type_)}"

@@ -102,7 +102,14 @@ def _figure(rows: ibis.Table, figure: RollUp) -> ibis.Value:
     if figure.trait is None and figure.attribute is None:
         return rows.count()
     value = rows[f"trait_{figure.trait}" if figure.trait is not None else f"attribute_{figure.attribute}"]
+    if figure.least is not None:
+        return _yes(value) >= figure.least
     return _EVALUATIONS[figure.evaluation](value)
+
+
+def _yes(value: ibis.Value) -> ibis.Value:
+    """How many of the known answers are yes; NULL where nobody's is known."""
+    return value.cast("int64").sum()
 
 
 def _count(value: ibis.Value) -> ibis.Value:
@@ -114,14 +121,23 @@ _EVALUATIONS: dict[str, Callable[[ibis.Value], ibis.Value]] = {
     "average": lambda value: value.sum().cast("float64") / value.count(),
     "min": lambda value: value.min(),
     "max": lambda value: value.max(),
-    # Null where nobody's answer is known.
-    "any": lambda value: value.cast("int64").max() == 1,
+    "any": lambda value: _yes(value) > 0,
+    "all": lambda value: _yes(value) == value.count(),
+    "none": lambda value: _yes(value) == 0,
+    "share": lambda value: _yes(value).cast("float64") / value.count(),
     "count": _count,
 }
 
 
+_TYPES = {
+    "count": "int64",
+    **dict.fromkeys(("average", "share"), "float64"),
+    **dict.fromkeys(("any", "all", "none", "at_least"), "boolean"),
+}
+
+
 def _type(figure: RollUp, known: Mapping[str, Mapping[str, Any]]) -> str:
-    if figure.evaluation in ("count", "average", "any"):
-        return {"count": "int64", "average": "float64", "any": "boolean"}[figure.evaluation]
+    if figure.evaluation in _TYPES:
+        return _TYPES[figure.evaluation]
     type_ = known["trait"][figure.trait] if figure.trait is not None else known["attribute"][str(figure.attribute)]
     return str(published_type(ibis.dtype(type_)))

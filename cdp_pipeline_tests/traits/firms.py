@@ -26,7 +26,8 @@ EVALUATIONS = {
     "spent": ("sum", "trait", "spent"), "orders": ("sum", "trait", "orders"), "rate": ("average", "trait", "spent"),
     "score": ("sum", "trait", "score"), "first_due": ("min", "trait", "due"), "best": ("max", "trait", "spent"),
     "buyers": ("count", "trait", "spent"), "fond": ("count", "trait", "fond"), "anybody": ("any", "trait", "fond"),
-    "youngest": ("max", "attribute", "born"), "heads": ("count", None, None),
+    "everybody": ("all", "trait", "fond"), "nobody": ("none", "trait", "fond"), "some": ("at_least", "trait", "fond"),
+    "part": ("share", "trait", "fond"), "youngest": ("max", "attribute", "born"), "heads": ("count", None, None),
 }  # fmt: skip
 SHOP = dataclasses.replace(
     project(
@@ -50,6 +51,7 @@ ACCOUNT = Group.model_validate(
         "rollup": [
             {"name": f"{name}_{over}", "description": name, "evaluation": evaluation, "over": over}
             | ({field: of} if field else {})
+            | ({"least": 2} if evaluation == "at_least" else {})
             for over in ("members", "hierarchy")
             for name, (evaluation, field, of) in EVALUATIONS.items()
         ],
@@ -137,7 +139,16 @@ def by_hand(rows: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
             for name, (evaluation, field, of) in EVALUATIONS.items():
                 every = [born.get(p) if field == "attribute" else values.get(p, {}).get(of) for p in who]
                 known = [value for value in every if value is not None]
-                ways = {"sum": sum, "average": _average, "min": min, "max": max, "any": any, "count": len}
+                ways: dict[str, Callable[[list[Any]], Any]] = {
+                    "sum": sum,
+                    "average": _average,
+                    "min": min,
+                    "max": max,
+                    "any": any,
+                    "count": len,
+                    "all": all,
+                }
+                ways |= {"none": lambda v: not any(v), "at_least": lambda v: sum(v) >= 2, "share": _average}
                 line[f"{name}_{over}"] = ways[evaluation](known) if known else None
                 if evaluation == "count":
                     line[f"{name}_{over}"] = len(who) if field is None else sum(value is not False for value in known)
