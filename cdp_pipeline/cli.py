@@ -622,19 +622,29 @@ def audience_preview(name: str, limit: int = 10, day: Day = None,
 
 
 @audience.command("waterfall")
-def audience_waterfall(name: str, day: Day = None, project: Folder = None, as_json: Json = False) -> None:
+def audience_waterfall(
+    name: str,
+    misses: Annotated[int, typer.Option(min=0, help="Show so many of those who fail only one condition.")] = 0,
+    day: Day = None,
+    project: Folder = None,
+    as_json: Json = False,
+) -> None:
     """How many people each condition leaves, and how many would be in but for that one condition."""
-    from cdp_pipeline.audiences.look import waterfall_now
+    from cdp_pipeline.audiences.look import misses_now, waterfall_now
 
     with the_lake(project) as (declared, lake):
         found = waterfall_now(lake, declared, _audience(declared, name), _date(day))
+        missed = misses_now(lake, declared, name, _date(day), misses) if misses else []
     if as_json:
-        print_json(found.as_json())
+        print_json(found.as_json() | ({"misses": missed} if misses else {}))
         return
     tell(found.rows(), False, f"{name}, {found.day}: {found.members:,} of {counted_people(found.everybody)}")
     if found.closest is not None:
         out.print(f"\nClosest: {counted_people(found.closest.fail_only_this)} would be in, were it not for: "
                   f"{found.closest.says}", markup=False, highlight=False)  # fmt: skip
+    if missed:
+        out.print()
+        tell(missed, False)
 
 
 @audience.command("overlap")

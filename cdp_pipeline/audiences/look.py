@@ -22,7 +22,7 @@ from cdp_pipeline.audiences.overlap import Overlaps, overlaps
 from cdp_pipeline.audiences.reach import reach
 from cdp_pipeline.audiences.rules import Scope, every_rule, gathered, leaves
 from cdp_pipeline.audiences.sql import sql_of
-from cdp_pipeline.audiences.waterfall import Waterfall, waterfalls
+from cdp_pipeline.audiences.waterfall import Waterfall, misses, waterfalls
 from cdp_pipeline.identity.living import living
 from cdp_pipeline.identity.people import PEOPLE
 from cdp_pipeline.profile.timeline import timeline_table
@@ -195,6 +195,13 @@ def waterfall_now(lake: LakeView, project: Project, name: str, day: date | None)
     day = newest_day(lake, project) if day is None else day
     table = gathered(project, [Rule(audience=name)], scope_on(lake, project, [name], day), [day])
     return waterfalls(project, [name], table, day)[0]
+
+
+def misses_now(lake: LakeView, project: Project, name: str, day: date | None, limit: int) -> list[dict[str, str]]:
+    """Some of those who would be members but for one condition."""
+    day = newest_day(lake, project) if day is None else day
+    table = gathered(project, [Rule(audience=name)], scope_on(lake, project, [name], day), [day])
+    return misses(project, name, table, limit)
 
 
 def overlap_now(lake: LakeView, project: Project, names: Sequence[str], day: date | None) -> Overlaps:

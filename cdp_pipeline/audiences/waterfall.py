@@ -113,6 +113,22 @@ def _steps(n: int, rules: Sequence[Rule], row: dict[str, int]) -> Iterator[Step]
         before = left
 
 
+def misses(project: Project, name: str, table: ibis.Table, limit: int) -> list[dict[str, str]]:
+    """The first people by person id who would be members but for one condition, and which it is."""
+    rules = list(conditions(project.audiences[name].rules))
+    held = {f"c{i}": holds(rule, table) for i, rule in enumerate(rules)}
+    rows = table.select("person_id", **held)
+    columns = [rows[name] for name in held]
+    failed = reduce(lambda total, one: total + (~one).cast("int64"), columns, ibis.literal(0))
+    fails = ibis.cases(*((~column, i) for i, column in enumerate(columns)))
+    found = rows.filter(failed == 1).select("person_id", fails=fails.cast("int64"))
+    found = found.order_by("person_id").limit(limit)
+    return [
+        {"person_id": row["person_id"], "fails only": sentence(rules[row["fails"]])}
+        for row in found.to_pyarrow().to_pylist()
+    ]
+
+
 def conditions(rules: Sequence[Rule]) -> Iterator[Rule]:
     """The conditions that must all hold, one by one: groups of `all` are opened, and `none` asks each of its own."""
     for rule in rules:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from cdp_pipeline.spec.base import Document, Duration, Name, Part, SqlFragment
 from cdp_pipeline.spec.operators import BY_THE_DAY, CHANGES, OPERATORS, OperatorName, Value
@@ -250,8 +250,14 @@ class Rule(Part):
             raise ValueError("between the steps of a strict sequence lies nothing anyway: drop 'without'")
 
 
+def _typed(text: str) -> str:
+    if not all(text.partition(":")):
+        raise ValueError("should be an identifier with its type, such as 'email:ann@example.com'")
+    return text
+
+
 _IdentifierText = Annotated[
-    str, Field(pattern=r"^[a-z][a-z0-9_]*:.+$", json_schema_extra={"examples": ["email:ann@example.com"]})
+    str, AfterValidator(_typed), Field(json_schema_extra={"examples": ["email:ann@example.com"]})
 ]
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from cdp_pipeline.audiences.rules import gathered
-from cdp_pipeline.audiences.waterfall import Waterfall, conditions, sentence, waterfalls
+from cdp_pipeline.audiences.waterfall import Waterfall, conditions, misses, sentence, waterfalls
 from cdp_pipeline.spec.audience import Audience, Rule
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline_tests.audiences.company import ASKED, audience, companies, company_project, rule, scope
@@ -88,6 +88,19 @@ def test_the_closest_miss_is_the_condition_that_alone_keeps_most_people_out() ->
     assert found.as_json()["steps"][0] == {
         "condition": "orders >= 2", "holds_for": 2, "left": 2, "removed": 4, "fail_only_this": 2,
     }  # fmt: skip
+
+
+def test_the_closest_misses_are_named_with_the_one_condition_they_fail() -> None:
+    people = [ANN | {"person_id": f"p{n}", "orders": n % 3, "favourite": "tea" if n % 2 else None} for n in range(8)]
+    whole = company_project(
+        audience("asked", rule(trait="orders", op=">=", value=2), rule(trait="favourite", op="=", value="tea"))
+    )
+    table = gathered(whole, [Rule(audience="asked")], scope({"traits": people}), [DAYS[4]])
+    tea, often = "favourite = tea", "orders >= 2"
+    assert [tuple(row.values()) for row in misses(whole, "asked", table, 3)] == [
+        ("p1", often), ("p2", tea), ("p3", often),
+    ]  # fmt: skip
+    assert [row["person_id"] for row in misses(whole, "asked", table, 99)] == ["p1", "p2", "p3", "p7"]
 
 
 def test_where_nobody_is_there_nothing_is_divided_by_nothing() -> None:

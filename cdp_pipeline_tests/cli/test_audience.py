@@ -40,6 +40,8 @@ def test_a_waterfall_ends_with_the_size_and_names_the_closest_miss(cdp: Here) ->
         (f"is in the audience {GOOD}", 6, 1, 0),
         ("days_since_order is in the band quiet", 1, 5, 5),
     ]
+    missed = cdp.json("audience", "waterfall", QUIET, "--misses", "2")["misses"]
+    assert [row["fails only"] for row in missed] == ["days_since_order is in the band quiet"] * 2
     said = cdp("audience", "waterfall", QUIET)
     assert said.lines[0] == f"{QUIET}, {NEWEST}: 1 of 7 people"
     assert said.lines[-1] == ("Closest: 5 people would be in, were it not for: days_since_order is in the band quiet")
