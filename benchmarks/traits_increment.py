@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -136,23 +136,27 @@ def main() -> None:
                 (folder / file).symlink_to((given.events / file).resolve())
         else:
             generate(folder, given.rows)
-        figures = {"adding all events": measured(add, folder, given.days)}
+        figures: dict[str, tuple[float, float, float]] = {}
+
+        def measure(side: str, work: Callable[[Path, int], None], back: int) -> None:
+            cpu, wall, memory = figures[side] = measured(work, folder, back)
+            print(f"{side:30}{cpu:8.1f} CPU-s {wall:8.1f} s {memory:6.2f} GB", flush=True)
+
+        measure("adding all events", add, given.days)
         if given.computed:
-            figures["everything, computed only"] = measured(everything_unpublished, folder, given.days)
-        figures["everything"] = measured(everything, folder, given.days)
+            measure("everything, computed only", everything_unpublished, given.days)
+        measure("everything", everything, given.days)
         for back in reversed(range(given.days)):
-            add(folder, back)
+            measure("adding a day", add, back)
             if given.computed:
-                figures["one more day, computed only"] = measured(one_more_day_unpublished, folder, back)
-            figures["one more day"] = measured(one_more_day, folder, back)
+                measure("one more day, computed only", one_more_day_unpublished, back)
+            measure("one more day", one_more_day, back)
+        for what in ("", ", computed only")[: 1 + given.computed]:
+            ratio = figures["one more day" + what][0] / figures["everything" + what][0]
+            print(f"one more day / everything{what}: {ratio:.2f}", flush=True)
         wrong = check(folder)
     print(f"{given.rows:,} events, {len(TRAITS)} traits (increments from {FEW_EVENTS:,} events on)")
     print("differ in " + str(wrong) if wrong else "the newest day is what everything says, of everybody")
-    for side, (cpu, wall, memory) in figures.items():
-        print(f"{side:30}{cpu:8.1f} CPU-s {wall:8.1f} s {memory:6.2f} GB")
-    for what in ("", ", computed only")[: 1 + given.computed]:
-        ratio = figures["one more day" + what][0] / figures["everything" + what][0]
-        print(f"one more day / everything{what}: {ratio:.2f}")
     if wrong:
         sys.exit("the increment differs")
 

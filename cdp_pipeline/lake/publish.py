@@ -196,7 +196,7 @@ def _require_unique(lake: Lake, table: Table, staged: str, count: int) -> None:
 def _compare(lake: Lake, write: Mirror | Upsert, staged: str, rows: int, temporary: _Names) -> _Change:
     """Stage what differs between the staged rows and the table as it is now: rows to insert, update and delete."""
     table, base = write.table, lake.latest()
-    if lake.is_empty(table.name, base):
+    if lake.is_empty(table.name, base) or _is_new_slice(lake, write, base):
         return _Change(write, staged, None, Counts(rows, rows, 0, 0), base)
     stored = lake.stored(table.name, base)
     names = list(table.columns)
@@ -233,6 +233,21 @@ def _compare(lake: Lake, write: Mirror | Upsert, staged: str, rows: int, tempora
                    count(*) FILTER (_given IS NULL) FROM {differing}""",
     )
     return _Change(write, staged, differing, Counts(rows, inserted, updated, deleted), base)
+
+
+def _is_new_slice(lake: Lake, write: Mirror | Upsert, base: int) -> bool:
+    """Whether nothing is stored where the rows belong, so that there is nothing to compare them with."""
+    if not isinstance(write, Mirror) or not write.within or not set(write.within) <= set(write.table.key):
+        return False
+    stored = lake.stored(write.table.name, base)
+    if not set(write.within) <= set(stored):
+        return False
+    return (
+        lake.connection.execute(
+            f"SELECT 1 FROM {lake.at(write.table.name, base)} WHERE {_inside(write)} LIMIT 1"
+        ).fetchone()
+        is None
+    )
 
 
 def _differs(name: str, type: dt.DataType) -> str:
