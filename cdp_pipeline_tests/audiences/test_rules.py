@@ -96,7 +96,7 @@ def comparisons(draw: st.DrawFn) -> Row:
 
 
 def by_chance(make: Callable[[random.Random], Row]) -> st.SearchStrategy[Row]:
-    """Rows in which every choice is as likely as the others: hypothesis likes the first one best, and repeats itself."""
+    """Rows in which every choice is as likely as the others: hypothesis likes the first best, and repeats itself."""
     return st.integers(0, 10**9).map(lambda seed: make(random.Random(seed)))
 
 
@@ -260,7 +260,8 @@ VALUES = {
     "town": ["Bath", "bath spa", "BATH", "", "a%b_c", "Zürich", "x\ny", None],
     "vip": [True, False, None],
     "born": [date(2000, 2, 29), date(1990, 2, 28), date(1990, 3, 1), date(2024, 2, 29), date(2024, 3, 2),
-             date(2024, 3, 12), date(1988, 12, 31), date(1987, 1, 1), None],
+             date(2024, 3, 12), date(2024, 3, 29), date(2024, 3, 30), date(2024, 3, 31), date(2024, 4, 1),
+             date(2024, 4, 14), date(2024, 4, 15), date(1988, 12, 31), date(1987, 1, 1), None],
     "seen": [datetime(2024, 3, 30, 23, 59), datetime(2024, 3, 31, 0, 0), datetime(2024, 3, 31, 22, 59, 59, 999999),
              datetime(2024, 3, 31, 23, 0), datetime(2024, 4, 1, 22, 59), datetime(2024, 2, 29, 0, 0), None],
     "tags": [[], ["a"], ["a", "b"], ["b", "c", "A"], None],
