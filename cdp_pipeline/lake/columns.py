@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 import ibis
 import ibis.expr.datatypes as dt
@@ -38,6 +39,7 @@ def same(one: dt.DataType, other: dt.DataType) -> bool:
     return stored_type(one) == stored_type(other)
 
 
+@cache
 def stored_type(type: dt.DataType) -> str:
     """The DuckDB type a declared type is stored as."""
     if isinstance(type, dt.Timestamp):

@@ -279,7 +279,8 @@ def traits_asset(project: Project) -> dg.AssetsDefinition:
             done.append(step)
         days, modes = sorted({day for step in done for day in step.days}), [s.mode for s in done for _ in s.days]
         # A restated day moves the bands of every later day that was computed before.
-        computed = lake.read(table)
+        banded = [name for name, trait in project.traits.items() if trait.band_names]
+        computed = lake.read(daily_table(project, banded))
         later = computed.filter(computed.day >= min(days)).select("day").distinct().day.to_pyarrow().to_pylist()
         following = sorted({*days, *later})
         bands = lake.publish(

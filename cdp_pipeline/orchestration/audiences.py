@@ -114,7 +114,7 @@ def audience_assets(project: Project, cadence: str) -> dg.AssetsDefinition:
         following = sorted({*days, *later.day.to_pyarrow().to_pylist()})
         others = told.filter(~(told.audience.isin(names) & told.day.isin(days)))
         told = others.union(lake.held(ibis.memtable(found.sizes)))
-        moves = changes(current, told, here.read(daily_table(project)), names, following)
+        moves = changes(current, told, here.read(daily_table(project, ())), names, following)
         lake.publish(
             Mirror(SIZES, found.sizes, within={"audience": names, "day": days}),
             Mirror(HELD, found.held, within={"audience": names, "day": days}),

@@ -74,7 +74,8 @@ def group_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
 
 def rollup_asset(project: Project, group: Group) -> dg.AssetsDefinition:
     """`traits.<group>`: the figures of one kind of group, as of the newest day people's own were computed for."""
-    table, of_people, profiles = rollup_table(group, project), daily_table(project), customers_table(project)
+    table, profiles = rollup_table(group, project), customers_table(project)
+    of_people = daily_table(project, {figure.trait for figure in group.rollup if figure.trait is not None})
 
     @dg.asset(
         **asset_arguments(table, group.owner or project.settings.owner, {"ibis"}),
