@@ -100,9 +100,10 @@ def refusals() -> tuple[type[Exception], ...]:
     from cdp_pipeline.lake.errors import LakeError
     from cdp_pipeline.orchestration.run import SelectionError
     from cdp_pipeline.sources.errors import SourceError
+    from cdp_pipeline.traits.recall import UnknownTraitError
 
-    return (LakeError, LedgerError, UnknownIdentifier, VerdictError, NothingComputedError, SelectionError, SourceError,
-            ProjectError, RefusedError)  # fmt: skip
+    return (LakeError, LedgerError, UnknownIdentifier, UnknownTraitError, VerdictError, NothingComputedError,
+            SelectionError, SourceError, ProjectError, RefusedError)  # fmt: skip
 
 
 def database_errors() -> type[Exception]:
@@ -590,6 +591,24 @@ def trait_list(
     if not (missing or as_json):
         rows = [{column: row[column] for column in ("name", "description", "unit", "declared")} for row in rows]
     tell(rows, as_json)
+
+
+@trait.command("history")
+def trait_history(
+    name: str,
+    person: Annotated[str | None, typer.Argument(help="Also the values of this person, by any identifier.")] = None,
+    version: Annotated[str | None, typer.Option(help="Only the values of this version of the definition.")] = None,
+    project: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """The definitions a trait has had, what each restated, and with a person their values under each of them."""
+    from cdp_pipeline.traits.recall import definitions_of, values_of
+
+    with the_lake(project) as (declared, lake):
+        if person is None:
+            tell(definitions_of(lake, declared, name), as_json)
+        else:
+            tell(values_of(lake, declared, name, _person(lake, declared, person), version), as_json)
 
 
 @audience.command("list")

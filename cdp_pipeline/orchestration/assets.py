@@ -59,6 +59,7 @@ from cdp_pipeline.spec.source import Source
 from cdp_pipeline.traits.as_of import as_of
 from cdp_pipeline.traits.bands import BANDS, crossings, state_before
 from cdp_pipeline.traits.daily import daily_table
+from cdp_pipeline.traits.history import DEFINITIONS, FORMER, RESTATED
 from cdp_pipeline.traits.runs import RUNS as TRAIT_RUNS
 from cdp_pipeline.traits.runs import steps
 
@@ -74,6 +75,7 @@ def project_assets(project: Project) -> list[dg.AssetsDefinition]:
         *identity_assets(project),
         *profile_assets(project),
         traits_asset(project),
+        *trait_history(project),
         *(asset for prediction in project.predictions.values() for asset in prediction_assets(project, prediction)),
         *model_list(project),
         *(audience_assets(project, cadence) for cadence in cadences),
@@ -305,6 +307,12 @@ def traits_asset(project: Project) -> dg.AssetsDefinition:
         yield dg.MaterializeResult(asset_key=key_of(BANDS), metadata=published(bands.counts[BANDS.name]))
 
     return evaluate
+
+
+def trait_history(project: Project) -> Iterator[dg.AssetsDefinition]:
+    """Definitions and the values they replaced are written as traits are computed; here they are counted and shown."""
+    for table in (DEFINITIONS, RESTATED, FORMER):
+        yield shown(table, [key_of("traits.daily")], project.settings.owner, "trait")
 
 
 def newest_day(lake: LakeView, project: Project, context: dg.AssetExecutionContext) -> date:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +25,13 @@ from cdp_pipeline.profile.timeline import timeline_table
 from cdp_pipeline.spec.versions import trait_versions
 from cdp_pipeline.traits.as_of import as_of
 from cdp_pipeline.traits.daily import NOTHING_LOADED, daily, daily_table, stale_days
+from cdp_pipeline.traits.history import kept
 from cdp_pipeline.traits.increment import KnownDay, one_more_day
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from cdp_pipeline.lake.lake import Lake
+    from cdp_pipeline.lake.lake import Lake, LakeView
     from cdp_pipeline.spec.project import Project
 
 # Below so many events, looking at all of them is quicker than finding out which need not be looked at.
@@ -194,7 +195,11 @@ class _Run:
         return seen._loaded_at.max().to_pyarrow().as_py() or NOTHING_LOADED
 
     def _step(self, days: list[date], mode: str, why: str | None, rows: Mirror) -> Step:
-        return Step(days, mode, why, (rows, Upsert(RUNS, self._rows(days, mode, why))))
+        recorded = recorded_versions(self.lake)
+        if any(recorded.get(day, self.definitions) != self.definitions for day in days):
+            rows = replace(rows, rows=self.lake.held(_table(rows.rows)))  # it is published and compared
+        former = kept(self.lake, self.project, recorded, days, _table(rows.rows), self.definitions, self.now)
+        return Step(days, mode, why, (rows, *former, Upsert(RUNS, self._rows(days, mode, why))))
 
     def _rows(self, days: list[date], mode: str, why: str | None) -> pa.Table:
         import pyarrow as pa
@@ -208,3 +213,13 @@ class _Run:
             "definitions": json.dumps(self.definitions, sort_keys=True),
         }
         return pa.Table.from_pylist([{"day": day, **row} for day in days], schema=RUNS.schema.to_pyarrow())
+
+
+def recorded_versions(lake: LakeView) -> dict[date, dict[str, str]]:
+    """Under which versions of the definitions each day of traits.daily was computed."""
+    rows = lake.read(RUNS).select("day", "definitions").to_pyarrow().to_pylist()
+    return {row["day"]: json.loads(row["definitions"]) for row in rows}
+
+
+def _table(rows: Any) -> ibis.Table:
+    return rows if isinstance(rows, ibis.Table) else ibis.memtable(rows)
