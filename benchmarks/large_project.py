@@ -82,6 +82,7 @@ def write(folder: Path, traits: int, audiences: int) -> Path:
     settings = folder / "project.yaml"
     document = yaml.safe_load(settings.read_text())
     document.pop("alerts", None)
+    document["shipped"] = {"traits": False, "audiences": False}
     settings.write_text(yaml.safe_dump(document))
     made = documents(traits, audiences)
     for start in range(0, len(made), 100):
