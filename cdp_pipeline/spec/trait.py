@@ -216,18 +216,22 @@ class Trait(Document):
             return self
         calm, *others = self.bands
         if calm.above is not None or calm.below is not None or calm.exit is not None:
-            raise ValueError("the first band is where everybody starts and has no threshold")
+            raise ValueError(f"the first band, '{calm.name}', is where everybody starts and has no threshold")
         if not others:
             raise ValueError("bands need at least two: the calm one and one to enter")
-        if len({band.name for band in self.bands}) != len(self.bands):
-            raise ValueError("two bands have the same name")
+        if twice := [band.name for i, band in enumerate(self.bands) if band.name in self.band_names[:i]]:
+            raise ValueError(f"two bands have the same name: '{twice[0]}'")
         rising = others[0].above is not None
         enter = [band.above if rising else band.below for band in others]
-        if any((band.above is None) == (band.below is None) for band in others) or None in enter:
-            raise ValueError("every band after the first needs 'above', or every one needs 'below'")
+        for band, step in zip(others, enter, strict=True):
+            if step is None or (band.above is None) == (band.below is None):
+                both = "every band after the first needs 'above', or every one needs 'below'"
+                raise ValueError(f"{both}: look at '{band.name}'")
         steps = [step if rising else -step for step in enter if step is not None]
-        if steps != sorted(set(steps)):
-            raise ValueError("bands should be listed from the calm one to the most severe")
+        for before, after, one, other in zip(steps, steps[1:], others, others[1:], strict=False):
+            if after <= before:
+                order = "bands should be listed from the calm one to the most severe"
+                raise ValueError(f"{order}: '{other.name}' comes after '{one.name}'")
         for band, step in zip(others, enter, strict=True):
             if band.exit is not None and step is not None and (band.exit > step if rising else band.exit < step):
                 raise ValueError(f"band '{band.name}' would be left before it is entered: check 'exit'")
