@@ -95,6 +95,7 @@ def refusals() -> tuple[type[Exception], ...]:
     """Errors whose message is for the user; imported only when there is one, since Dagster takes a second to import."""
     from cdp_pipeline.activation.ledger import LedgerError
     from cdp_pipeline.audiences.look import NothingComputedError
+    from cdp_pipeline.audiences.scope import ScopeError
     from cdp_pipeline.identity.explain import UnknownIdentifier
     from cdp_pipeline.identity.verdicts import VerdictError
     from cdp_pipeline.lake.errors import LakeError
@@ -102,7 +103,7 @@ def refusals() -> tuple[type[Exception], ...]:
     from cdp_pipeline.sources.errors import SourceError
     from cdp_pipeline.traits.recall import UnknownTraitError
 
-    return (LakeError, LedgerError, UnknownIdentifier, UnknownTraitError, VerdictError, NothingComputedError,
+    return (LakeError, LedgerError, UnknownIdentifier, UnknownTraitError, VerdictError, NothingComputedError, ScopeError,
             SelectionError, SourceError, ProjectError, RefusedError)  # fmt: skip
 
 

@@ -96,9 +96,9 @@ def scope_on(
         mine, theirs = trait_versions(project), trait_versions(published)
         other = [name for name in every if mine[name] != theirs.get(name)]
     known = () if scope.customers is None else scope.customers.columns
-    for rule in rules:
-        if rule.attribute and rule.attribute not in known:
-            raise NothingComputedError(f"profile.customers has no '{rule.attribute}' yet: cdp run")
+    for name in {name for rule in rules for name in (rule.attribute, rule.longitude) if name is not None}:
+        if name not in known:
+            raise NothingComputedError(f"profile.customers has no '{name}' yet: cdp run")
     days = days_asked(rules, day)
     there = scope.traits.filter(scope.traits.day == ibis.date(day)).count().to_pyarrow().as_py()
     for name in sorted({rule.prediction for rule in rules if rule.prediction}):

@@ -48,10 +48,10 @@ class Scope:
 
 
 class ScopeError(ValueError):
-    """A condition asks for a table that was not given."""
+    """A condition asks for a table that was not given: it was not computed yet."""
 
     def __init__(self, subject: str) -> None:
-        super().__init__(f"a condition asks about '{subject}', but no {subject} were given: add them to the Scope")
+        super().__init__(f"a condition asks about '{subject}', of which there is no table yet: cdp run")
         self.subject = subject
 
 
