@@ -255,7 +255,11 @@ def diff_of_projects(
 
 def sql_now(lake: LakeView, project: Project, name: str, day: date | None) -> str:
     """The audience as one SELECT over the lake."""
-    return sql_of(project, name, scope_of(lake, project), newest_day(lake, project) if day is None else day)
+    scope = scope_of(lake, project)
+    for rule in rules_of(project, [name]):
+        if rule.trait and rule.trait not in scope.traits.columns:
+            raise NothingComputedError(f"traits.daily has no '{rule.trait}' yet: cdp run")
+    return sql_of(project, name, scope, newest_day(lake, project) if day is None else day)
 
 
 def explain_now(lake: LakeView, project: Project, name: str, person_id: str, day: date | None) -> Answer:

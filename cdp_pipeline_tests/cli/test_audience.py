@@ -38,13 +38,15 @@ def test_a_waterfall_ends_with_the_size_and_names_the_closest_miss(cdp: Here) ->
     assert (found["everybody"], found["members"]) == (7, 1)
     assert [(step["condition"], step["left"], step["removed"], step["fail_only_this"]) for step in found["steps"]] == [
         (f"is in the audience {GOOD}", 6, 1, 0),
-        ("days_since_order is in the band quiet", 1, 5, 5),
+        ("days_since_last_order is in the band quiet", 1, 5, 5),
     ]
     missed = cdp.json("audience", "waterfall", QUIET, "--misses", "2")["misses"]
-    assert [row["fails only"] for row in missed] == ["days_since_order is in the band quiet"] * 2
+    assert [row["fails only"] for row in missed] == ["days_since_last_order is in the band quiet"] * 2
     said = cdp("audience", "waterfall", QUIET)
     assert said.lines[0] == f"{QUIET}, {NEWEST}: 1 of 7 people"
-    assert said.lines[-1] == ("Closest: 5 people would be in, were it not for: days_since_order is in the band quiet")
+    assert said.lines[-1] == (
+        "Closest: 5 people would be in, were it not for: days_since_last_order is in the band quiet"
+    )
 
 
 def test_overlaps_are_of_one_with_all_or_of_each_pair(cdp: Here) -> None:
@@ -59,7 +61,7 @@ def test_overlaps_are_of_one_with_all_or_of_each_pair(cdp: Here) -> None:
 
 def test_a_breakdown_never_tells_names(cdp: Here) -> None:
     rows = cdp.json("audience", "breakdown", QUIET)
-    assert {row["what"] for row in rows} <= {"orders", "revenue_365d", "days_since_order"}
+    assert {row["what"] for row in rows} <= {"orders", "revenue_365d", "days_since_last_order"}
     orders = next(row for row in rows if row["what"] == "orders" and row["people"])
     assert (orders["share"], orders["people"]) == (1.0, 1)
     assert cdp("audience", "breakdown", GOOD).code == 0
@@ -97,7 +99,8 @@ def test_another_definition_is_tried_before_it_is_put_in_force(cdp: Here, shop: 
     assert found["left"]["because"] == [{"condition": "revenue_365d >= 400", "people": 4}]
     assert len(found["left"]["sample"]) == 4
 
-    rules.write_text(rules.read_text().replace("window: last 365 days", "window: last 30 days"))
+    traits = other / "traits.yaml"
+    traits.write_text(traits.read_text().replace("window: last 365 days", "window: last 30 days"))
     found = cdp.json("audience", "diff", GOOD, str(other))
     assert found["after"] == 1, "only Fay spent 400 pounds within 30 days; the lake never saw this trait"
 

@@ -12,7 +12,7 @@ import cdp_pipeline
 from cdp_pipeline.orchestration.resources import lake_of
 from cdp_pipeline.orchestration.run import RunReport, run_project
 from cdp_pipeline.spec.load import load_project
-from cdp_pipeline_tests.cli.starter import NEWEST, write_orders
+from cdp_pipeline_tests.cli.starter import NEWEST, few_traits, write_orders
 
 AUDIENCES = """
 kind: audience
@@ -30,7 +30,7 @@ tests: {subset_of: [everybody], must_include: ["email:fay@example.com"], share_w
 kind: audience
 name: quiet
 description: Who has not ordered for two months.
-rules: [{band: days_since_order, is: quiet}]
+rules: [{band: days_since_last_order, is: quiet}]
 ---
 kind: sync
 name: all_to_crm
@@ -65,6 +65,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(Path(cdp_pipeline.__file__).parent / "starter", folder)
     for name, place in {"CDP_DATA": "data", "CDP_LAKE": "lake", "DAGSTER_HOME": "lake/dagster"}.items():
         monkeypatch.setenv(name, str(tmp_path / place))
+    few_traits(folder)
     write_orders(tmp_path / "data")
     return folder
 
