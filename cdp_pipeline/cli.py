@@ -103,8 +103,8 @@ def refusals() -> tuple[type[Exception], ...]:
     from cdp_pipeline.sources.errors import SourceError
     from cdp_pipeline.traits.recall import UnknownTraitError
 
-    return (LakeError, LedgerError, UnknownIdentifier, UnknownTraitError, VerdictError, NothingComputedError, ScopeError,
-            SelectionError, SourceError, ProjectError, RefusedError)  # fmt: skip
+    return (LakeError, LedgerError, UnknownIdentifier, UnknownTraitError, VerdictError, NothingComputedError,
+            ScopeError, SelectionError, SourceError, ProjectError, RefusedError)  # fmt: skip
 
 
 def database_errors() -> type[Exception]:
