@@ -279,6 +279,6 @@ def usual_size(size: int, before: Sequence[int]) -> Outcome:
     if len(before) < USUAL_AT_LEAST:
         return Outcome(USUAL, True, {"people": size, "days of history": len(before)})
     usual = float(median(before))
-    slack = max(USUAL_CHANGE * usual, 5 * usual**0.5)
+    slack = max(USUAL_CHANGE * usual, 5 * max(usual, 1) ** 0.5)
     figures = {"people": size, "usual": usual, "allowed difference": round(slack, 1)}
     return Outcome(USUAL, abs(size - usual) <= slack, figures, f"{size:,} people, usually {usual:g}")

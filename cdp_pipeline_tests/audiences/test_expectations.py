@@ -133,6 +133,7 @@ def test_a_size_drifts_when_it_leaves_the_median_by_more_than_chance_and_holds_n
     assert [usual_size(size, [1_000] * 7).passed for size in (700, 699, 1_300, 1_301)] == [True, False, True, False]
     assert usual_size(20, [4] * 14 + [400]).passed is False
     assert usual_size(14, [4] * 14).passed, "small counts vary by chance"
+    assert [usual_size(size, [0] * 14).passed for size in (0, 5, 6)] == [True, True, False]
     history = {"a": {ONE - timedelta(n): 1_000 for n in range(1, 9)}}
     verdicts = judge(project(ORDERS, one("a")), ["a"], [ONE], told(sizes={("a", ONE): 5}, before=history), unasked={},
                      held_before={})  # fmt: skip
