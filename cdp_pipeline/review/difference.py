@@ -115,6 +115,12 @@ def difference(
     traits = value_changes(before.of_day(), after.of_day(), names, shown, sample)
     attributes = value_changes(before.customers, after.customers, sorted(reach.attributes), (), sample)
     changed = {one.name for one in (*traits, *attributes)}
+    unseen += [
+        f"group {group.name}: its {figure.name} follows {figure.trait or figure.attribute}"
+        for group in other.groups.values()
+        for figure in group.rollup
+        if changed & {figure.trait, figure.attribute}
+    ]
     return Difference(
         day=day,
         people=stored.filter(stored.day == ibis.date(day)).count().to_pyarrow().as_py(),

@@ -81,10 +81,11 @@ def kept(
     `recorded` says under which versions each day there is was computed, `versions` under which it is now.
     """
     at = now.astimezone(UTC).replace(tzinfo=None)
-    found = [Upsert(DEFINITIONS, new)] if len(new := _new_definitions(lake, project, versions, at)) else []
-    if not lake.exists("traits.daily"):
+    here = lake.local
+    found = [Upsert(DEFINITIONS, new)] if len(new := _new_definitions(here, project, versions, at)) else []
+    if not here.exists("traits.daily"):
         return found
-    stored = lake.table("traits.daily")
+    stored = here.table("traits.daily")
     lost = set(emptied(daily_table(project), stored.schema()))
     replaced: dict[tuple[str, str], list[date]] = defaultdict(list)
     for day, made in recorded.items():
@@ -93,15 +94,15 @@ def kept(
                 replaced[name, version].append(day)
     if not replaced:
         return found
-    former = lake.held(
-        ibis.union(*(_unlike(stored, rows, *one, those, set(days)) for one, those in replaced.items())).cast(
-            FORMER.schema
-        )
-    )
+    alike: dict[tuple[date, ...], list[tuple[str, str]]] = defaultdict(list)
+    for one, those in replaced.items():
+        alike[tuple(those)].append(one)
+    parts = [_unlike(stored, rows if set(those) <= set(days) else None, those, made) for those, made in alike.items()]
+    former = lake.held((ibis.union(*parts) if len(parts) > 1 else parts[0]).cast(FORMER.schema))
     return [*found, Upsert(FORMER, former), Upsert(RESTATED, _told(former, replaced, versions, at))]
 
 
-def _new_definitions(lake: Lake, project: Project, versions: Mapping[str, str], at: datetime) -> Any:
+def _new_definitions(lake: LakeView, project: Project, versions: Mapping[str, str], at: datetime) -> Any:
     import pyarrow as pa
 
     known = lake.read(DEFINITIONS).select("trait", "version").to_pyarrow().to_pylist()
@@ -121,15 +122,25 @@ def _document(project: Project, name: str) -> str:
 
 
 def _unlike(
-    stored: ibis.Table, rows: ibis.Table, name: str, version: str, those: list[date], computed: set[date]
+    stored: ibis.Table, rows: ibis.Table | None, days: Sequence[date], made: Sequence[tuple[str, str]]
 ) -> ibis.Table:
-    """The stored values of a trait on some days, where the rows to come say something else."""
-    old = stored.filter(stored.day.isin(those)).select("person_id", "day", value=_text(stored[name]))
-    if name in rows.columns and set(those) <= computed:
-        new = rows.select("person_id", "day", becomes=_text(rows[name]))
-        both = old.left_join(new, ["person_id", "day"])
-        old = both.filter(~both.value.identical_to(both.becomes)).select("person_id", "day", "value")
-    return old.select("person_id", trait=ibis.literal(name), day="day", version=ibis.literal(version), value="value")
+    """The stored values of some traits (name, version) on some days, where the rows to come, if any, say otherwise."""
+    stored = stored.filter(stored.day.isin(days))
+    both = stored.select("person_id", "day", **{f"was_{i}": _text(stored[name]) for i, (name, _) in enumerate(made)})
+    if rows is not None:
+        there = {f"is_{i}": _text(rows[name]) for i, (name, _) in enumerate(made) if name in rows.columns}
+        both = both.left_join(rows.select("person_id", "day", **there), ["person_id", "day"])
+    found = []
+    for i, (name, version) in enumerate(made):
+        was = both[f"was_{i}"]
+        value = ibis.struct({"trait": ibis.literal(name), "version": ibis.literal(version), "value": was})
+        same = was.identical_to(both[f"is_{i}"]) if f"is_{i}" in both.columns else ibis.literal(False)
+        found.append(ibis.ifelse(same, ibis.null(value.type()), value))
+    told = both.select("person_id", "day", one=ibis.array(found).unnest())
+    told = told.filter(told.one.notnull())
+    return told.select("person_id", "day", **{name: told.one[name] for name in ("trait", "version", "value")}).select(
+        *FORMER.columns
+    )
 
 
 def _text(value: Any) -> Any:
