@@ -107,7 +107,7 @@ def flat(page: dict[str, Any]) -> Iterator[tuple[str, str, Any, str]]:
         count = "1 person" if row["members"] == 1 else f"{row['members']:,} people; {row['why']}"
         yield "group", row["kind"], row["name"] or row["key"].replace("|", ", "), count + top
     for name, value in page["traits"].items():
-        if value is not None:
+        if value is not None and value != []:
             yield "trait", "as of" if name == "day" else name, value, page["bands"].get(name, "")
     for name, row in page["predictions"].items():
         why = (row["band"], row["basis"], row["reasons"])
