@@ -60,6 +60,7 @@ def history(seed: int = 7) -> list[Row]:
                 gift=chance.choice([True, False, None]),
                 due=day,
                 seen_at=at,
+                _loaded_at=chance.choice([datetime(2020, 1, 1), at]),
             )
         )
     return rows
