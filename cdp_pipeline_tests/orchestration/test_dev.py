@@ -95,7 +95,9 @@ def test_2_a_backfill_of_thirty_days_is_one_run_and_sends_nothing(life: Life) ->
     _materialize(life, first)
     days = [str(life.today - timedelta(days=back)) for back in range(DAYS, 0, -1)]
     before = {run["id"] for run in life.dev.runs()}
-    backfill = life.dev.backfill([["traits", "daily"], ["traits", "bands"], ["audiences", "big_spenders"]], days)
+    backfill = life.dev.backfill(
+        [["traits", "daily"], ["traits", "bands"], ["traits", "runs"], ["audiences", "big_spenders"]], days
+    )
     life.dev.eventually(lambda: life.dev.backfill_status(backfill) == "COMPLETED_SUCCESS")
     new = [run for run in life.dev.runs() if run["id"] not in before and run["jobName"] != "arrivals"]
     assert len(new) == 1
