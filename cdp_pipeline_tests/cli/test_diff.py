@@ -93,6 +93,16 @@ def test_what_a_diff_foretells_is_what_the_next_run_makes(copy: Cdp, cdp: Here, 
     }
     quiet = sum(trait == "days_since_last_order" and to == "quiet" for trait, _, to in crossed)
     assert told["fires"] == {"gone_quiet": quiet} and quiet > 0
+    was, now = cdp.json("trait", "history", "revenue_365d")
+    assert (was["today"], was["days"], was["days_replaced"]) == (False, 0, 1) and (now["today"], now["days"]) == (
+        True,
+        1,
+    )
+    assert was["changed"] == by_trait["revenue_365d"]["changed"], "what was foretold was replaced, and is kept"
+    person_id, old, new = by_trait["revenue_365d"]["sample"][0]
+    values = cdp.json("trait", "history", "revenue_365d", person_id)
+    assert [(row["value"], row["now"]) for row in values] == [(old, False), (new, True)]
+    assert "did you mean 'revenue_365d'?" in cdp.complaint("trait", "history", "revenue_36")
     for one in told["audiences"]:
         was, becomes = (
             {person for audience, person in side["members"] if audience == one["name"]} for side in (before, after)
