@@ -48,6 +48,8 @@ VOLATILE = {
     "_loaded_at",
     "_computed_at",
     "loaded_at",
+    "loaded",
+    "since",
     "modified_ns",
     "place",
     "run_id",
