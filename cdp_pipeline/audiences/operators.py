@@ -8,7 +8,7 @@ operators that ask for the very same value (=, !=, in, not_in, and those of list
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from functools import reduce
 from math import cos, radians
 from operator import and_, eq, ge, gt, le, lt, ne, or_
@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 import ibis
 
 from cdp_pipeline.spec.operators import day_meant, whole_days
+from cdp_pipeline.spec.window import midnight
 
 EARTH_KM = 6371.0088
 """The mean radius of the earth (IUGG), for the haversine formula."""
@@ -193,9 +194,9 @@ def by_the_clock(op: str, column: Any, value: Any, day: Any, days: Sequence[date
         first, last = _span(op, value, asked_on)
         ends = []
         if first is not None:
-            ends.append(column >= _midnight(first, zone))
+            ends.append(column >= _moment(first, zone))
         if last is not None:
-            ends.append(column < _midnight(last + timedelta(days=1), zone))
+            ends.append(column < _moment(last + timedelta(days=1), zone))
         held = reduce(and_, ends)
         return ~held if op == "not_within_last" else held
 
@@ -214,9 +215,8 @@ def _span(op: str, value: Any, day: date) -> tuple[date | None, date | None]:
     return day - length + timedelta(days=1), day
 
 
-def _midnight(day: date, zone: ZoneInfo) -> Any:
-    begins = datetime.combine(day, time(), zone).astimezone(UTC).replace(tzinfo=None)
-    return ibis.literal(begins, "timestamp(6)")
+def _moment(day: date, zone: ZoneInfo) -> Any:
+    return ibis.literal(midnight(day, zone), "timestamp(6)")
 
 
 def distance_km(lat: Any, lon: Any, place: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ load tries such a file again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +26,7 @@ from cdp_pipeline.sources.stored import stored_sql
 from cdp_pipeline.sources.tables import LOADS, source_table
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.source import Source
+from cdp_pipeline.spec.window import midnight
 
 __all__ = ["FileLoad", "LoadReport", "arrivals", "conservation", "load"]
 
@@ -152,8 +153,8 @@ class _Load:
         """The moment a copy stands for: the last instant of its day in the project's zone, or now while that lasts."""
         if day is None:
             return self.at
-        midnight = datetime.combine(day + timedelta(days=1), time(), self.project.zone).astimezone(UTC)
-        return min(midnight.replace(tzinfo=None) - timedelta(microseconds=1), self.at)
+        ended = midnight(day + timedelta(days=1), self.project.zone)
+        return min(ended - timedelta(microseconds=1), self.at)
 
     def _history(self) -> History:
         latest = max((row["copied_at"] for row in self.loaded if row["copied_at"]), default=None)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from calendar import monthrange
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
@@ -17,6 +18,11 @@ from cdp_pipeline.spec.base import Part, unknown
 
 Unit = Literal["day", "week", "month", "quarter", "year"]
 MOST = {"day": 36_500, "week": 5_200, "month": 1_200, "year": 100}
+
+
+def midnight(day: date, zone: ZoneInfo) -> datetime:
+    """When a day begins in a zone, in UTC and without saying so, as the lake keeps times."""
+    return datetime.combine(day, time(), zone).astimezone(UTC).replace(tzinfo=None)
 
 
 class Window(Part):

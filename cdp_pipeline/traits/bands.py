@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, timedelta
 from functools import reduce
 from itertools import groupby
 from operator import itemgetter
@@ -22,6 +22,7 @@ import ibis
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.trait import NO_STATE, Band, Trait
+from cdp_pipeline.spec.window import midnight
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -217,6 +218,4 @@ def _with_values(
 
 def _ends(day: Any, days: list[date], project: Project) -> Any:
     """When each day ended, in UTC: days have 23 or 25 hours when the clocks change."""
-    midnights = [datetime.combine(day + ONE_DAY, time(), project.zone) for day in days]
-    ends = [midnight.astimezone(UTC).replace(tzinfo=None) for midnight in midnights]
-    return ibis.cases(*[(day == ibis.date(d), ibis.timestamp(end)) for d, end in zip(days, ends, strict=True)])
+    return ibis.cases(*[(day == ibis.date(d), ibis.timestamp(midnight(d + ONE_DAY, project.zone))) for d in days])

@@ -6,13 +6,15 @@ A cell is a run of days that every window of every requested day sees whole or n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, timedelta
 from functools import reduce
 from operator import or_
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import ibis
+
+from cdp_pipeline.spec.window import midnight
 
 Span = tuple[date | None, date]
 """The first and the last day a window sees; without a first, all before the last."""
@@ -105,10 +107,7 @@ def _sees(table: ibis.Table, number: int) -> Any:
 
 def known_from(loaded_at: Any, days: Sequence[date], zone: ZoneInfo) -> Any:
     """The first requested day at whose end a row had been loaded (times are UTC); NULL if that is after them all."""
-    midnights = [datetime.combine(day + ONE_DAY, time(), zone).astimezone(UTC).replace(tzinfo=None) for day in days]
-    return ibis.cases(
-        *[(loaded_at < ibis.timestamp(end), ibis.date(day)) for day, end in zip(days, midnights, strict=True)]
-    )
+    return ibis.cases(*[(loaded_at < ibis.timestamp(midnight(day + ONE_DAY, zone)), ibis.date(day)) for day in days])
 
 
 def last_sessions(events: ibis.Table, gap: timedelta, day: date) -> ibis.Table:
