@@ -2,7 +2,7 @@
 """The people of the demo company against its truth: generate it, load it, resolve who is who, and judge every pair.
 
     python benchmarks/demo_identity.py --customers 20000 --days 120
-    python benchmarks/demo_identity.py --customers 1000000 --days 20 --folder /tmp/million
+    python benchmarks/demo_identity.py --customers 1000000 --days 20 --folder million
 
 Each step runs in a process of its own: CPU seconds, wall seconds, peak memory. The identity step is what its asset
 does (read the evidence off the sources, decide, judge, publish); the second time only a day is new.
