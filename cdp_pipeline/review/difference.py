@@ -6,7 +6,6 @@ read as it was published. What differs is documents.py's business, how it is tol
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,7 +31,7 @@ from cdp_pipeline.spec.versions import trait_versions
 from cdp_pipeline.traits.as_of import as_of
 from cdp_pipeline.traits.bands import BANDS, crossings, state_after, state_before
 from cdp_pipeline.traits.daily import trait_types
-from cdp_pipeline.traits.runs import RUNS
+from cdp_pipeline.traits.runs import recorded_versions
 
 if TYPE_CHECKING:
     from cdp_pipeline.activation.plan import Held
@@ -203,7 +202,7 @@ def _traits(
     """The project's traits on these days: those that differ, or were not `stored` like this, are computed now."""
     if stored is None:
         return lake.held(as_of(told, people, days, project))
-    versions, recorded = trait_versions(project), _recorded(lake, days[0])
+    versions, recorded = trait_versions(project), recorded_versions(lake).get(days[0], {})
     anew = [
         name for name in project.traits
         if name in reach.traits or name not in stored.columns or recorded.get(name, versions[name]) != versions[name]
@@ -213,13 +212,6 @@ def _traits(
         rows = rows.left_join(as_of(told, people, days, project, anew), ["person_id", "day"])
         rows = lake.held(rows.select("person_id", "day", *project.traits))
     return rows
-
-
-def _recorded(lake: Lake, day: date) -> dict[str, str]:
-    """The versions under which the day's traits were computed, as far as it is known."""
-    runs = lake.read(RUNS)
-    found = runs.filter(runs.day == ibis.date(day)).definitions.to_pyarrow().to_pylist()
-    return json.loads(found[0]) if found else {}
 
 
 def _bands(lake: Lake, project: Project, reach: Touched, traits: ibis.Table, day: date) -> ibis.Table:

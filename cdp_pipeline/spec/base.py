@@ -136,13 +136,14 @@ Duration = Annotated[
 ]
 
 
-def _whole_days(span: timedelta) -> timedelta:
+def in_whole_days(span: timedelta) -> timedelta:
+    """The span, or a ValueError where it is not whole days."""
     if span < timedelta(days=1) or span % timedelta(days=1):
         raise ValueError("should be whole days, such as '30 days'")
     return span
 
 
-WholeDays = Annotated[Duration, AfterValidator(_whole_days)]
+WholeDays = Annotated[Duration, AfterValidator(in_whole_days)]
 
 
 def _iso_day(value: object) -> object:

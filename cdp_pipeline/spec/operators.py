@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator
 
-from cdp_pipeline.spec.base import parse_duration, shown, sound_pattern, unknown
+from cdp_pipeline.spec.base import in_whole_days, parse_duration, shown, sound_pattern, unknown
 
 Scalar = str | int | float | bool
 Value = Scalar | list[Scalar] | dict[str, Scalar]
@@ -230,10 +230,7 @@ BY_THE_DAY = ("before", "after", "within_last", "not_within_last", "within_next"
 
 def whole_days(text: object) -> int:
     """The days of a duration such as '30 days' or '2 weeks'; ValueError says what is wrong."""
-    span = parse_duration(text)
-    if span < timedelta(days=1) or span % timedelta(days=1):
-        raise ValueError("should be whole days, such as '30 days'")
-    return span.days
+    return in_whole_days(parse_duration(text)).days
 
 
 def day_meant(text: object, today: date) -> date:

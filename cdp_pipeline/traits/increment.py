@@ -21,9 +21,8 @@ from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.trait import OVER_TRAITS, PERIODS, Trait
 from cdp_pipeline.spec.types import EVENT_COLUMNS
 from cdp_pipeline.traits.as_of import as_of, derived
+from cdp_pipeline.traits.cells import Span, within
 
-Span = tuple[date | None, date]
-"""The first and the last of some days; without a first, all up to the last."""
 Days = tuple[Span, ...]
 
 
@@ -76,11 +75,11 @@ class _Group:
     traits: dict[str, Trait]
 
     def changed_by(self, timeline: ibis.Table) -> Any:
-        return timeline.event.isin(sorted(self.events)) & _within(timeline._day, self.days)
+        return timeline.event.isin(sorted(self.events)) & _within_any(timeline._day, self.days)
 
     def sees(self, timeline: ibis.Table, day: date) -> Any:
         spans = tuple({trait.window.span(day) for trait in self.traits.values()})
-        return timeline.event.isin(sorted(self.events)) & _within(timeline._day, spans)
+        return timeline.event.isin(sorted(self.events)) & _within_any(timeline._day, spans)
 
 
 def _carried(
@@ -187,11 +186,8 @@ def _apart(one: Span, other: Span) -> Days:
     return tuple(found)
 
 
-def _within(day: Any, spans: Iterable[Span]) -> Any:
-    return _any(
-        day <= ibis.date(last) if first is None else (day >= ibis.date(first)) & (day <= ibis.date(last))
-        for first, last in spans
-    )
+def _within_any(day: Any, spans: Iterable[Span]) -> Any:
+    return _any(within(day, *span) for span in spans)
 
 
 def _any(conditions: Iterable[Any]) -> Any:

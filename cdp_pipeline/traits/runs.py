@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,8 @@ def steps(
     if why is not None:
         yield from run.everything(days, why) if days else ()
         return
-    known = [day for day in days if run.recorded(day) == run.definitions]
+    recorded = recorded_versions(lake)
+    known = [day for day in days if recorded.get(day) == run.definitions]
     yield from run.disturbed_people(known)
     for day in days:
         if day not in known:
@@ -109,13 +110,9 @@ class _Run:
             return "there are few events"
         return None
 
-    def recorded(self, day: date) -> dict[str, str] | None:
-        run = self._last(day)
-        return json.loads(run["definitions"]) if run is not None and run["day"] == day else None
-
     def everything(self, days: list[date], why: str) -> Iterator[Step]:
         rows = daily(self.timeline, self.people, days, self.project)
-        yield self._step(days, "everything", why, Mirror(self.table, rows, within={"day": days}))
+        yield self._step(days, "everything", why, rows, self._loaded(days))
 
     def disturbed_people(self, days: list[date]) -> Iterator[Step]:
         """Days that were computed as they would be now, but for some people."""
@@ -134,11 +131,12 @@ class _Run:
             for day in days:
                 yield from self.one_more(day)
             return
+        loaded = self._loaded(days)
         rows = as_of(
             self.timeline.semi_join(people, "person_id"), self.people.semi_join(people, "person_id"), days, self.project
-        ).mutate(_computed_at=ibis.literal(self._loaded(days), "timestamp(6)"))
-        within = {"day": days, "person_id": people.person_id.to_pyarrow().to_pylist()}
-        yield self._step(days, "people of whom something changed", None, Mirror(self.table, rows, within=within))
+        ).mutate(_computed_at=ibis.literal(loaded, "timestamp(6)"))
+        ids = people.person_id.to_pyarrow().to_pylist()
+        yield self._step(days, "people of whom something changed", None, rows, loaded, person_id=ids)
 
     def one_more(self, day: date) -> Iterator[Step]:
         known = self._known(day)
@@ -147,9 +145,10 @@ class _Run:
         if isinstance(known, str):
             yield from self.everything([day], known)
             return
+        loaded = self._loaded([day])
         rows = one_more_day(self.timeline, self.people, day, self.project, known, self.lake.held)
-        rows = rows.mutate(_computed_at=ibis.literal(self._loaded([day]), "timestamp(6)"))
-        yield self._step([day], "one more day", None, Mirror(self.table, rows, within={"day": [day]}))
+        rows = rows.mutate(_computed_at=ibis.literal(loaded, "timestamp(6)"))
+        yield self._step([day], "one more day", None, rows, loaded)
 
     def _known(self, day: date) -> KnownDay | str:
         """The newest day computed up to this one, with whoever was disturbed since; or why there is none."""
@@ -194,14 +193,18 @@ class _Run:
         seen = self.timeline.filter(self.timeline._day <= ibis.date(max(days)))
         return seen._loaded_at.max().to_pyarrow().as_py() or NOTHING_LOADED
 
-    def _step(self, days: list[date], mode: str, why: str | None, rows: Mirror) -> Step:
+    def _step(
+        self, days: list[date], mode: str, why: str | None, rows: ibis.Table, loaded: datetime, **only: list[str]
+    ) -> Step:
+        """Publishes the rows as all there is of these days (`only`: of these people)."""
         recorded = recorded_versions(self.lake)
         if any(recorded.get(day, self.definitions) != self.definitions for day in days):
-            rows = replace(rows, rows=self.lake.held(_table(rows.rows)))  # it is published and compared
-        former = kept(self.lake, self.project, recorded, days, _table(rows.rows), self.definitions, self.now)
-        return Step(days, mode, why, (rows, *former, Upsert(RUNS, self._rows(days, mode, why))))
+            rows = self.lake.held(rows)  # it is published and compared
+        former = kept(self.lake, self.project, recorded, days, rows, self.definitions, self.now)
+        made = Mirror(self.table, rows, within={"day": days, **only})
+        return Step(days, mode, why, (made, *former, Upsert(RUNS, self._rows(days, mode, why, loaded))))
 
-    def _rows(self, days: list[date], mode: str, why: str | None) -> pa.Table:
+    def _rows(self, days: list[date], mode: str, why: str | None, loaded: datetime) -> pa.Table:
         import pyarrow as pa
 
         row = {
@@ -209,7 +212,7 @@ class _Run:
             "mode": mode,
             "why": why,
             "snapshot": self.lake.version(self.events.name),
-            "loaded": self._loaded(days),
+            "loaded": loaded,
             "definitions": json.dumps(self.definitions, sort_keys=True),
         }
         return pa.Table.from_pylist([{"day": day, **row} for day in days], schema=RUNS.schema.to_pyarrow())
@@ -219,7 +222,3 @@ def recorded_versions(lake: LakeView) -> dict[date, dict[str, str]]:
     """Under which versions of the definitions each day of traits.daily was computed."""
     rows = lake.read(RUNS).select("day", "definitions").to_pyarrow().to_pylist()
     return {row["day"]: json.loads(row["definitions"]) for row in rows}
-
-
-def _table(rows: Any) -> ibis.Table:
-    return rows if isinstance(rows, ibis.Table) else ibis.memtable(rows)
