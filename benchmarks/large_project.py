@@ -34,6 +34,8 @@ OVER_EVENTS = [
     {"evaluation": "days_since"},
     {"evaluation": "most_frequent", "value": "category"},
 ]
+AREA = 40
+"""Audiences of one area: they lie in a folder of their own."""
 IS_NUMBER = [True, True, True, True, False, True, True, False]
 
 
@@ -74,7 +76,7 @@ def documents(traits: int, audiences: int) -> list[dict[str, object]]:
 
 
 def write(folder: Path, traits: int, audiences: int) -> Path:
-    """The project, in files of a hundred documents."""
+    """The project: traits in files of a hundred, audiences in a folder for each area of the business."""
     leave = shutil.ignore_patterns(
         "traits", "audiences", "activation", "predictions", "groups.yaml", "__pycache__", "*.py"
     )
@@ -85,10 +87,16 @@ def write(folder: Path, traits: int, audiences: int) -> Path:
     document["shipped"] = {"traits": False, "audiences": False}
     settings.write_text(yaml.safe_dump(document))
     made = documents(traits, audiences)
-    for start in range(0, len(made), 100):
-        text = yaml.safe_dump_all(made[start : start + 100], sort_keys=False)
-        (folder / f"generated_{start:05}.yaml").write_text(text)
+    for start in range(0, traits, 100):
+        _file(folder / "traits" / f"{start:05}.yaml", made[start : min(start + 100, traits)])
+    for area, start in enumerate(range(traits, len(made), AREA)):
+        _file(folder / "audiences" / f"area_{area:02}" / "audiences.yaml", made[start : start + AREA])
     return folder
+
+
+def _file(path: Path, documents: list[dict[str, object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump_all(documents, sort_keys=False))
 
 
 def timed(what: str, program: str) -> None:

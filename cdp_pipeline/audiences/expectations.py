@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import ibis
 
-from cdp_pipeline.audiences.rules import audiences_in_order, leaves
+from cdp_pipeline.audiences.rules import audiences_in_order, named_audiences
 from cdp_pipeline.spec.audience import CHANNELS, Audience, Rule
 from cdp_pipeline.spec.base import counted
 
@@ -202,7 +202,9 @@ def judge(
     for day in sorted(days):
         for name in order:
             audience = project.audiences[name]
-            ground = _ground(name, [other for other in _built_on(audience) if (other, day) in held], unasked)
+            ground = _ground(
+                name, [other for other in named_audiences(audience.rules) if (other, day) in held], unasked
+            )
             if name not in names:  # Not computed now; but what builds on it may build on something held below it.
                 if (name, day) in held_before or not ground.passed:
                     held[name, day] = held_before.get((name, day), ground.because)
@@ -215,10 +217,6 @@ def judge(
             else:
                 good[name][day] = size
     return Verdicts(outcomes, {pair: why for pair, why in held.items() if pair[0] in names})
-
-
-def _built_on(audience: Audience) -> set[str]:
-    return {rule.audience for rule in leaves(audience.rules) if rule.audience is not None}
 
 
 def _ground(name: str, lacking: Collection[str], unasked: Mapping[str, str]) -> Outcome:

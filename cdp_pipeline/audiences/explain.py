@@ -175,7 +175,7 @@ def _hops(rule: Rule) -> str:
 
 
 def _account(account: Account) -> str:
-    what = "; ".join(_whole(rule) for rule in account.rules)
+    what = "; ".join(whole_words(rule) for rule in account.rules)
     if account.at_least is not None:
         some = f"for at least {account.at_least} people"
     elif account.share is not None:
@@ -185,10 +185,10 @@ def _account(account: Account) -> str:
     return f"{some} of the same {account.group}: {what}"
 
 
-def _whole(rule: Rule) -> str:
+def whole_words(rule: Rule) -> str:
     """A condition in words with all it is made of."""
     nested = rule.all or rule.any or rule.none
-    return words(rule) if nested is None else f"{words(rule)} ({'; '.join(map(_whole, nested))})"
+    return words(rule) if nested is None else f"{words(rule)} ({'; '.join(map(whole_words, nested))})"
 
 
 def told(rule: Rule, values: Sequence[Any]) -> str | None:

@@ -31,7 +31,7 @@ from cdp_pipeline.traits.cells import days_table
 
 __all__ = [
     "Scope", "ScopeError", "audiences_in_order", "column_of", "every_rule", "gathered", "holds", "holds_all", "leaves",
-    "matching",
+    "matching", "named_audiences",
 ]  # fmt: skip
 
 
@@ -91,11 +91,11 @@ def _joined(table: ibis.Table, founds: Sequence[Found]) -> ibis.Table:
 def audiences_in_order(project: Project, rules: Iterable[Rule]) -> list[tuple[str, ...]]:
     """The audiences these rules name, and those that these name, in batches: each needs only those of earlier ones."""
     needed: dict[str, set[str]] = {}
-    waiting = sorted(_named_audiences(rules))
+    waiting = sorted(named_audiences(rules))
     while waiting:
         name = waiting.pop()
         if name not in needed:
-            needed[name] = _named_audiences(project.audiences[name].rules)
+            needed[name] = named_audiences(project.audiences[name].rules)
             waiting.extend(needed[name])
     return in_batches(needed)
 
@@ -108,7 +108,8 @@ def every_rule(project: Project, rules: Sequence[Rule]) -> list[Rule]:
     return [*every, *(reach_rule(project, name) for name in channels)]
 
 
-def _named_audiences(rules: Iterable[Rule]) -> set[str]:
+def named_audiences(rules: Iterable[Rule]) -> set[str]:
+    """The audiences these rules name themselves."""
     return {rule.audience for rule in leaves(rules) if rule.audience}
 
 

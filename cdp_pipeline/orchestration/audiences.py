@@ -4,9 +4,11 @@ An audience whose tests fail is held: the step goes on, what was found is not pu
 every audience that builds on it. What the tests mean is audiences/expectations.py's business.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from itertools import pairwise
+from pathlib import PurePosixPath
 from typing import Any
 
 import dagster as dg
@@ -16,10 +18,11 @@ from croniter import croniter
 from cdp_pipeline.audiences.breakdown import breakdowns, people_of
 from cdp_pipeline.audiences.cards import card
 from cdp_pipeline.audiences.decide import Decided, decide
+from cdp_pipeline.audiences.explain import whole_words
 from cdp_pipeline.audiences.look import scope_of
 from cdp_pipeline.audiences.members import CHANGES, HELD, MEMBERS, SIZES, changes, picked
 from cdp_pipeline.audiences.overlap import overlaps
-from cdp_pipeline.audiences.rules import every_rule, leaves
+from cdp_pipeline.audiences.rules import audiences_in_order, every_rule, leaves, named_audiences
 from cdp_pipeline.audiences.waterfall import waterfalls
 from cdp_pipeline.identity.groups import MEMBERS as GROUP_MEMBERS
 from cdp_pipeline.identity.people import IDENTIFIERS
@@ -28,6 +31,7 @@ from cdp_pipeline.orchestration import checks
 from cdp_pipeline.orchestration.describe import column_schema, note, shown
 from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, requested_days
 from cdp_pipeline.spec.audience import Audience, Rule
+from cdp_pipeline.spec.load import SHIPPED
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.traits.bands import BANDS
 from cdp_pipeline.traits.daily import daily_table
@@ -65,6 +69,36 @@ def asked_of(project: Project, rules: Sequence[Rule]) -> list[list[str]]:
     return [name.split(".") for name in sorted(found)]
 
 
+def group_of(project: Project, audience: Audience) -> str:
+    """The box of the lineage an audience is in: `audiences`, and after it the folders its YAML lies in.
+
+    `audiences/retention/winback.yaml` is in `audiences_retention`. Audiences that come with the house have no folder.
+    """
+    file = project.places.get(("audience", audience.name), "")
+    folders = () if file.startswith(SHIPPED) else PurePosixPath(file).parent.parts
+    named = [re.sub("[^A-Za-z0-9]+", "_", folder) for folder in folders if folder != "audiences"]
+    return "_".join(["audiences", *named])
+
+
+def tags_of(project: Project, audience: Audience) -> dict[str, str]:
+    """What audiences are looked for by in the UI: cadence, what they ask of people, and whether anything acts on them.
+
+    `asks/prediction` says that a condition of its own is about a prediction; `acts/sync` and `acts/trigger` that
+    people are delivered or messaged because of it; `shipped` that it comes with the house.
+    """
+    asks = {f"asks/{rule.subject}": "" for rule in leaves(audience.rules)}
+    synced = {sync.audience for sync in project.syncs.values()}
+    watched = {name for trigger in project.triggers.values() for name in (trigger.on.entered, trigger.on.left)}
+    acts = {f"acts/{by}": "" for by, names in (("sync", synced), ("trigger", watched)) if audience.name in names}
+    shipped = project.places.get(("audience", audience.name), "").startswith(SHIPPED)
+    return {"cadence": audience.cadence, **asks, **acts, **({"shipped": ""} if shipped else {})}
+
+
+def description_of(audience: Audience) -> str:
+    """What it is, and its conditions in words."""
+    return "\n".join([audience.description, "", "In it is whoever:", *(f"- {whole_words(r)}" for r in audience.rules)])
+
+
 def freshness_of(project: Project, audience: Audience) -> timedelta:
     """How old an audience may become: as it says, or twice the longest time between ticks of its cadence."""
     if audience.freshness is not None:
@@ -83,11 +117,16 @@ def audience_assets(project: Project, cadence: str) -> dg.AssetsDefinition:
         owner = audience.owner or project.settings.owner
         return dg.AssetSpec(
             ["audiences", audience.name],
-            deps=asked_of(project, [*audience.rules, *tested]),
-            group_name="audiences",
-            description=audience.description,
+            # What tests compare it with is no edge: two audiences may be each other's test.
+            deps=[
+                *asked_of(project, [*audience.rules, *tested]),
+                *(["audiences", name] for name in sorted(named_audiences(audience.rules))),
+            ],
+            group_name=group_of(project, audience),
+            description=description_of(audience),
             owners=[owner] if owner else [],
             kinds={"ibis"},
+            tags=tags_of(project, audience),
             freshness_policy=dg.FreshnessPolicy.time_window(fail_window=freshness_of(project, audience)),
             metadata={"dagster/column_schema": column_schema(MEMBERS), "dagster/table_name": MEMBERS.name},
         )
@@ -122,7 +161,9 @@ def audience_assets(project: Project, cadence: str) -> dg.AssetsDefinition:
             note=note(context),
         )
         shown = cards(lake, project, found, days[-1])
-        for name in names:
+        # Dagster wants to hear of an audience before it hears of those that build on it.
+        order = audiences_in_order(project, [Rule(audience=name) for name in names])
+        for name in [name for batch in order for name in batch if name in names]:
             yield dg.MaterializeResult(
                 asset_key=["audiences", name],
                 metadata=_figures(found, name, days) | shown.get(name, {}),
@@ -180,6 +221,8 @@ def cards(lake: Lake, project: Project, found: Decided, day: date) -> dict[str, 
 def audience_tables(project: Project) -> Iterator[dg.AssetsDefinition]:
     """Members, moves, sizes and what is held are written by the audiences themselves; here they are counted."""
     if project.audiences:
-        deps = [["audiences", name] for name in project.audiences]
-        for table, by in ((MEMBERS, "audience"), (CHANGES, "change"), (SIZES, "audience"), (HELD, "audience")):
-            yield shown(table, deps, project.settings.owner, by)
+        every = [["audiences", name] for name in project.audiences]
+        yield shown(MEMBERS, every, project.settings.owner, "audience")
+        # One edge each where there could be as many as audiences: the four are published together.
+        for table, by in ((CHANGES, "change"), (SIZES, "audience"), (HELD, "audience")):
+            yield shown(table, [MEMBERS.name.split(".")], project.settings.owner, by)

@@ -6,9 +6,11 @@ How long that takes is told by benchmarks/large_project.py, whose project this i
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from cdp_pipeline.spec.load import ProjectError, load_project
@@ -27,20 +29,35 @@ def benchmark() -> Any:
     return module
 
 
-def test_a_thousand_traits_and_audiences_become_dagster_s_assets(benchmark: Any, tmp_path: Path) -> None:
+def test_a_thousand_traits_and_audiences_make_a_lineage_that_can_be_read(benchmark: Any, tmp_path: Path) -> None:
+    """The lineage page shows each group as one box until it is opened, and draws every edge of those that are."""
     from cdp_pipeline.orchestration.build import build_defs
 
     project = load_project(benchmark.write(tmp_path / "project", 1000, 1000))
     assert (len(project.traits), len(project.audiences)) == (1000, 1000)
-    keys = build_defs(project).resolve_asset_graph().get_all_asset_keys()
-    assert {("audiences", name) for name in project.audiences} <= {tuple(key.path) for key in keys}
+    graph = build_defs(project).resolve_asset_graph()
+    nodes = {key.to_user_string(): graph.get(key) for key in graph.get_all_asset_keys()}
+    parents = {name: {key.to_user_string() for key in node.parent_keys} for name, node in nodes.items()}
+    groups = Counter(node.group_name for node in nodes.values())
+    assert len(groups) <= 35 and max(groups.values()) <= 40, "traits are columns, audiences lie in their area's box"
+    for number in range(1000):
+        name = f"audiences/audience_{number:04}"
+        assert nodes[name].group_name == f"audiences_area_{number // 40:02}"
+        built_on = {number - 1, number // 2} if number % 10 == 9 else set()
+        tables = {"traits/daily", "profile/timeline"}
+        assert parents[name] == tables | {f"audiences/audience_{other:04}" for other in built_on}
+        assert nodes[name].description.startswith(f"Audience {number}.\n\nIn it is whoever:\n- at least one")
+    assert len(parents["audiences/members"]) == 1000
+    assert all(parents[f"audiences/{name}"] == {"audiences/members"} for name in ("sizes", "changes", "held"))
+    asking = dg.AssetSelection.from_string('tag:"asks/audience" and group:"audiences_area_*"').resolve(graph)
+    assert len(asking) == 100
 
 
 def test_a_thousand_mistakes_are_a_thousand_lines_each_with_the_nearest_right_name(
     benchmark: Any, tmp_path: Path
 ) -> None:
     folder = benchmark.write(tmp_path / "project", 1000, 1000)
-    for file in folder.glob("generated_01*.yaml"):
+    for file in folder.glob("audiences/*/audiences.yaml"):
         file.write_text(file.read_text().replace("trait: trait_", "trait: trai_"))
     with pytest.raises(ProjectError) as error:
         load_project(folder)
