@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cdp_pipeline.lake import Lake, LakeView
     from cdp_pipeline.orchestration.run import RunReport
     from cdp_pipeline.orchestration.status import Finding
+    from cdp_pipeline.spec.prediction import Prediction
     from cdp_pipeline.spec.project import Project
     from cdp_pipeline.spec.source import Source
 
@@ -44,10 +45,14 @@ trait = typer.Typer(help="Traits: what there is to know of everybody.", no_args_
 audience = typer.Typer(help="Audiences: how large, who, why, and what sets them apart.", no_args_is_help=True)
 quarantine = typer.Typer(help="Rows that broke a contract: look, mend, replay.", no_args_is_help=True)
 sync = typer.Typer(help="What syncs would send: look, approve.", no_args_is_help=True)
+model = typer.Typer(
+    help="Models: how good each version is, which one scores, and why it says so.", no_args_is_help=True
+)
 app.add_typer(explain, name="explain")
 app.add_typer(identity, name="identity")
 app.add_typer(trait, name="trait")
 app.add_typer(audience, name="audience")
+app.add_typer(model, name="model")
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(sync, name="sync")
 
@@ -100,11 +105,14 @@ def refusals() -> tuple[type[Exception], ...]:
     from cdp_pipeline.identity.verdicts import VerdictError
     from cdp_pipeline.lake.errors import LakeError
     from cdp_pipeline.orchestration.run import SelectionError
+    from cdp_pipeline.predictions.champions import PromotionError
+    from cdp_pipeline.predictions.registry import ModelTamperedError
     from cdp_pipeline.sources.errors import SourceError
     from cdp_pipeline.traits.recall import UnknownTraitError
 
     return (LakeError, LedgerError, UnknownIdentifier, UnknownTraitError, VerdictError, NothingComputedError,
-            ScopeError, SelectionError, SourceError, ProjectError, RefusedError)  # fmt: skip
+            ScopeError, SelectionError, SourceError, ProjectError, PromotionError, ModelTamperedError,
+            RefusedError)  # fmt: skip
 
 
 def database_errors() -> type[Exception]:
@@ -757,6 +765,83 @@ def audience_sql(name: str, day: Day = None, project: Folder = None, as_json: Js
         print_json({"audience": name, "sql": text})
     else:
         sys.stdout.write(f"{text}\n")
+
+
+@model.command("list")
+def model_list(
+    name: Annotated[str | None, typer.Argument(help="Only the versions of this prediction.")] = None,
+    project: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Every version of every model, how it did on days it had not seen, and which one scores."""
+    from cdp_pipeline.predictions.champions import listed
+    from cdp_pipeline.predictions.registry import MODELS
+
+    with the_lake(project) as (declared, lake):
+        if name is not None:
+            _prediction(declared, name)
+        tell(listed(lake.read(MODELS).to_pyarrow().to_pylist(), name), as_json)
+
+
+@model.command("show")
+def model_show(
+    name: str,
+    version: Annotated[str | None, typer.Argument(help="Default: the champion, else the newest.")] = None,
+    project: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """The card of a version: what it learned from, what it was tested on, and every gate."""
+    from cdp_pipeline.predictions.champions import card_of, flat_card
+    from cdp_pipeline.predictions.registry import MODELS
+
+    with the_lake(project) as (declared, lake):
+        found = card_of(lake.read(MODELS).to_pyarrow().to_pylist(), _prediction(declared, name).name, version)
+    if as_json:
+        print_json(found)
+    else:
+        tell(
+            [{"": section, "name": what, "value": value} for section, what, value in flat_card(found)],
+            False,
+            f"{name} {found['version']}: {found['status']}",
+        )
+
+
+@model.command("promote")
+def model_promote(name: str, version: str, project: Folder = None, as_json: Json = False) -> None:
+    """Let a version score that has passed its gates."""
+    from cdp_pipeline.orchestration.resources import lake_of, models_folder
+    from cdp_pipeline.predictions.champions import promote
+
+    declared = the_project(project)
+    with lake_of(declared) as lake:
+        changed = promote(lake, models_folder(declared), _prediction(declared, name), version, datetime.now(UTC))
+    _tell_champion(changed, name, as_json)
+
+
+@model.command("rollback")
+def model_rollback(name: str, project: Folder = None, as_json: Json = False) -> None:
+    """Let the champion score again that was promoted before the present one."""
+    from cdp_pipeline.orchestration.resources import lake_of, models_folder
+    from cdp_pipeline.predictions.champions import roll_back
+
+    declared = the_project(project)
+    with lake_of(declared) as lake:
+        changed = roll_back(lake, models_folder(declared), _prediction(declared, name))
+    _tell_champion(changed, name, as_json)
+
+
+def _tell_champion(changed: list[dict[str, Any]], name: str, as_json: bool) -> None:
+    tell([{column: row[column] for column in ("name", "version", "status")} for row in changed], as_json)
+    if changed and not as_json:
+        out.print(f"\nNext: cdp run 'key:\"predictions/{name}\"+'", markup=False, highlight=False)
+
+
+def _prediction(project: Project, name: str) -> Prediction:
+    from cdp_pipeline.spec.base import unknown
+
+    if name not in project.predictions:
+        raise RefusedError(unknown("prediction", name, project.predictions))
+    return project.predictions[name]
 
 
 def counted_people(number: int) -> str:

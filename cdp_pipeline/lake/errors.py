@@ -19,6 +19,10 @@ class LakeMissingError(LakeError):
     """A read-only open of a lake that was never written."""
 
 
+class LakeMovedError(LakeError):
+    """A write decided on what a table said, and somebody else wrote the table first."""
+
+
 class LakeReadOnlyError(LakeError):
     """A write through a view of the past or a read-only open."""
 

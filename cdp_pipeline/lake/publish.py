@@ -6,7 +6,7 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from cdp_pipeline.lake.catalog import identifier, literal
 from cdp_pipeline.lake.columns import fitted, require_columns, stored_type
-from cdp_pipeline.lake.errors import DuplicateKeyError, LakeBusyError, LakeFullError, RowsError
+from cdp_pipeline.lake.errors import DuplicateKeyError, LakeBusyError, LakeFullError, LakeMovedError, RowsError
 from cdp_pipeline.lake.maintenance import remove_orphans
 from cdp_pipeline.lake.schema import emptied, grow
 from cdp_pipeline.lake.table import Table
@@ -41,10 +41,15 @@ class Mirror:
 
 @dataclass(frozen=True)
 class Upsert:
-    """Insert new keys, update changed rows, leave the rest."""
+    """Insert new keys, update changed rows, leave the rest.
+
+    With `since`, only while the table is as it was at that snapshot, else LakeMovedError: for rows that were decided
+    on by what the table said.
+    """
 
     table: Table
     rows: Rows
+    since: int | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,7 @@ def _commit(lake: Lake, staged: list[tuple[Mirror | Upsert, str, int]], note: No
     key = uuid.uuid4().hex
     connection = lake.connection
     with lake.catalog.writing(write.table.name for write, _, _ in staged):
+        _require_unmoved(lake, (write for write, _, _ in staged))
         changes = [
             change
             if not lake.touched(change.write.table.name, since=change.base)
@@ -143,6 +149,12 @@ def _commit(lake: Lake, staged: list[tuple[Mirror | Upsert, str, int]], note: No
                 raise
         snapshot = lake.committed(key, since=before)
     return Published(before if snapshot is None else snapshot, _counts(changes))
+
+
+def _require_unmoved(lake: Lake, writes: Iterable[Mirror | Upsert]) -> None:
+    for write in writes:
+        if isinstance(write, Upsert) and write.since is not None and lake.touched(write.table.name, write.since):
+            raise LakeMovedError(f"{write.table.name}: somebody else wrote it first; nothing was written.")
 
 
 def _counts(changes: list[_Change]) -> dict[str, Counts]:

@@ -32,6 +32,7 @@ MODELS = Table(
         "status": Column("string", "champion, retired, rejected (failed a gate), insufficient (too little data)."),
         "metrics": Column("string", "JSON: metrics on the newest fully labelled window."),
         "trained_at": Column("timestamp(6)", "When it was trained (UTC)."),
+        "promoted_at": Column("timestamp(6)", "When it was last made the champion (UTC); null where it never was."),
         "card": Column("string", "JSON: cut-offs, features, gates, seed, library versions, lake snapshot."),
         "sha256": Column("string", "Hash of the model file; null where there is no model."),
     },
@@ -138,6 +139,7 @@ def renew(
         "status": status,
         "metrics": json.dumps(trained.metrics, sort_keys=True),
         "trained_at": now.astimezone(UTC).replace(tzinfo=None),
+        "promoted_at": now.astimezone(UTC).replace(tzinfo=None) if status == "champion" else None,
         "card": json.dumps(card, sort_keys=True),
         "sha256": sha256,
     }

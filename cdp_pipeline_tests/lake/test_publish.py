@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cdp_pipeline.lake import Column, Lake, Mirror, Note, Table, Upsert, open_lake
-from cdp_pipeline.lake.errors import DuplicateKeyError, RowsError
+from cdp_pipeline.lake.errors import DuplicateKeyError, LakeMovedError, RowsError
 from cdp_pipeline.spec.project import LakeLocation
 
 ITEMS = Table(
@@ -222,6 +222,17 @@ def test_tables_of_one_publish_commit_together_or_not_at_all(lake: Lake) -> None
     lake.publish(Mirror(ITEMS, items), Mirror(TAGS, pa.table({"tag": ["y"]})))
     assert lake.latest() == before + 2
     assert lake.changes(ITEMS.name, since=before + 1).count().execute() == 0
+
+
+def test_rows_decided_on_what_a_table_said_are_refused_once_somebody_else_has_written_it(lake: Lake) -> None:
+    lake.publish(Upsert(ITEMS, table({(1, "a"): {"weight": 1.0}})))
+    seen = lake.latest()
+    lake.publish(Upsert(ITEMS, table({(2, "b"): {"weight": 2.0}})))
+    with pytest.raises(LakeMovedError, match=r"shop.items: somebody else wrote it first; nothing was written"):
+        lake.publish(Upsert(ITEMS, table({(1, "a"): {"weight": 3.0}}), since=seen))
+    assert {key: row["weight"] for key, row in stored(lake).items()} == {(1, "a"): 1.0, (2, "b"): 2.0}
+    lake.publish(Upsert(ITEMS, table({(1, "a"): {"weight": 3.0}}), since=lake.latest()))
+    assert stored(lake)[1, "a"]["weight"] == 3.0
 
 
 def test_a_failure_inside_the_transaction_leaves_the_lake_as_it_was(lake: Lake, monkeypatch) -> None:
