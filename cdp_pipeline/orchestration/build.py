@@ -17,6 +17,7 @@ from cdp_pipeline.orchestration.sensors import (
     deliver_sensor,
     failed_checks_sensor,
     failed_runs_sensor,
+    stale_audiences_sensor,
     triggers_sensor,
 )
 from cdp_pipeline.spec.project import Project
@@ -33,6 +34,7 @@ def build_defs(project: Project, *, overrides: Mapping[str, Any] | None = None) 
         deliver_sensor(project, clock),
         failed_checks_sensor(project, clock),
         failed_runs_sensor(project, clock),
+        stale_audiences_sensor(project, clock),
     ]
     if arrivals is not None:
         sensors.append(arrivals_sensor(project, arrivals))

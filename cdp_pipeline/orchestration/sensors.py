@@ -1,4 +1,4 @@
-"""The few sensors: arrivals, triggers, deliver, failed checks, failed runs. Each is a thin shell.
+"""The few sensors: arrivals, triggers, deliver, failed checks, failed runs, stale audiences. Each is a thin shell.
 
 What was loaded, decided or sent is known by the lake and the ledger, never by a cursor: a cursor survives a wiped data
 folder, and a run key is forgotten with its run.
@@ -17,8 +17,10 @@ from cdp_pipeline.lake.errors import LakeMissingError
 from cdp_pipeline.orchestration.partitions import daily, is_filed_by_day, range_tags
 from cdp_pipeline.orchestration.resources import Clock, lake_of, ledger_of
 from cdp_pipeline.orchestration.schedules import ARRIVALS_JOB
+from cdp_pipeline.orchestration.stale import stale_audiences
 from cdp_pipeline.sources.files import arrivals
 from cdp_pipeline.sources.tables import LOADS
+from cdp_pipeline.spec.base import counted
 from cdp_pipeline.spec.project import Project
 
 RUNNING = dg.DefaultSensorStatus.RUNNING
@@ -197,3 +199,38 @@ def failed_runs_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
             )
 
     return failed_run_seen
+
+
+def alert_about_age(project: Project, clock: Clock, instance: dg.DagsterInstance) -> int:
+    """Tell the alert destinations about audiences that were not computed in time, once; how many those are."""
+    stale = list(stale_audiences(project, instance, clock()))
+    if stale:
+        with ledger_of(project) as ledger:
+            for found in stale:
+                alert(
+                    ledger,
+                    project,
+                    key=found.occasion,
+                    title=found.title,
+                    text=found.text,
+                    link=f"/assets/audiences/{found.names[0]}",
+                    now=clock(),
+                    connect=destination_for,
+                )
+    return sum(len(found.names) for found in stale)
+
+
+def stale_audiences_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
+    """Nothing fails when nothing runs, so the age of audiences is looked at whether or not there are runs."""
+
+    @dg.sensor(
+        name="stale_audiences",
+        minimum_interval_seconds=300,
+        default_status=RUNNING,
+        description="Tells the alert destinations about audiences that are older than they may be.",
+    )
+    def age_seen(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        found = alert_about_age(project, clock, context.instance)
+        return dg.SkipReason(f"{counted(found, 'audience')} older than they may be.")
+
+    return age_seen

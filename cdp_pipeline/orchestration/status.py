@@ -16,6 +16,7 @@ from cdp_pipeline.lake.errors import LakeMissingError
 from cdp_pipeline.orchestration.audiences import freshness_of
 from cdp_pipeline.orchestration.build import build_defs
 from cdp_pipeline.orchestration.resources import lake_of, ledger_of, prepare_dagster_home
+from cdp_pipeline.orchestration.stale import last_made
 from cdp_pipeline.sources.tables import LOADS, QUARANTINE
 from cdp_pipeline.spec.base import counted
 from cdp_pipeline.spec.project import Project
@@ -87,15 +88,10 @@ def _audiences(project: Project, instance: dg.DagsterInstance, now: datetime) ->
             held = held_now(lake.read(SIZES), lake.read(HELD))
     except LakeMissingError:
         return
-    keys = [dg.AssetKey(["audiences", name]) for name in project.audiences]
-    made = {
-        record.asset_entry.asset_key.path[-1]: record.asset_entry.last_materialization_record
-        for record in instance.get_asset_records(keys)
-    }
+    made = last_made(project, instance)
     fresh = 0
     for name, audience in project.audiences.items():
-        newest = made.get(name)
-        age = None if newest is None else now - datetime.fromtimestamp(newest.timestamp, UTC)
+        age = now - made[name].at if name in made else None
         if name in held:
             yield Finding("audience", name, "fail", f"held: {held[name]}", f"cdp audience waterfall {name}")
         elif age is None or age > freshness_of(project, audience):

@@ -121,7 +121,8 @@ def parse_duration(text: object) -> timedelta:
     return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
 
 
-def _duration_text(span: timedelta) -> str:
+def duration_text(span: timedelta) -> str:
+    """`30 days`, `2 hours`, `15 minutes`; the longest unit it is whole in."""
     unit = next(unit for unit in ("day", "hour", "minute") if span.total_seconds() % _UNITS[unit] == 0)
     return f"{int(span.total_seconds() // _UNITS[unit])} {unit}s"
 
@@ -132,7 +133,7 @@ _DurationText = Annotated[
 Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration, json_schema_input_type=_DurationText),
-    PlainSerializer(_duration_text),
+    PlainSerializer(duration_text),
 ]
 
 
