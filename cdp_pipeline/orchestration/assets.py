@@ -37,10 +37,10 @@ from cdp_pipeline.orchestration.audiences import audience_assets, audience_table
 from cdp_pipeline.orchestration.describe import asset_arguments, disagreeing, note, published, shown
 from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, is_filed_by_day, requested_days, yesterday
 from cdp_pipeline.orchestration.resources import ledger_of, models_folder
-from cdp_pipeline.predictions.charts import charts
+from cdp_pipeline.predictions.kind import Known
+from cdp_pipeline.predictions.kinds import kind_of
 from cdp_pipeline.predictions.registry import MODELS, champion, renew
-from cdp_pipeline.predictions.scores import score, scores_table
-from cdp_pipeline.predictions.training import cutoffs, features, training_set, training_table, words
+from cdp_pipeline.predictions.windows import cutoffs
 from cdp_pipeline.profile.customers import (
     PROVENANCE,
     customers,
@@ -334,10 +334,14 @@ def population(project: Project, prediction: Prediction) -> Any:
 def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.AssetsDefinition]:
     """One prediction: what is learned from, the model that must prove itself, and everybody's score."""
     name, owner = prediction.name, prediction.owner or project.settings.owner
-    daily_traits, events = daily_table(project), timeline_table(project)
-    training = training_table(prediction, project, daily_traits.schema)
-    scored = scores_table(prediction)
+    kind, daily_traits, events = kind_of(prediction), daily_table(project), timeline_table(project)
+    training = kind.training_table(prediction, project, daily_traits.schema)
+    scored = kind.scores_table(prediction)
     model_key = ["predictions", f"{name}_model"]
+
+    def known(lake: Lake) -> Known:
+        people = living(lake.read(PEOPLE), project)
+        return Known(as_of, lake.read(events), people, population(project, prediction))
 
     @dg.asset(
         **asset_arguments(training, owner, {"ibis"}),
@@ -347,10 +351,7 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
     def gather(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         lake: Lake = context.resources.lake
         windows = cutoffs(prediction, newest_day(lake, project, context), project.settings.first_day)
-        rows = training_set(
-            as_of, lake.read(events), living(lake.read(PEOPLE), project), prediction, project, windows,
-            population(project, prediction),
-        )  # fmt: skip
+        rows = kind.training_set(known(lake), prediction, project, windows)
         result = lake.publish(Mirror(training, rows), note=note(context))
         said = {"train cut-offs": ", ".join(map(str, windows.train)), "test cut-off": str(windows.test)}
         return dg.MaterializeResult(metadata=published(result.counts[training.name], said))
@@ -390,7 +391,7 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
                 **figures,
                 **{
                     title: dg.MetadataValue.md(image)
-                    for title, image in charts(renewed.card, words(prediction, project)).items()
+                    for title, image in kind.charts(renewed.card, prediction, project).items()
                 },
             },
             check_results=[
@@ -416,11 +417,8 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
         of_days = []
         # One query per day: a single day needs no edges of windows, and memory stays that of a day.
         for day in days:
-            known = features(
-                as_of, lake.read(events), living(lake.read(PEOPLE), project), prediction, project, [day],
-                population(project, prediction),
-            )  # fmt: skip
-            of_days.append(score(known.drop("day").to_pyarrow(), best, prediction, project, day))
+            inputs = kind.inputs(known(lake), prediction, project, day)
+            of_days.append(kind.score(inputs.to_pyarrow(), best, prediction, project, day))
         rows = pa.concat_tables(of_days)
         result = lake.publish(Mirror(scored, rows, within={"day": days}), note=note(context))
         said = {"model version": best.version or "none", "basis": best.why_prior or "model"}

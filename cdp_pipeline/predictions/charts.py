@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 MOST_IMPORTANT = 12
 
 
-def charts(card: dict[str, Any], words: dict[str, str] | None = None) -> dict[str, str]:
-    """Every picture of a model by title; none where there is no model. `words` says features as people do."""
+def binary_charts(card: dict[str, Any], words: dict[str, str]) -> dict[str, str]:
+    """Pictures of probabilities by title; none where there is no model. `words` says features as people do."""
     if "reliability" not in card:
         return {}
     return {
         "calibration": calibration_chart(card),
         "gains": gains_chart(card),
-        "importance": importance_chart(card, words or {}),
+        "importance": importance_chart(card, words),
     }
 
 

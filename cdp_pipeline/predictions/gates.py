@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from cdp_pipeline.predictions.model import Trained
-from cdp_pipeline.spec.prediction import Prediction
+from cdp_pipeline.predictions.kind import Gate, Trained
+from cdp_pipeline.spec.prediction import Binary
 
 
-@dataclass(frozen=True)
-class Gate:
-    """One demand and whether it was met."""
-
-    name: str
-    passed: bool
-    words: str
-
-
-def judge(trained: Trained, prediction: Prediction) -> list[Gate]:
+def judge(trained: Trained, prediction: Binary) -> list[Gate]:
     """Every gate of a trained model. It is promoted only when all pass; otherwise the champion goes on scoring."""
     if trained.missing:
         return [Gate("minimum_data", False, trained.missing)]

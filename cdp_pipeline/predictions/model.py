@@ -5,14 +5,15 @@ Trains and applies; what a model must prove is in gates.py, where it is kept in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from cdp_pipeline.predictions.kind import Trained
 from cdp_pipeline.predictions.metrics import gains, measure, ranking, reliability
 from cdp_pipeline.predictions.rhythm import Rhythm
-from cdp_pipeline.predictions.training import Cutoffs, LeakageError
-from cdp_pipeline.spec.prediction import Prediction
+from cdp_pipeline.predictions.windows import Cutoffs, LeakageError
+from cdp_pipeline.spec.prediction import Binary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -158,37 +159,24 @@ def inputs(rows: pa.Table, features: tuple[str, ...], rhythm: Rhythm, horizon_da
 
 @dataclass(frozen=True)
 class Scorer:
-    """Turns features into probabilities: the model's, or a known rate for those it can say nothing personal about."""
+    """Turns features into probabilities: the model's, or the rate of newcomers for those who are too new for it."""
 
-    model: Model | None
-    rate: float
+    model: Model
     rate_new: float
 
     def probability(self, features: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """(probability, whether it is a prior) per row."""
         import numpy as np
 
-        if self.model is None:
-            return np.full(features.num_rows, self.rate), np.ones(features.num_rows, dtype=bool)
         new = is_new(features)
         return np.where(new, self.rate_new, self.model.probability(self.model.inputs(features))), new
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What training gave: a scorer (without a model where data were too few), its metrics, and its card."""
-
-    scorer: Scorer
-    metrics: dict[str, float]
-    missing: str | None
-    card: dict[str, Any] = field(default_factory=dict)
-
-
-def train(training: pa.Table, prediction: Prediction, seed: int = 0, champion: Scorer | None = None) -> Trained:
+def train(training: pa.Table, prediction: Binary, seed: int = 0, champion: Scorer | None = None) -> Trained:
     """Learn from the split 'train', measure on the untouched split 'test', beside the champion where there is one.
 
-    With less than the declared minimum there is no model: `missing` names the number that lacks, and the scorer
-    gives everybody the rate known so far.
+    With less than the declared minimum there is no model: `missing` names the number that lacks, and the prior is the
+    rate known so far.
     """
     import pyarrow.compute as pc
     import sklearn.ensemble  # noqa: F401 - brings the thread pool that is limited below
@@ -211,15 +199,15 @@ def train(training: pa.Table, prediction: Prediction, seed: int = 0, champion: S
     if missing:
         known = matrix(training, ("label",))
         rate = float((known.sum() + 0.5) / (len(known) + 1))
-        return Trained(Scorer(None, rate, rate), {}, missing, card | {"features": []})
+        return Trained(None, {}, missing, card | {"features": []}, {"rate": rate})
     # One thread: the same model on every machine, and no spinning where cores are shared (measured 10 times slower).
     with threadpool_limits(1):
         scorer = _learn(past, prediction, seed)
         metrics, evidence = _prove(scorer, past, test, prediction, seed, champion)
-    return Trained(scorer, metrics, None, card | evidence)
+    return Trained(scorer, metrics, None, card | evidence, {"rate": float(matrix(past, ("label",)).mean())})
 
 
-def _learn(past: pa.Table, prediction: Prediction, seed: int) -> Scorer:
+def _learn(past: pa.Table, prediction: Binary, seed: int) -> Scorer:
     import numpy as np
 
     listed = (name for name in past.column_names if name not in ("person_id", "day", "split", "label"))
@@ -228,15 +216,14 @@ def _learn(past: pa.Table, prediction: Prediction, seed: int) -> Scorer:
     label, new = matrix(past, ("label",))[:, 0], is_new(past)
     rate = float(label.mean())
     rate_new = float((label[new].sum() + PRIOR_WEIGHT * rate) / (new.sum() + PRIOR_WEIGHT))
-    return Scorer(_calibrated(model, past, prediction.horizon, seed), rate, rate_new)
+    return Scorer(_calibrated(model, past, prediction.horizon, seed), rate_new)
 
 
 def _prove(
-    scorer: Scorer, past: pa.Table, test: pa.Table, prediction: Prediction, seed: int, champion: Scorer | None
+    scorer: Scorer, past: pa.Table, test: pa.Table, prediction: Binary, seed: int, champion: Scorer | None
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Metrics on the test window beside simpler rivals, and what the charts are drawn from."""
     model, label, horizon = scorer.model, matrix(test, ("label",))[:, 0], prediction.horizon.days
-    assert model is not None
     score, _ = scorer.probability(test)
     baseline = Linear.fit(matrix(past, BASELINE), matrix(past, ("label",))[:, 0], BASELINE)
     again = model.rhythm.probability(*matrix(test, RHYTHM).T, horizon_days=horizon)
@@ -255,7 +242,7 @@ def _prove(
     return measure(label, score, rivals, seed), evidence
 
 
-def _check_days(past: pa.Table, test: pa.Table, prediction: Prediction) -> None:
+def _check_days(past: pa.Table, test: pa.Table, prediction: Binary) -> None:
     if test.num_rows:
         test_days = sorted(set(test["day"].to_pylist()))
         if len(test_days) > 1:
@@ -263,7 +250,7 @@ def _check_days(past: pa.Table, test: pa.Table, prediction: Prediction) -> None:
         Cutoffs(tuple(sorted(set(past["day"].to_pylist()))), test_days[0], prediction.horizon).check_embargo()
 
 
-def _missing(past: pa.Table, test: pa.Table, prediction: Prediction) -> str | None:
+def _missing(past: pa.Table, test: pa.Table, prediction: Binary) -> str | None:
     """The first number that is too small to learn from, in words."""
     import pyarrow.compute as pc
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdp_pipeline.lake.table import Column, Table
-from cdp_pipeline.predictions.gates import judge
-from cdp_pipeline.predictions.model import RECIPE, Scorer, matrix, train
+from cdp_pipeline.predictions.kind import Champion, definition_of
+from cdp_pipeline.predictions.kinds import kind_of
+from cdp_pipeline.predictions.model import matrix
 from cdp_pipeline.spec.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -45,15 +46,6 @@ class ModelTamperedError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Champion:
-    """What scores a prediction: a version and its scorer (which may be a mere rate), or why there is no model."""
-
-    version: str | None
-    scorer: Scorer
-    why_prior: str | None
-
-
-@dataclass(frozen=True)
 class Renewal:
     """A training run's outcome: the version, and the rows of `predictions.models` that change (none on a re-run)."""
 
@@ -66,8 +58,7 @@ class Renewal:
 
 def definition(prediction: Prediction) -> str:
     """Fingerprint of what is foreseen, for whom; a model of another definition never scores."""
-    text = prediction.model_dump_json(include={"target", "horizon", "population"})
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(definition_of(prediction).encode()).hexdigest()[:16]
 
 
 def version_of(training: pa.Table, prediction: Prediction, seed: int = 0) -> str:
@@ -76,7 +67,9 @@ def version_of(training: pa.Table, prediction: Prediction, seed: int = 0) -> str
 
     ordered = training.select(sorted(training.column_names)).sort_by([("day", "ascending"), ("person_id", "ascending")])
     digest = hashlib.sha256(prediction.model_dump_json(exclude={"description", "owner", "bands"}).encode())
-    digest.update(json.dumps([RECIPE, seed, installed("scikit-learn"), ordered.column_names]).encode())
+    digest.update(
+        json.dumps([kind_of(prediction).RECIPE, seed, installed("scikit-learn"), ordered.column_names]).encode()
+    )
     for name in ordered.column_names:
         if pa.types.is_floating(ordered.schema.field(name).type) or pa.types.is_integer(
             ordered.schema.field(name).type
@@ -110,16 +103,16 @@ def renew(
         if row["version"] == version:
             return _renewal(row, [])
     reigning = champion(prediction, models, folder, training.column_names)
-    trained = train(training, prediction, seed, _comparable(reigning, rows, training, prediction))
-    gates = judge(trained, prediction)
+    kind = kind_of(prediction)
+    trained = kind.train(training, prediction, seed, _comparable(reigning, rows, training))
+    gates = kind.judge(trained, prediction)
     promoted = all(gate.passed for gate in gates)
     card = trained.card | {
         "name": prediction.name,
         "version": version,
         "definition": definition(prediction),
         "horizon_days": prediction.horizon.days,
-        "rate": trained.scorer.rate,
-        "rate_new": trained.scorer.rate_new,
+        "prior": trained.prior,
         "missing": trained.missing,
         "gates": [asdict(gate) for gate in gates],
         "snapshot": snapshot,
@@ -127,7 +120,7 @@ def renew(
     }
     sha256 = None
     with _new_folder(folder / prediction.name / version) as place:
-        if trained.scorer.model is not None:
+        if trained.scorer is not None:
             joblib.dump(trained.scorer, place / "model.joblib")
             sha256 = _hash(place / "model.joblib")
         text = json.dumps(card | {"metrics": trained.metrics, "sha256": sha256}, indent=2, sort_keys=True)
@@ -150,7 +143,7 @@ def renew(
 def champion(prediction: Prediction, models: pa.Table, folder: Path, available: list[str]) -> Champion:
     """The champion of a prediction, if it foresees what is declared now from features that still exist.
 
-    Without one everybody gets the rate of the newest training, or an even chance where nothing is known at all.
+    Without one there is what the newest training knew all the same (its prior), and why.
     """
     same = definition(prediction)
     rows = [
@@ -160,16 +153,16 @@ def champion(prediction: Prediction, models: pa.Table, folder: Path, available: 
     ]
     for row, card in rows:
         if row["status"] == "champion" and set(card["features"]) <= set(available):
-            return Champion(row["version"], load(folder, row["name"], row["version"], row["sha256"]), None)
+            return Champion(row["version"], load(folder, row["name"], row["version"], row["sha256"]))
     if not rows:
-        return Champion(None, Scorer(None, 0.5, 0.5), "nothing was trained yet")
+        return Champion(None, None, "nothing was trained yet")
     row, card = max(rows, key=lambda item: (item[0]["trained_at"], item[0]["version"]))
     failed = [gate["words"] for gate in card["gates"] if not gate["passed"]]
     why = "; ".join(failed) or "the champion needs features that are no longer there"
-    return Champion(row["version"], Scorer(None, card["rate"], card["rate"]), why)
+    return Champion(row["version"], None, why, card["prior"])
 
 
-def load(folder: Path, name: str, version: str, sha256: str) -> Scorer:
+def load(folder: Path, name: str, version: str, sha256: str) -> Any:
     """The scorer of a version, if its file is the one registered (it is a pickle: never load another)."""
     import io
 
@@ -189,10 +182,10 @@ def load(folder: Path, name: str, version: str, sha256: str) -> Scorer:
     return joblib.load(io.BytesIO(content))
 
 
-def _comparable(reigning: Champion, rows: list[dict], training: pa.Table, prediction: Prediction) -> Scorer | None:
-    """The champion, if its own training had ended before this test window begins."""
+def _comparable(reigning: Champion, rows: list[dict], training: pa.Table) -> Any | None:
+    """The champion's scorer, if its own training had ended before this test window begins."""
     card = next((json.loads(row["card"]) for row in rows if row["version"] == reigning.version), None)
-    if reigning.scorer.model is None or card is None or training.num_rows == 0:
+    if reigning.scorer is None or card is None or training.num_rows == 0:
         return None
     newest = max(datetime.fromisoformat(day).date() for day in card["train_cutoffs"])
     ends = newest + timedelta(days=card["horizon_days"])

@@ -7,10 +7,10 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from cdp_pipeline.lake.table import Column, Table
+from cdp_pipeline.predictions.kind import Champion
 from cdp_pipeline.predictions.model import Model
-from cdp_pipeline.predictions.registry import Champion
 from cdp_pipeline.predictions.training import words
-from cdp_pipeline.spec.prediction import Prediction
+from cdp_pipeline.spec.prediction import Binary
 from cdp_pipeline.spec.project import Project
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ CHUNK = 100_000
 REASONS = 3
 
 
-def scores_table(prediction: Prediction) -> Table:
+def scores_table(prediction: Binary) -> Table:
     """`predictions.<name>`: one score per person and day."""
     return Table(
         name=f"predictions.{prediction.name}",
@@ -44,7 +44,7 @@ def scores_table(prediction: Prediction) -> Table:
 def score(
     features: pa.Table | pa.RecordBatchReader,
     champion: Champion,
-    prediction: Prediction,
+    prediction: Binary,
     project: Project,
     day: date,
     chunk: int = CHUNK,
@@ -88,13 +88,15 @@ def _scored(rows: pa.Table, champion: Champion, said: dict[str, str]) -> pa.Tabl
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    probability, prior = champion.scorer.probability(rows)
-    prior = pa.array(prior)
-    if champion.scorer.model is None:
+    if champion.scorer is None:
+        probability = np.full(rows.num_rows, champion.prior.get("rate", 0.5))
+        prior = pa.array(np.ones(rows.num_rows, dtype=bool))
         reasons = pa.array(np.full(rows.num_rows, f"the rate of everybody: {champion.why_prior}"), pa.string())
     else:
-        new = "too new for a personal score: the rate of newcomers"
-        reasons = pc.if_else(prior, new, _reasons(rows, champion.scorer.model, said))
+        probability, new = champion.scorer.probability(rows)
+        prior = pa.array(new)
+        told = "too new for a personal score: the rate of newcomers"
+        reasons = pc.if_else(prior, told, _reasons(rows, champion.scorer.model, said))
     return pa.table(
         {
             "person_id": rows["person_id"],
@@ -147,7 +149,7 @@ def _text(value: np.ndarray) -> pa.Array:
     return pc.if_else(pa.array(np.isnan(value)), "unknown", text)
 
 
-def _bands(scores: np.ndarray, prediction: Prediction) -> pa.Array:
+def _bands(scores: np.ndarray, prediction: Binary) -> pa.Array:
     """The last band whose threshold a score has reached; none below the first."""
     import numpy as np
     import pyarrow as pa

@@ -12,10 +12,10 @@ import ibis
 
 from cdp_pipeline.profile.timeline import event_scope
 from cdp_pipeline.spec import expressions
-from cdp_pipeline.spec.prediction import Prediction
+from cdp_pipeline.spec.prediction import Binary, Features
 
 
-def target_events(timeline: ibis.Table, prediction: Prediction) -> ibis.Table:
+def target_events(timeline: ibis.Table, prediction: Features) -> ibis.Table:
     """The rows of identified people that count as the target event."""
     target = prediction.target
     found = timeline.filter(timeline.person_id.notnull() & timeline.event.isin(list(target.event)))
@@ -30,7 +30,7 @@ def at_each(table: ibis.Table, days: Sequence[date]) -> ibis.Table:
     return table.mutate(day=listed.unnest())
 
 
-def labels(timeline: ibis.Table, cutoffs: Sequence[date], prediction: Prediction) -> ibis.Table:
+def labels(timeline: ibis.Table, prediction: Binary, cutoffs: Sequence[date]) -> ibis.Table:
     """(person_id, day, label) for everybody seen up to each cut-off: did the target happen in (cut, cut + horizon]?
 
     Windows are whole days, open at the cut-off and closed at the end, so neighbouring windows share no event.

@@ -1,21 +1,21 @@
-"""Training windows and training sets: past cut-offs with an embargo of one horizon, features as of each, labels after.
+"""Training sets of people: features as of each cut-off, labels after it.
 
 The same `features` serve training, scoring and backfill. Estimators belong to model.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import date, timedelta
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
 
 import ibis
 
 from cdp_pipeline.lake.table import Column, Table
+from cdp_pipeline.predictions.kind import Known
 from cdp_pipeline.predictions.targets import at_each, labels, target_events
+from cdp_pipeline.predictions.windows import Cutoffs
 from cdp_pipeline.spec.audience import Rule
-from cdp_pipeline.spec.prediction import Prediction
+from cdp_pipeline.spec.prediction import Binary, Features
 from cdp_pipeline.spec.project import Project
 
 HISTORY = {
@@ -28,55 +28,9 @@ HISTORY = {
 }
 """What every model knows besides the declared traits: the person's own history of the target, in words."""
 
-Population = Callable[[ibis.Table, Sequence[date]], ibis.Table]
-"""Keeps the rows (person, day, traits) a prediction speaks of on these days; made from its rules by the caller."""
-
-
-class AsOf(Protocol):
-    """Traits of people as they stood at the end of each day (traits.as_of)."""
-
-    def __call__(
-        self, timeline: ibis.Table, people: ibis.Table, days: Sequence[date], project: Project, names: Sequence[str]
-    ) -> ibis.Table: ...
-
-
-class LeakageError(ValueError):
-    """A training window would see what the test window is asked to foresee."""
-
 
 class FeatureError(ValueError):
     """A declared feature cannot be learned from."""
-
-
-@dataclass(frozen=True)
-class Cutoffs:
-    """The days a model learns from, oldest first, and the newest fully labelled one it is tested on."""
-
-    train: tuple[date, ...]
-    test: date
-    horizon: timedelta
-
-    @property
-    def days(self) -> tuple[date, ...]:
-        return (*self.train, self.test)
-
-    def check_embargo(self) -> None:
-        """Raise LeakageError unless every training window has ended when the test window begins."""
-        for day in self.train:
-            if day + self.horizon > self.test:
-                raise LeakageError(
-                    f"training cut-off {day} is labelled until {day + self.horizon}, after the test cut-off "
-                    f"{self.test}: training cut-offs end at {self.test - self.horizon}"
-                )
-
-
-def cutoffs(prediction: Prediction, last_day: date, first_day: date) -> Cutoffs:
-    """The newest cut-off whose horizon ends by `last_day` (the last complete day) is the test; training cut-offs
-    lie at least a horizon earlier, `every` apart, and each has at least a horizon of history since `first_day`."""
-    horizon, every = prediction.horizon, max(prediction.every, timedelta(days=1))
-    test = last_day - horizon
-    train = (test - horizon - step * every for step in range(prediction.cutoffs))
-    return Cutoffs(tuple(sorted(day for day in train if day - horizon >= first_day)), test, horizon)
 
 
 def population_traits(rules: Iterable[Rule]) -> Iterator[str]:
@@ -87,7 +41,7 @@ def population_traits(rules: Iterable[Rule]) -> Iterator[str]:
         yield from population_traits([*(rule.all or []), *(rule.any or []), *(rule.none or [])])
 
 
-def feature_names(prediction: Prediction, traits: ibis.Schema) -> list[str]:
+def feature_names(prediction: Features, traits: ibis.Schema) -> list[str]:
     """The traits a model learns from: the declared ones, or every numeric one."""
     learnable = [name for name, type_ in traits.items() if type_.is_numeric() or type_.is_boolean()]
     if not prediction.features:
@@ -99,7 +53,7 @@ def feature_names(prediction: Prediction, traits: ibis.Schema) -> list[str]:
     return list(prediction.features)
 
 
-def history(timeline: ibis.Table, days: Sequence[date], prediction: Prediction) -> ibis.Table:
+def history(timeline: ibis.Table, days: Sequence[date], prediction: Features) -> ibis.Table:
     """(person_id, day, HISTORY columns) for everybody seen by each day, from rows up to that day only."""
     all_rows = timeline.filter(timeline.person_id.notnull())
     seen = all_rows.group_by("person_id", "_day").agg(events=lambda t: t.count())
@@ -119,52 +73,39 @@ def history(timeline: ibis.Table, days: Sequence[date], prediction: Prediction) 
     )
 
 
-def everybody(rows: ibis.Table, days: Sequence[date]) -> ibis.Table:
-    return rows
-
-
-def features(
-    as_of: AsOf,
-    timeline: ibis.Table,
-    people: ibis.Table,
-    prediction: Prediction,
-    project: Project,
-    days: Sequence[date],
-    population: Population = everybody,
-) -> ibis.Table:
+def features(known: Known, prediction: Features, project: Project, days: Sequence[date]) -> ibis.Table:
     """(person_id, day, features) of the population as of each day, all features as float64.
 
     A person without any event up to a day is not in it.
     """
     names = {*(prediction.features or project.traits), *population_traits(prediction.population)}
-    traits = as_of(timeline, people, days, project, [name for name in project.traits if name in names])
+    wanted = [name for name in project.traits if name in names]
+    traits = known.as_of(known.timeline, known.people, days, project, wanted)
     learnt = feature_names(prediction, traits.schema())
-    rows = population(traits, days).inner_join(history(timeline, days, prediction), ["person_id", "day"])
+    past = history(known.timeline, days, prediction)
+    rows = known.population(traits, days).inner_join(past, ["person_id", "day"])
     # Rounded: the last bit of a parallel sum of floats differs from run to run and would make a new version.
     return rows.select(
         "person_id", "day", *(rows[name].cast("float64").round(6).name(name) for name in [*learnt, *HISTORY])
     )
 
 
-def training_set(
-    as_of: AsOf,
-    timeline: ibis.Table,
-    people: ibis.Table,
-    prediction: Prediction,
-    project: Project,
-    cutoffs: Cutoffs,
-    population: Population = everybody,
-) -> ibis.Table:
+def inputs(known: Known, prediction: Features, project: Project, day: date) -> ibis.Table:
+    """(person_id, features) of the population as of the day."""
+    return features(known, prediction, project, [day]).drop("day")
+
+
+def training_set(known: Known, prediction: Binary, project: Project, windows: Cutoffs) -> ibis.Table:
     """(person_id, day, split, label, features): what was known at each cut-off, and what then happened."""
-    cutoffs.check_embargo()
-    known = features(as_of, timeline, people, prediction, project, cutoffs.days, population)
-    rows = known.inner_join(labels(timeline, cutoffs.days, prediction), ["person_id", "day"])
-    split = ibis.ifelse(rows.day == cutoffs.test, "test", "train")
-    learnt = [name for name in known.columns if name not in ("person_id", "day")]
+    windows.check_embargo()
+    learned = features(known, prediction, project, windows.days)
+    rows = learned.inner_join(labels(known.timeline, prediction, windows.days), ["person_id", "day"])
+    split = ibis.ifelse(rows.day == windows.test, "test", "train")
+    learnt = [name for name in learned.columns if name not in ("person_id", "day")]
     return rows.select("person_id", "day", split.name("split"), "label", *learnt)
 
 
-def words(prediction: Prediction, project: Project) -> dict[str, str]:
+def words(prediction: Features, project: Project) -> dict[str, str]:
     """Every possible feature in a marketer's words."""
     event = " or ".join(prediction.target.event)
     own = {"_rhythm": f"chance of {event} within {prediction.horizon.days} days by their own rhythm"}
@@ -172,7 +113,7 @@ def words(prediction: Prediction, project: Project) -> dict[str, str]:
     return {name: trait.description.rstrip(".") for name, trait in project.traits.items()} | own
 
 
-def training_table(prediction: Prediction, project: Project, traits: ibis.Schema) -> Table:
+def training_table(prediction: Features, project: Project, traits: ibis.Schema) -> Table:
     """`predictions.<name>_training`: what the model of this prediction learned from and was tested on."""
     said = words(prediction, project)
     return Table(

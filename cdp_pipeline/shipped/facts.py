@@ -10,7 +10,7 @@ from typing import Any
 from cdp_pipeline.shipped.words import Words
 from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.identifier import Identifier
-from cdp_pipeline.spec.prediction import Prediction
+from cdp_pipeline.spec.prediction import Binary, Prediction
 from cdp_pipeline.spec.project import ProjectSettings
 from cdp_pipeline.spec.source import IBIS_TYPES, EventMapping, Source
 from cdp_pipeline.spec.types import NUMERIC, attribute_type, event_columns, fragment_names
@@ -116,6 +116,8 @@ class Facts:
         """The rule for whom a prediction says most clearly that they will buy (or will not)."""
         predictions: Mapping[str, Prediction] = self.sound.get("prediction", {})
         for name, prediction in predictions.items():
+            if not isinstance(prediction, Binary):
+                continue
             target = prediction.target
             if target.happens is buys and set(target.event) & set(self.roles["purchase"]):
                 if prediction.bands:

@@ -51,4 +51,4 @@ class Smtp(_Destination):
     security: Literal["starttls", "tls", "none"] = "starttls"
 
 
-Destination = Annotated[Webhook | Smtp, Field(discriminator="type")]
+Destination = Webhook | Smtp

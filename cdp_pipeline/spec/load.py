@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from cdp_pipeline.shipped.catalogue import offers, settings_findings, shipped
 from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.audience import Audience
 from cdp_pipeline.spec.base import unknown
-from cdp_pipeline.spec.destination import Destination, Smtp, Webhook
+from cdp_pipeline.spec.destination import Smtp, Webhook
 from cdp_pipeline.spec.documents import MAX_BYTES, DataPath, Document, UnreadableError, read_documents
 from cdp_pipeline.spec.group import Group
 from cdp_pipeline.spec.identifier import Identifier
 from cdp_pipeline.spec.match import Match
-from cdp_pipeline.spec.prediction import Prediction
+from cdp_pipeline.spec.prediction import PREDICTIONS
 from cdp_pipeline.spec.project import Project, ProjectSettings
 from cdp_pipeline.spec.references import Declared, findings
 from cdp_pipeline.spec.secrets import secret_findings
@@ -44,7 +44,7 @@ MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "match": (Match,),
     "attribute": (Attribute,),
     "trait": (Trait,),
-    "prediction": (Prediction,),
+    "prediction": PREDICTIONS,
     "audience": (Audience,),
     "trigger": (Trigger,),
     "destination": (Webhook, Smtp),
@@ -52,9 +52,7 @@ MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "verdict": (Verdict,),
     "group": (Group,),
 }
-ADAPTERS = {
-    kind: TypeAdapter[Any](Destination if kind == "destination" else models[0]) for kind, models in MODELS.items()
-}
+"""The models of each kind; where there are several, the document's `type` chooses."""
 
 
 @dataclass(frozen=True, order=True)
@@ -194,10 +192,16 @@ class _Reading:
             return
         for path, message in secret_findings(document, _secret_fields(kind)):
             self.report(place, path, message)
+        types, type_ = types_of(kind), data.get("type", default_type(kind))
+        model = MODELS[kind][0] if not types else types.get(type_) if isinstance(type_, str) else None
+        if model is None:
+            self.report(place, ("type",), "is missing" if type_ is None else unknown("type", type_, types))
+            self.broken.setdefault(kind, set()).add(str(name))
+            return
         try:
-            spec = ADAPTERS[kind].validate_python(data)
+            spec = model.model_validate(data)
         except ValidationError as error:
-            for path, message in explained(error.errors(include_url=False), _models(kind, data), document):
+            for path, message in explained(error.errors(include_url=False), model, document):
                 if path not in place.reported:
                     self.report(place, path, message)
             self.broken.setdefault(kind, set()).add(str(name))
@@ -221,7 +225,7 @@ class _Reading:
             return
         for offer, data in shipped(settings, self.sound, taken).documents:
             kind, document = offer.line.kind, Document({"kind": offer.line.kind, "name": offer.name}, offer.line.line)
-            self.declare(kind, ADAPTERS[kind].validate_python(data), _Place(offer.line.file, document))
+            self.declare(kind, MODELS[kind][0].model_validate(data), _Place(offer.line.file, document))
 
     def declare(self, kind: str, spec: Any, place: _Place) -> None:
         others = self.sound.setdefault(kind, {})
@@ -237,11 +241,16 @@ class _Reading:
             self.places[kind, spec.name] = place
 
 
-def _models(kind: str, data: Mapping[str, Any]) -> Sequence[type[BaseModel]]:
-    """The models of a kind that a document may follow: of a destination, that of its type."""
-    if kind != "destination":
-        return MODELS[kind]
-    return [model for model in MODELS[kind] if data.get("type") in get_args(model.model_fields["type"].annotation)]
+def types_of(kind: str) -> dict[str, type[BaseModel]]:
+    """The models of a kind by the word in `type:`; none where a kind is one model."""
+    models = MODELS[kind]
+    return {get_args(model.model_fields["type"].annotation)[0]: model for model in models} if models[1:] else {}
+
+
+def default_type(kind: str) -> str | None:
+    """The type of a document that names none."""
+    fields = (model.model_fields["type"] for model in types_of(kind).values())
+    return next((field.default for field in fields if not field.is_required()), None)
 
 
 def _secret_fields(kind: str) -> set[str]:

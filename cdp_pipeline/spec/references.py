@@ -22,7 +22,7 @@ from cdp_pipeline.spec.group import Group, RollUp, Way
 from cdp_pipeline.spec.identifier import Identifier
 from cdp_pipeline.spec.match import Match
 from cdp_pipeline.spec.operators import CHANGES, OPERATORS, Kind, misfit, unsuited
-from cdp_pipeline.spec.prediction import Prediction
+from cdp_pipeline.spec.prediction import Features, Prediction, ValueTarget
 from cdp_pipeline.spec.project import ProjectSettings
 from cdp_pipeline.spec.source import IBIS_TYPES, Check, EventMapping, Source
 from cdp_pipeline.spec.sync import Sync
@@ -266,11 +266,15 @@ def _over_traits(fragment: str, declared: Declared, path: DataPath, wanted: Coll
 
 
 def prediction_findings(prediction: Prediction, declared: Declared) -> Findings:
-    yield from _events(prediction.target.event, declared, ("target", "event"))
-    if declared.all_sources_known:
-        yield from _fragment(prediction.target.when, declared.event_columns, ("target", "when"), {BOOLEAN})
-    for i, name in enumerate(prediction.features):
-        yield from _trait(name, declared, ("features", i), NUMERIC | {BOOLEAN})
+    if isinstance(prediction, Features):
+        target = prediction.target
+        yield from _events(target.event, declared, ("target", "event"))
+        if declared.all_sources_known:
+            yield from _fragment(target.when, declared.event_columns, ("target", "when"), {BOOLEAN})
+            if isinstance(target, ValueTarget):
+                yield from _fragment(target.value, declared.event_columns, ("target", "value"), NUMERIC)
+        for i, name in enumerate(prediction.features):
+            yield from _trait(name, declared, ("features", i), NUMERIC | {BOOLEAN})
     for i, rule in enumerate(prediction.population):
         yield from _rule(rule, declared, ("population", i), subjects=("all", "any", "none", "trait"))
 

@@ -6,44 +6,52 @@ document by itself; what documents say about each other is checked by `cdp check
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from cdp_pipeline.spec.base import NAME_PATTERN
-from cdp_pipeline.spec.load import MODELS
+from cdp_pipeline.spec.load import MODELS, default_type, types_of
 
 VARIABLE = {"type": "string", "pattern": r"\$\{", "description": "From the environment: ${NAME} or ${NAME:-default}."}
 
 
 def json_schema() -> dict[str, Any]:
-    """One schema for a document of any kind (draft 2020-12); `kind`, and a destination's `type`, choose its fields."""
+    """One schema for a document of any kind (draft 2020-12); `kind` and `type` choose its fields."""
     models = [model for alternatives in MODELS.values() for model in alternatives]
+    typed = {kind: types for kind in MODELS if (types := types_of(kind))}
     refs, definitions = models_json_schema([(model, "validation") for model in models], by_alias=True)
-    choices = [
-        {"if": _chosen_by(kind, model), "then": refs[model, "validation"]}
-        for kind, alternatives in MODELS.items()
-        for model in alternatives
+    alone = [
+        {"if": _of(kind), "then": refs[model, "validation"]} for kind, (model, *more) in MODELS.items() if not more
     ]
-    types = [get_args(model.model_fields["type"].annotation)[0] for model in MODELS["destination"]]
-    typed = {"required": ["type"], "properties": {"type": {"enum": types}}}
+    chosen = [
+        {"if": _of(kind, type_), "then": refs[model, "validation"]}
+        for kind, types in typed.items()
+        for type_, model in types.items()
+    ]
+    listed = [
+        {"if": _of(kind), "then": {"properties": {"type": {"enum": list(types)}}}} for kind, types in typed.items()
+    ]
+    needed = [{"if": _of(kind), "then": {"required": ["type"]}} for kind in typed if default_type(kind) is None]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A document of a customer data platform",
         "type": "object",
         "required": ["kind"],
         "properties": {"kind": {"enum": list(MODELS), "description": "What the document declares."}},
-        "allOf": [*choices, {"if": _chosen_by("destination"), "then": typed}],
+        "allOf": [*alone, *chosen, *listed, *needed],
         "$defs": {name: _with_variables(schema) for name, schema in definitions["$defs"].items()},
     }
 
 
-def _chosen_by(kind: str, model: type[BaseModel] | None = None) -> dict[str, Any]:
-    chosen = {"kind": {"const": kind}}
-    if kind == "destination" and model is not None:
-        chosen["type"] = {"const": get_args(model.model_fields["type"].annotation)[0]}
-    return {"required": list(chosen), "properties": chosen}
+def _of(kind: str, type_: str | None = None) -> dict[str, Any]:
+    """Whether a document is of this kind, and of this type or without one where that is the default."""
+    found: dict[str, Any] = {"required": ["kind"], "properties": {"kind": {"const": kind}}}
+    if type_ is not None:
+        found["properties"]["type"] = {"const": type_}
+        if type_ != default_type(kind):
+            found["required"].append("type")
+    return found
 
 
 def _with_variables(schema: Any) -> Any:

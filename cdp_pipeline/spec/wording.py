@@ -39,7 +39,7 @@ MESSAGES = {
 
 
 def explained(
-    errors: Sequence[ErrorDetails], models: Sequence[type[BaseModel]], document: Document
+    errors: Sequence[ErrorDetails], model: type[BaseModel], document: Document
 ) -> Iterator[tuple[DataPath, str]]:
     """One finding per place: where a value could have been one of several things, they are named together.
 
@@ -55,7 +55,7 @@ def explained(
             wanted = [words for words in wanted if words != "a whole number"]
         others = [error for error in found if not _wanted(error)]
         if others:
-            yield path, _message(others[0], path, given, models)
+            yield path, _message(others[0], path, given, model)
         else:
             choice = " or ".join([", ".join(wanted[:-1]), wanted[-1]] if wanted[1:] else wanted)
             yield path, f"should be {choice}, got {shown(given)}"
@@ -64,10 +64,6 @@ def explained(
 def _place(error: ErrorDetails, data: Any) -> DataPath:
     """Where in the document: pydantic also names the alternatives it tried, which nobody wrote."""
     location = error["loc"]
-    if error["type"].startswith("union_tag"):
-        return (*location, "type")
-    if isinstance(data, dict) and location and location[0] == data.get("type"):
-        location = location[1:]
     for depth, part in enumerate(location):
         inside = part in data if isinstance(data, dict) else isinstance(data, list) and part in range(len(data))
         if not inside:
@@ -80,15 +76,11 @@ def _wanted(error: ErrorDetails) -> str | None:
     return next((words for start, words in WANTED.items() if error["type"].startswith(start)), None)
 
 
-def _message(error: ErrorDetails, path: DataPath, given: Any, models: Sequence[type[BaseModel]]) -> str:
+def _message(error: ErrorDetails, path: DataPath, given: Any, model: type[BaseModel]) -> str:
     context: Mapping[str, Any] = error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
-            return unknown("field", path[-1], fields_at(models, path[:-1]))
-        case "union_tag_not_found":
-            return "is missing"
-        case "union_tag_invalid":
-            return unknown("type", context["tag"], _quoted(context["expected_tags"]))
+            return unknown("field", path[-1], fields_at([model], path[:-1]))
         case "literal_error":
             return (
                 unknown("value", given, _quoted(context["expected"]))

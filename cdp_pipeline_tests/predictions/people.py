@@ -9,18 +9,18 @@ import numpy as np
 import pyarrow as pa
 
 from cdp_pipeline.predictions.training import HISTORY
-from cdp_pipeline.spec.prediction import Prediction
+from cdp_pipeline.spec.prediction import Binary
 
 TEST_DAY = date(2024, 6, 1)
 TRAIN_DAYS = [TEST_DAY - timedelta(days=ago) for ago in (150, 120, 90, 60)]
 
 
-def prediction(**fields: Any) -> Prediction:
+def prediction(**fields: Any) -> Binary:
     document = {
         "kind": "prediction", "name": "buys", "description": "Buys again.", "target": {"event": ["order"]},
         "horizon": "60 days", "bands": [{"name": "low", "above": 0}, {"name": "high", "above": 0.6}],
     }  # fmt: skip
-    return Prediction.model_validate(document | fields)
+    return Binary.model_validate(document | fields)
 
 
 def truth(signal: np.ndarray, curve: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cdp_pipeline.predictions.gates import judge
-from cdp_pipeline.predictions.model import Scorer, Trained
+from cdp_pipeline.predictions.kind import Trained
 from cdp_pipeline_tests.predictions.people import prediction
 
 SOUND = {
@@ -15,7 +15,7 @@ SOUND = {
 
 
 def failed(**metrics: float) -> dict[str, str]:
-    trained = Trained(Scorer(None, 0.5, 0.5), SOUND | metrics, None, {"train_people": 500})
+    trained = Trained(None, SOUND | metrics, None, {"train_people": 500})
     return {gate.name: gate.words for gate in judge(trained, prediction()) if not gate.passed}
 
 

@@ -8,14 +8,20 @@ import pyarrow.compute as pc
 import pytest
 
 from cdp_pipeline.predictions.gates import judge
+from cdp_pipeline.predictions.kind import Trained
 from cdp_pipeline.predictions.metrics import ranking
-from cdp_pipeline.predictions.model import Trained, is_new, matrix, train
+from cdp_pipeline.predictions.model import Scorer, is_new, matrix, train
 from cdp_pipeline_tests.predictions.people import features, prediction, to_score, training, truth
 
 
 @pytest.fixture(scope="module")
 def planted() -> Trained:
     return train(training(2000), prediction())
+
+
+def scorer_of(trained: Trained) -> Scorer:
+    assert isinstance(trained.scorer, Scorer)
+    return trained.scorer
 
 
 def test_a_planted_signal_is_found_almost_wholly_and_passes_every_gate(planted: Trained) -> None:
@@ -29,7 +35,7 @@ def test_a_planted_signal_is_found_almost_wholly_and_passes_every_gate(planted: 
 
 def test_probabilities_are_near_the_planted_ones(planted: Trained) -> None:
     rows, columns = to_score(4000), features(4000, 9)
-    said, prior = planted.scorer.probability(rows)
+    said, prior = scorer_of(planted).probability(rows)
     planned = truth(columns["signal"], columns["curve"])[~prior]
     error = np.abs(said[~prior] - planned).mean()
     assert error < 0.12
@@ -51,26 +57,24 @@ def test_the_same_data_in_any_order_make_the_same_model(planted: Trained) -> Non
     assert again.metrics == planted.metrics
     assert again.card == planted.card
     people = to_score(500)
-    assert (again.scorer.probability(people)[0] == planted.scorer.probability(people)[0]).all()
+    assert (scorer_of(again).probability(people)[0] == scorer_of(planted).probability(people)[0]).all()
 
 
 def test_too_little_data_gives_no_model_and_names_the_missing_number() -> None:
     trained = train(training(people=30), prediction(minimum={"people": 31, "positives": 5}))
-    assert trained.scorer.model is None
+    assert trained.scorer is None
     assert trained.missing == "needs 31 people in the training windows, has 30"
     few = train(training(people=30), prediction(minimum={"people": 10, "positives": 500}))
     assert few.missing is not None and few.missing.startswith("needs 500 people there for whom it happened, has ")
-    score, prior = trained.scorer.probability(to_score(10))
     label = matrix(training(people=30), ("label",))
-    assert prior.all()
-    assert score == pytest.approx((label.sum() + 0.5) / (len(label) + 1))
+    assert trained.prior["rate"] == pytest.approx((label.sum() + 0.5) / (len(label) + 1))
     assert [gate.name for gate in judge(trained, prediction())] == ["minimum_data"]
 
 
 def test_an_empty_training_set_gives_an_even_chance() -> None:
     trained = train(training().slice(0, 0), prediction())
     assert trained.missing == "needs 200 people in the training windows, has 0"
-    assert trained.scorer.rate == 0.5
+    assert trained.prior == {"rate": 0.5}
 
 
 def test_a_signal_that_tells_all_is_no_obstacle() -> None:
@@ -83,15 +87,14 @@ def test_a_signal_that_tells_all_is_no_obstacle() -> None:
 
 def test_newcomers_get_the_rate_of_newcomers(planted: Trained) -> None:
     rows = to_score(2000)
-    score, prior = planted.scorer.probability(rows)
+    score, prior = scorer_of(planted).probability(rows)
     assert (prior == is_new(rows)).all()
     assert 0 < prior.sum() < 1000
-    assert set(score[prior]) == {planted.scorer.rate_new}
+    assert set(score[prior]) == {scorer_of(planted).rate_new}
 
 
 def test_contributions_of_the_logistic_add_up_to_its_log_odds(planted: Trained) -> None:
-    model = planted.scorer.model
-    assert model is not None
+    model = scorer_of(planted).model
     values = model.inputs(to_score(50))
     chance = model.linear.probability(values)
     odds = model.linear.contributions(values).sum(axis=1) + model.linear.intercept
@@ -105,5 +108,5 @@ def test_a_target_that_does_not_happen_learns_the_complement() -> None:
     present = train(rows, prediction())
     assert absent.metrics["rhythm_auc"] == pytest.approx(present.metrics["rhythm_auc"])
     people = to_score(200)
-    apart = absent.scorer.probability(people)[0] + present.scorer.probability(people)[0]
+    apart = scorer_of(absent).probability(people)[0] + scorer_of(present).probability(people)[0]
     assert apart == pytest.approx(np.ones(200), abs=0.15)

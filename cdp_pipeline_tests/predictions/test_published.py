@@ -10,9 +10,11 @@ import ibis
 import numpy as np
 
 from cdp_pipeline.lake import Lake, Mirror, Upsert
+from cdp_pipeline.predictions.kind import Known
 from cdp_pipeline.predictions.registry import MODELS, champion, renew
 from cdp_pipeline.predictions.scores import score, scores_table
-from cdp_pipeline.predictions.training import cutoffs, features, training_set, training_table
+from cdp_pipeline.predictions.training import inputs, training_set, training_table
+from cdp_pipeline.predictions.windows import cutoffs
 from cdp_pipeline.traits.as_of import as_of
 from cdp_pipeline_tests.predictions.people import prediction
 from cdp_pipeline_tests.traits.shop import event, project, timeline_rows, trait
@@ -36,17 +38,18 @@ def a_year() -> list[dict[str, Any]]:
 def run(lake: Lake, timeline: ibis.Table, people: ibis.Table, folder: Path, now: datetime) -> list[dict[str, Any]]:
     """What the assets do: training set, model, scores."""
     windows = cutoffs(PREDICTION, LAST, FIRST)
-    rows = training_set(as_of, timeline, people, PREDICTION, SHOP, windows)
+    known = Known(as_of, timeline, people)
+    rows = training_set(known, PREDICTION, SHOP, windows)
     training = training_table(PREDICTION, SHOP, as_of(timeline, people, [LAST], SHOP).schema())
     lake.publish(Mirror(training, rows.to_pyarrow()))
     learned = lake.read(training).to_pyarrow()
     renewed = renew(learned, PREDICTION, lake.read(MODELS).to_pyarrow(), folder, now, lake.snapshot)
     lake.publish(Upsert(MODELS, renewed.changed))
     assert renewed.status == "champion", renewed.card["gates"]
-    known = features(as_of, timeline, people, PREDICTION, SHOP, [LAST]).to_pyarrow()
     best = champion(PREDICTION, lake.read(MODELS).to_pyarrow(), folder, list(training.columns))
     table = scores_table(PREDICTION)
-    lake.publish(Mirror(table, score(known, best, PREDICTION, SHOP, LAST), within={"day": [LAST]}))
+    to_score = inputs(known, PREDICTION, SHOP, LAST).to_pyarrow()
+    lake.publish(Mirror(table, score(to_score, best, PREDICTION, SHOP, LAST), within={"day": [LAST]}))
     return lake.read(table).order_by("rank").to_pyarrow().to_pylist()
 
 

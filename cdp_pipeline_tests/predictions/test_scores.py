@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cdp_pipeline.predictions.charts import charts
+from cdp_pipeline.predictions.binary import charts
+from cdp_pipeline.predictions.kind import Champion
 from cdp_pipeline.predictions.model import Scorer, train
-from cdp_pipeline.predictions.registry import Champion
 from cdp_pipeline.predictions.scores import score, scores_table
 from cdp_pipeline.predictions.training import words
 from cdp_pipeline_tests.predictions.people import prediction, to_score, training
@@ -20,7 +20,9 @@ from cdp_pipeline_tests.traits.shop import project, trait
 DAY = date(2024, 8, 1)
 SHOP = project(trait("signal", "count"), trait("curve", "count"), trait("noise", "count"), prediction())
 TRAINED = train(training(people=300), prediction())
-CHAMPION = Champion("v1", TRAINED.scorer, None)
+CHAMPION = Champion("v1", TRAINED.scorer)
+assert isinstance(TRAINED.scorer, Scorer)
+MODEL = TRAINED.scorer.model
 
 
 def scored(rows: pa.Table | pa.RecordBatchReader, champion: Champion = CHAMPION, **more: int) -> pa.Table:
@@ -47,15 +49,14 @@ def test_ranks_run_from_the_highest_score_and_ties_go_by_person() -> None:
 
 def test_bands_begin_at_their_threshold() -> None:
     for rate, band in ((0.599999, "low"), (0.6, "high"), (0.0, "low")):
-        rows = scored(to_score(1), Champion("v", Scorer(None, rate, rate), "too little"))
+        rows = scored(to_score(1), Champion("v", None, "too little", {"rate": rate}))
         assert rows["band"].to_pylist() == [band]
     bare = score(to_score(1), CHAMPION, prediction(bands=[]), SHOP, DAY)
     assert bare["band"].to_pylist() == [None]
 
 
 def test_reasons_name_the_largest_contributions_with_the_persons_own_values() -> None:
-    people, model = to_score(300), TRAINED.scorer.model
-    assert model is not None
+    people, model = to_score(300), MODEL
     said = {row["person_id"]: row for row in scored(people).to_pylist()}
     values, names = model.inputs(people), model.linear.features
     given = model.linear.contributions(values)
@@ -78,7 +79,7 @@ def test_reasons_name_the_largest_contributions_with_the_persons_own_values() ->
 
 
 def test_without_a_model_everybody_has_the_rate_as_a_prior_with_the_reason() -> None:
-    rows = scored(to_score(5), Champion("v", Scorer(None, 0.25, 0.25), "needs 200 people, has 12")).to_pylist()
+    rows = scored(to_score(5), Champion("v", None, "needs 200 people, has 12", {"rate": 0.25})).to_pylist()
     assert {(row["score"], row["basis"], row["reasons"]) for row in rows} == {
         (0.25, "prior", "the rate of everybody: needs 200 people, has 12")
     }
@@ -104,11 +105,11 @@ def test_working_memory_is_that_of_a_chunk() -> None:
 
 
 def test_charts_are_pictures_of_the_card_and_name_nobody() -> None:
-    drawn = charts(TRAINED.card, words(prediction(), SHOP))
+    drawn = charts(TRAINED.card, prediction(), SHOP)
     assert sorted(drawn) == ["calibration", "gains", "importance"]
     assert all(text.count("data:image/png;base64,iVBOR") == 1 for text in drawn.values())
     assert "p_0" not in str(TRAINED.card)
-    assert charts({"features": []}) == {}
+    assert charts({"features": []}, prediction(), SHOP) == {}
 
 
 @pytest.mark.parametrize("missing", ["signal", "_recency"])

@@ -29,7 +29,7 @@ def oracle(rows: list[dict[str, Any]], cutoffs: list[date], horizon: int, happen
 
 
 def labelled(rows: list[dict[str, Any]], cutoffs: list[date], **fields: Any) -> set[tuple]:
-    table = labels(ibis.memtable(timeline_rows(rows)), cutoffs, prediction(**fields)).to_pyarrow()
+    table = labels(ibis.memtable(timeline_rows(rows)), prediction(**fields), cutoffs).to_pyarrow()
     found = [(row["person_id"], row["day"], row["label"]) for row in table.to_pylist()]
     assert len(found) == len(set(found))
     return set(found)

@@ -11,13 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cdp_pipeline.predictions.kind import Known
 from cdp_pipeline.predictions.model import train
 from cdp_pipeline.predictions.training import (
     HISTORY,
-    Cutoffs,
     FeatureError,
-    LeakageError,
-    cutoffs,
     feature_names,
     features,
     history,
@@ -25,6 +23,7 @@ from cdp_pipeline.predictions.training import (
     training_set,
     training_table,
 )
+from cdp_pipeline.predictions.windows import Cutoffs, LeakageError, cutoffs
 from cdp_pipeline.traits.as_of import as_of
 from cdp_pipeline_tests.predictions.people import TEST_DAY, prediction, training
 from cdp_pipeline_tests.traits.shop import DAYS, event, events, project, timeline_rows, trait
@@ -46,7 +45,7 @@ def people_of(rows: list[dict[str, Any]]) -> ibis.Table:
 
 def known(rows: list[dict[str, Any]], days: list[date], people: ibis.Table | None = None) -> list[dict[str, Any]]:
     people = people_of(rows) if people is None else people
-    table = features(as_of, ibis.memtable(timeline_rows(rows)), people, prediction(), SHOP, days)
+    table = features(Known(as_of, ibis.memtable(timeline_rows(rows)), people), prediction(), SHOP, days)
     return table.order_by("person_id", "day").to_pyarrow().to_pylist()
 
 
@@ -70,7 +69,7 @@ def test_every_cut_off_is_fully_labelled_embargoed_and_has_history(
 def test_a_missing_embargo_is_rejected_where_the_set_is_made_and_where_it_is_learned_from() -> None:
     close = Cutoffs((TEST_DAY - timedelta(days=59),), TEST_DAY, timedelta(days=60))
     with pytest.raises(LeakageError, match="labelled until 2024-06-02, after the test cut-off 2024-06-01"):
-        training_set(as_of, ibis.memtable(timeline_rows([])), people_of([]), prediction(), SHOP, close)
+        training_set(Known(as_of, ibis.memtable(timeline_rows([])), people_of([])), prediction(), SHOP, close)
     with pytest.raises(LeakageError, match="labelled until"):
         train(training(people=50), prediction(horizon="61 days"))
     mixed = training(people=50)
@@ -121,7 +120,8 @@ def test_a_training_set_has_one_row_per_person_and_cut_off_as_declared() -> None
         event(_day=date(2024, 4, 1)),
         event(_day=date(2024, 5, 1), person_id="p_02"),
     ]
-    table = training_set(as_of, ibis.memtable(timeline_rows(rows)), people_of(rows), prediction(), SHOP, windows)
+    known = Known(as_of, ibis.memtable(timeline_rows(rows)), people_of(rows))
+    table = training_set(known, prediction(), SHOP, windows)
     found = table.order_by("day", "person_id").to_pyarrow().to_pylist()
     assert [(r["person_id"], r["day"], r["split"], r["label"], r["orders"]) for r in found] == [
         ("p_00", train_day, "train", 0, 1.0),
@@ -142,10 +142,13 @@ def test_the_population_is_asked_with_the_traits_its_rules_mention() -> None:
     spec = prediction(population=rules, features=["points"])
     assert sorted(population_traits(spec.population)) == ["orders", "spent"]
     rows = [event(), event(_day=DAYS[4]), event(person_id="p_01")]
-    table = features(
-        as_of, ibis.memtable(timeline_rows(rows)), people_of(rows), spec, SHOP, [DAYS[6]],
+    twice = Known(
+        as_of,
+        ibis.memtable(timeline_rows(rows)),
+        people_of(rows),
         lambda traits, days: traits.filter(traits.orders >= 2),
-    )  # fmt: skip
+    )
+    table = features(twice, spec, SHOP, [DAYS[6]])
     assert table.columns == ("person_id", "day", "points", *HISTORY)
     assert table.person_id.to_pyarrow().to_pylist() == ["p_00"]
 

@@ -12,9 +12,11 @@ import pyarrow as pa
 import pytest
 
 from cdp_pipeline.audiences.rules import Scope, matching
+from cdp_pipeline.predictions.kind import Known
 from cdp_pipeline.predictions.registry import MODELS, Renewal, champion, renew
 from cdp_pipeline.predictions.scores import score
-from cdp_pipeline.predictions.training import cutoffs, features, training_set
+from cdp_pipeline.predictions.training import inputs, training_set
+from cdp_pipeline.predictions.windows import cutoffs
 from cdp_pipeline.profile.timeline import timeline_table
 from cdp_pipeline.spec.load import load_project
 from cdp_pipeline.spec.project import Project
@@ -43,7 +45,8 @@ class Shop:
         )
         lines = connection.table("lines")
         self.timeline = lines.cast(dict(timeline_table(project).schema))
-        self.people = lines.filter(lines.person_id.notnull()).select("person_id").distinct()
+        people = lines.filter(lines.person_id.notnull()).select("person_id").distinct()
+        self.known = Known(as_of, self.timeline, people, self.population)
 
     def population(self, traits: ibis.Table, days: Sequence[date]) -> ibis.Table:
         found = matching(self.project, self.prediction.population, Scope(traits=traits), days)
@@ -51,14 +54,10 @@ class Shop:
 
     def training(self, last_day: date = LAST_DAY) -> pa.Table:
         windows = cutoffs(self.prediction, last_day, self.project.settings.first_day)
-        return training_set(
-            as_of, self.timeline, self.people, self.prediction, self.project, windows,
-            self.population,
-        ).to_pyarrow()  # fmt: skip
+        return training_set(self.known, self.prediction, self.project, windows).to_pyarrow()
 
     def features(self, day: date) -> pa.Table:
-        rows = features(as_of, self.timeline, self.people, self.prediction, self.project, [day], self.population)
-        return rows.order_by("person_id").to_pyarrow()
+        return inputs(self.known, self.prediction, self.project, day).order_by("person_id").to_pyarrow()
 
 
 @pytest.fixture(scope="module")

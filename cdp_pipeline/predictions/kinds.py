@@ -1,0 +1,13 @@
+"""The types of predictions there are. No other module tells them apart."""
+
+from __future__ import annotations
+
+from cdp_pipeline.predictions import binary
+from cdp_pipeline.predictions.kind import Kind
+from cdp_pipeline.spec.prediction import Prediction
+
+KINDS: dict[str, Kind] = {"binary": binary}
+
+
+def kind_of(prediction: Prediction) -> Kind:
+    return KINDS[prediction.type]

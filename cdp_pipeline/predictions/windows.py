@@ -1,0 +1,43 @@
+"""The days a model learns from and the one it is tested on: past cut-offs, an embargo of one horizon between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from cdp_pipeline.spec.prediction import Prediction
+
+
+class LeakageError(ValueError):
+    """A training window would see what the test window is asked to foresee."""
+
+
+@dataclass(frozen=True)
+class Cutoffs:
+    """The days a model learns from, oldest first, and the newest fully labelled one it is tested on."""
+
+    train: tuple[date, ...]
+    test: date
+    horizon: timedelta
+
+    @property
+    def days(self) -> tuple[date, ...]:
+        return (*self.train, self.test)
+
+    def check_embargo(self) -> None:
+        """Raise LeakageError unless every training window has ended when the test window begins."""
+        for day in self.train:
+            if day + self.horizon > self.test:
+                raise LeakageError(
+                    f"training cut-off {day} is labelled until {day + self.horizon}, after the test cut-off "
+                    f"{self.test}: training cut-offs end at {self.test - self.horizon}"
+                )
+
+
+def cutoffs(prediction: Prediction, last_day: date, first_day: date) -> Cutoffs:
+    """The newest cut-off whose horizon ends by `last_day` (the last complete day) is the test; training cut-offs
+    lie at least a horizon earlier, `every` apart, and each has at least a horizon of history since `first_day`."""
+    horizon, every = prediction.horizon, max(prediction.every, timedelta(days=1))
+    test = last_day - horizon
+    train = (test - horizon - step * every for step in range(prediction.cutoffs))
+    return Cutoffs(tuple(sorted(day for day in train if day - horizon >= first_day)), test, horizon)
