@@ -13,30 +13,13 @@ import argparse
 import importlib
 import pkgutil
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import prediction_sets
+from prediction_sets.row import Row
 
 HERE = Path(__file__).parent
-NOT_AREAS = ("windows", "shops")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measure of one window: ours, its rival's on the same people, and how sure the difference is."""
-
-    what: str
-    window: str
-    measure: str
-    ours: float
-    rival: str | None = None
-    theirs: float | None = None
-    low: float | None = None
-    high: float | None = None
-    """Bounds (95 %) of ours minus theirs; without a rival, of ours."""
-    demanded: str | None = None
-    met: bool | None = None
+NOT_AREAS = ("row", "windows", "shops")
 
 
 def table(rows: Iterable[Row]) -> str:

@@ -1,6 +1,6 @@
 """The cut-offs on which predictions are judged, written down on 2026-11-22, before any of the methods was tuned.
 
-A cut-off is the last day that is known. TEST cut-offs are looked at when a method is fixed; it is chosen on earlier ones.
+A cut-off is the last day that is known. These are looked at when a method is fixed; it is chosen on earlier ones.
 """
 
 from __future__ import annotations
