@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
@@ -42,8 +42,17 @@ class Decided:
     gathered: ibis.Table
 
 
-def decide(lake: Lake, project: Project, names: Sequence[str], days: Sequence[date]) -> Decided:
-    """Find the members of these audiences at the end of each day in one pass, and test them."""
+def decide(
+    lake: Lake,
+    project: Project,
+    names: Sequence[str],
+    days: Sequence[date],
+    accepted: Collection[tuple[str, date]] = (),
+) -> Decided:
+    """Find the members of these audiences at the end of each day in one pass, and test them.
+
+    `accepted`: the audiences and days of which somebody accepts a change beyond max_change.
+    """
     here, scope = lake.local, scope_of(lake, project)
     last = days[-1:]
     try:
@@ -65,7 +74,8 @@ def decide(lake: Lake, project: Project, names: Sequence[str], days: Sequence[da
     told = here.read(SIZES)
     known = _known(here, project, asked)
     found = facts(project, asked, days, rows, counted, told, reached, local.customers, known)
-    verdicts = judge(project, names, days, found, unasked=unasked, held_before=_held_elsewhere(here, names, days))
+    elsewhere = _held_elsewhere(here, names, days)
+    verdicts = judge(project, names, days, found, unasked=unasked, held_before=elsewhere, accepted=accepted)
     people = {(row["audience"], row["day"]): row for row in counted.to_pyarrow().to_pylist()}
     held = [
         {"audience": name, "day": day, "because": why, "people": people.get((name, day), {}).get("people")}

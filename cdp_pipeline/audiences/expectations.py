@@ -15,11 +15,12 @@ import ibis
 
 from cdp_pipeline.audiences.rules import audiences_in_order, named_audiences
 from cdp_pipeline.spec.audience import CHANNELS, Audience, Rule
-from cdp_pipeline.spec.base import counted
+from cdp_pipeline.spec.base import counted, unknown
 
 if TYPE_CHECKING:
     from cdp_pipeline.spec.project import Project
 
+ACCEPT = "CDP_ACCEPT_CHANGE"
 USUAL_DAYS, USUAL_AT_LEAST, USUAL_CHANGE = 28, 7, 0.3
 SIZE, PEOPLE, USUAL, GROUND = "size_as_expected", "right_people", "usual_size", "sound_ground"
 
@@ -35,12 +36,34 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a test found on one day, in figures; `because` says in words why it failed."""
+    """What a test found on one day, in figures; `because` says in words why it failed.
+
+    accepted: it failed, but somebody said that on this day it is meant to be so, and it holds nothing.
+    """
 
     test: str
     passed: bool
     found: Mapping[str, Any] = field(default_factory=dict)
     because: str = ""
+    accepted: bool = False
+
+
+class AcceptanceError(ValueError):
+    """What somebody accepts cannot be read, or is of no audience."""
+
+
+def accepted_changes(text: str | None, project: Project) -> set[tuple[str, date]]:
+    """The audiences and days whose change of size somebody accepts: `high_value@2026-03-01 winback@2026-03-01`."""
+    found = set()
+    for one in (text or "").replace(",", " ").split():
+        name, _, day = one.partition("@")
+        try:
+            found.add((name, date.fromisoformat(day)))
+        except ValueError:
+            raise AcceptanceError(f"{ACCEPT}: should be audience@day, such as vip@2026-03-01, got '{one}'") from None
+        if name not in project.audiences:
+            raise AcceptanceError(f"{ACCEPT}: {unknown('audience', name, project.audiences)}")
+    return found
 
 
 def expectations(audience: Audience) -> list[Expectation]:
@@ -188,12 +211,13 @@ def judge(
     *,
     unasked: Mapping[str, str],
     held_before: Mapping[tuple[str, date], str],
+    accepted: Collection[tuple[str, date]] = (),
 ) -> Verdicts:
     """Test each audience on each day, those that others build on first: they are held with it.
 
     `unasked` says of audiences that could not be computed what is missing; `held_before` why audiences that are not
     computed now are held on which of the days. A day is compared with the good days before it, so what was held is not
-    forgotten the next day.
+    forgotten the next day. `accepted`: of which audiences and days a change beyond max_change is meant to be.
     """
     order = [name for batch in audiences_in_order(project, [Rule(audience=name) for name in names]) for name in batch]
     outcomes: dict[tuple[str, date], list[Outcome]] = {}
@@ -210,9 +234,14 @@ def judge(
                     held[name, day] = held_before.get((name, day), ground.because)
                 continue
             size = found.sizes.get((name, day), 0)
-            results = [] if name in unasked else list(_outcomes(audience, day, found, size, good[name]))
+            results = (
+                []
+                if name in unasked
+                else list(_outcomes(audience, day, found, size, good[name], (name, day) in accepted))
+            )
             outcomes[name, day] = [*results, ground]
-            if broken := [one.because for one in outcomes[name, day] if not one.passed and one.test != USUAL]:
+            failed = [one for one in outcomes[name, day] if not one.passed and one.test != USUAL]
+            if broken := [one.because for one in failed if not one.accepted]:
                 held[name, day] = "; ".join(broken)
             else:
                 good[name][day] = size
@@ -226,12 +255,14 @@ def _ground(name: str, lacking: Collection[str], unasked: Mapping[str, str]) -> 
     return Outcome(GROUND, not lacking, {"held": ", ".join(sorted(lacking)) or "none"}, because)
 
 
-def _outcomes(audience: Audience, day: date, found: Facts, size: int, good: Mapping[date, int]) -> Iterator[Outcome]:
+def _outcomes(
+    audience: Audience, day: date, found: Facts, size: int, good: Mapping[date, int], accepted: bool
+) -> Iterator[Outcome]:
     name, tests = audience.name, audience.tests
     earlier = {past: people for past, people in good.items() if past < day}
     before = earlier[max(earlier)] if earlier else None
     if tests.min_size is not None or tests.max_size is not None or tests.max_change is not None:
-        yield _size(audience, size, before)
+        yield _size(audience, day, size, before, accepted)
     if tests.must_include or tests.must_exclude:
         inside, outside = found.right.get((name, day), (0, 0))
         missing = len(tests.must_include) - inside
@@ -255,18 +286,21 @@ def _outcomes(audience: Audience, day: date, found: Facts, size: int, good: Mapp
     yield usual_size(size, [people for past, people in sorted(earlier.items())][-USUAL_DAYS:])
 
 
-def _size(audience: Audience, size: int, before: int | None) -> Outcome:
-    tests = audience.tests
+def _size(audience: Audience, day: date, size: int, before: int | None, accepted: bool) -> Outcome:
+    tests, name = audience.tests, audience.name
     change = abs(size - before) / before if before else 0.0
+    figures: dict[str, Any] = {"people": size, "before": before or 0, "change": change}
     because = []
     if tests.min_size is not None and size < tests.min_size:
         because.append(f"{size:,} people, fewer than {tests.min_size:,}")
     if tests.max_size is not None and size > tests.max_size:
         because.append(f"{size:,} people, more than {tests.max_size:,}")
+    bounds = not because
     if tests.max_change is not None and change > tests.max_change:
         because.append(f"{size:,} people, {before:,} the good day before")
-    words = "; ".join(because)
-    return Outcome(SIZE, not words, {"people": size, "before": before or 0, "change": change}, words)
+        if bounds and not accepted:
+            figures["if it is meant to be so"] = f"{ACCEPT}={name}@{day} cdp run audiences/{name} --day {day}"
+    return Outcome(SIZE, not because, figures, "; ".join(because), accepted=bool(because) and bounds and accepted)
 
 
 def usual_size(size: int, before: Sequence[int]) -> Outcome:

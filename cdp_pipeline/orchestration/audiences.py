@@ -4,6 +4,7 @@ An audience whose tests fail is held: the step goes on, what was found is not pu
 every audience that builds on it. What the tests mean is audiences/expectations.py's business.
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
@@ -18,6 +19,7 @@ from croniter import croniter
 from cdp_pipeline.audiences.breakdown import breakdowns, people_of
 from cdp_pipeline.audiences.cards import card
 from cdp_pipeline.audiences.decide import Decided, decide
+from cdp_pipeline.audiences.expectations import ACCEPT, accepted_changes
 from cdp_pipeline.audiences.explain import whole_words
 from cdp_pipeline.audiences.look import scope_of
 from cdp_pipeline.audiences.members import CHANGES, HELD, MEMBERS, SIZES, changes, picked
@@ -144,7 +146,7 @@ def audience_assets(project: Project, cadence: str) -> dg.AssetsDefinition:
         lake: Lake = context.resources.lake
         names = sorted(key.path[-1] for key in context.selected_asset_keys)
         days = requested_days(context) or []
-        found = decide(lake, project, names, days)
+        found = decide(lake, project, names, days, accepted_changes(os.environ.get(ACCEPT), project))
         lake.publish(Mirror(MEMBERS, found.members, within={"audience": names, "day": days}), note=note(context))
         # What came after a restated day moved against it, so its moves are told anew.
         here = lake.local

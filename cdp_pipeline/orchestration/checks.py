@@ -325,9 +325,10 @@ def audience_specs(audience: Audience) -> list[dg.AssetCheckSpec]:
 
 
 def audience_results(audience: Audience, found: Verdicts, days: Sequence[date]) -> Iterator[dg.AssetCheckResult]:
-    """What the tests found on the last of the days; those that hold the audience where they fail are errors."""
+    """What the tests found on the last of the days; those that hold the audience are errors."""
     outcomes = {one.test: one for one in found.outcomes[audience.name, days[-1]]}
     for test in expectations(audience):
         outcome = outcomes.get(test.name) or Outcome(test.name, True, {"not tested": "it could not be computed"})
         figures = dict(outcome.found) if outcome.passed else {"because": outcome.because, **outcome.found}
-        yield result(test.name, outcome.passed, ["audiences", audience.name], severe=test.holds, **figures)
+        severe = test.holds and not outcome.accepted
+        yield result(test.name, outcome.passed, ["audiences", audience.name], severe=severe, **figures)

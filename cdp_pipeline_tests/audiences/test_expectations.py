@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, timedelta
 from typing import Any
 
@@ -9,7 +10,17 @@ import ibis
 import pyarrow as pa
 import pytest
 
-from cdp_pipeline.audiences.expectations import USUAL, Facts, Outcome, expectations, facts, judge, usual_size
+from cdp_pipeline.audiences.expectations import (
+    USUAL,
+    AcceptanceError,
+    Facts,
+    Outcome,
+    accepted_changes,
+    expectations,
+    facts,
+    judge,
+    usual_size,
+)
 from cdp_pipeline.audiences.members import MEMBERS, SIZES
 from cdp_pipeline.spec.audience import AudienceTests
 from cdp_pipeline_tests.audiences.company import audience, rule
@@ -184,3 +195,50 @@ def test_after_a_long_pause_the_last_good_day_is_still_known() -> None:
     whole = project(ORDERS, one("a", max_change=0.5))
     found = facts(whole, ["a"], [ONE], nobody, none, ibis.memtable(past), nobody, None, {})
     assert found.before == {"a": {ONE - timedelta(40): 40}}
+
+
+def test_a_change_that_somebody_accepts_for_its_day_holds_nothing_and_the_next_day_is_held_against_it() -> None:
+    sizes = {("a", day): size for day, size in zip(DAYS[:4], (10, 30, 30, 90), strict=True)}
+    whole = project(ORDERS, one("a", max_change=0.5, min_size=5))
+    verdicts = judge(whole, ["a"], DAYS[:4], told(sizes=sizes), unasked={}, held_before={}, accepted={("a", DAYS[1])})
+    assert verdicts.held == {("a", DAYS[3]): "90 people, 30 the good day before"}
+    of_day = {
+        day: next(each for each in verdicts.outcomes["a", day] if each.test == "size_as_expected") for day in DAYS[:4]
+    }
+    assert [(each.passed, each.accepted) for each in of_day.values()] == [
+        (True, False), (False, True), (True, False), (False, False),
+    ]  # fmt: skip
+    assert of_day[DAYS[3]].found["if it is meant to be so"] == (
+        f"CDP_ACCEPT_CHANGE=a@{DAYS[3]} cdp run audiences/a --day {DAYS[3]}"
+    )
+
+
+def test_accepting_a_change_does_not_accept_a_size_beyond_its_bounds() -> None:
+    found = told(sizes={("a", ONE): 2}, before={"a": {ONE - timedelta(1): 10}})
+    verdicts = judge(
+        project(ORDERS, one("a", max_change=0.5, min_size=5)), ["a"], [ONE], found, unasked={}, held_before={},
+        accepted={("a", ONE)},
+    )  # fmt: skip
+    assert verdicts.held == {("a", ONE): "2 people, fewer than 5; 2 people, 10 the good day before"}
+    assert "if it is meant to be so" not in verdicts.outcomes["a", ONE][0].found
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a", "CDP_ACCEPT_CHANGE: should be audience@day, such as vip@2026-03-01, got 'a'"),
+        ("a@yesterday", "CDP_ACCEPT_CHANGE: should be audience@day, such as vip@2026-03-01, got 'a@yesterday'"),
+        ("buyer@2026-03-01", "CDP_ACCEPT_CHANGE: unknown audience 'buyer', did you mean 'buyers'?"),
+    ],
+)
+def test_what_is_accepted_and_cannot_be_meant_is_said(text: str, said: str) -> None:
+    with pytest.raises(AcceptanceError, match=re.escape(said)):
+        accepted_changes(text, project(ORDERS, one("buyers")))
+
+
+def test_several_changes_are_accepted_at_once() -> None:
+    whole = project(ORDERS, one("a"), one("b"))
+    assert accepted_changes("a@2026-03-01, b@2026-03-01 a@2026-03-02", whole) == {
+        ("a", date(2026, 3, 1)), ("b", date(2026, 3, 1)), ("a", date(2026, 3, 2)),
+    }  # fmt: skip
+    assert accepted_changes(None, whole) == accepted_changes("", whole) == set()

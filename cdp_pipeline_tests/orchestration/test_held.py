@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import shutil
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 import cdp_pipeline
+from cdp_pipeline.audiences.members import HELD, SIZES
+from cdp_pipeline.identity.people import PEOPLE
+from cdp_pipeline.lake import Lake, Mirror
+from cdp_pipeline.orchestration.audiences import audience_assets
 from cdp_pipeline.orchestration.resources import lake_of
 from cdp_pipeline.orchestration.run import RunReport, run_project
 from cdp_pipeline.spec.load import load_project
+from cdp_pipeline.traits.daily import daily_table
+from cdp_pipeline_tests.audiences.test_decide import IDENTIFIERS, shop
 from cdp_pipeline_tests.cli.starter import NEWEST, few_traits, write_orders
+from cdp_pipeline_tests.traits.shop import DAYS, rows_table
 
 AUDIENCES = """
 kind: audience
@@ -112,3 +121,32 @@ def test_a_held_audience_holds_its_syncs_and_what_builds_on_it_and_nothing_else(
     for name in ("audiences.members", "audiences.sizes", "audiences.changes"):
         assert held[name] == good[name], "they stay as they were on the last good day"
     assert "example.com" not in str(report), "no personal data in what is logged"
+
+
+def test_a_change_that_is_meant_is_published_once_somebody_accepts_it_for_its_day(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = shop(max_change=0.5)
+    daily = daily_table(whole)
+    counts = {DAYS[0]: [1, 0, 0], DAYS[1]: [1, 1, 1]}
+    rows = [{"person_id": f"p{n}", "day": day, "orders": o} for day, of in counts.items() for n, o in enumerate(of)]
+    lake.publish(
+        Mirror(daily, rows_table(daily, rows)),
+        Mirror(PEOPLE, PEOPLE.schema.to_pyarrow().empty_table()),
+        Mirror(IDENTIFIERS, IDENTIFIERS.schema.to_pyarrow().empty_table()),
+    )
+    resources = {"lake": lake, "clock": lambda: datetime(2024, 3, 1, tzinfo=UTC)}
+
+    def compute(day: date) -> tuple[dict[str, str], dict[date, int]]:
+        """The failed checks with how severe they are, and the published sizes, after a run for a day."""
+        assets = audience_assets(whole, "daily")
+        found = dg.materialize([assets], partition_key=str(day), resources=resources, selection=["audiences/buyers"])
+        failed = {check.check_name: check.severity.value for check in found.get_asset_check_evaluations()
+                  if not check.passed}  # fmt: skip
+        return failed, {row["day"]: row["people"] for row in lake.read(SIZES).to_pyarrow().to_pylist()}
+
+    assert compute(DAYS[0]) == ({}, {DAYS[0]: 1})
+    assert compute(DAYS[1]) == ({"size_as_expected": "ERROR"}, {DAYS[0]: 1})
+    monkeypatch.setenv("CDP_ACCEPT_CHANGE", f"buyers@{DAYS[1]}")
+    assert compute(DAYS[1]) == ({"size_as_expected": "WARN"}, {DAYS[0]: 1, DAYS[1]: 3})
+    assert lake.read(HELD).count().to_pyarrow().as_py() == 0
