@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def binary_charts(card: dict[str, Any], words: dict[str, str]) -> dict[str, str]
     return {
         "calibration": calibration_chart(card),
         "gains": gains_chart(card),
+        "lift": lift_chart(card),
         "importance": importance_chart(card, words),
     }
 
@@ -52,6 +54,55 @@ def gains_chart(card: dict[str, Any]) -> str:
         axes.legend(loc="lower right")
 
     return picture("Gains on the test window", draw)
+
+
+def lift_chart(card: dict[str, Any]) -> str:
+    """How many times the average rate is reached by taking so many people, best scores first."""
+
+    def draw(axes: Axes) -> None:
+        shares = [step / 20 for step in range(1, 21)]
+        axes.plot(shares, [gain / share for gain, share in zip(card["gains"], shares, strict=True)], marker=".")
+        axes.axhline(1, color="lightgrey")
+        axes.set(xlabel="share of people taken, best first", ylabel="times the average rate", xlim=(0, 1))
+        axes.set_ylim(bottom=0)
+
+    return picture("Lift on the test window", draw)
+
+
+def learning_chart(versions: Sequence[dict[str, Any]], metric: str) -> str:
+    """How good each version was on days it had not seen, by the end of those days, and which ones became champion.
+
+    `versions` are rows of predictions.models with metrics and card unpacked; those without the metric are left out.
+    """
+
+    def draw(axes: Axes) -> None:
+        for said, marker, color, statuses in (
+            ("became champion", "o", "tab:blue", ("champion", "retired")),
+            ("failed a gate", "x", "tab:red", ("rejected",)),
+        ):
+            rows = [row for row in versions if row["status"] in statuses and metric in row["metrics"]]
+            days = [date.fromisoformat(row["card"]["test_cutoff"]) for row in rows]
+            axes.scatter(days, [row["metrics"][metric] for row in rows], marker=marker, color=color, label=said)  # type: ignore[arg-type]
+        axes.set(xlabel="tested on", ylabel=metric.replace("_", " "))
+        axes.tick_params(axis="x", rotation=30)
+        axes.legend(loc="lower right")
+
+    return picture("What each version proved", draw)
+
+
+def realised_chart(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
+    """How good scores have proved to be, by the day of the scores: rows of predictions.realised of one prediction."""
+
+    def draw(axes: Axes) -> None:
+        for metric in metrics:
+            mine = sorted((row["day"], row["value"]) for row in rows if row["metric"] == metric)
+            axes.plot(*zip(*mine, strict=True), marker=".", label=metric.replace("_", " "))
+        axes.set(xlabel="day of the scores")
+        axes.set_ylim(bottom=0)
+        axes.tick_params(axis="x", rotation=30)
+        axes.legend(loc="best")
+
+    return picture("What the scores proved to be worth", draw)
 
 
 def importance_chart(card: dict[str, Any], words: dict[str, str]) -> str:

@@ -106,7 +106,7 @@ def test_working_memory_is_that_of_a_chunk() -> None:
 
 def test_charts_are_pictures_of_the_card_and_name_nobody() -> None:
     drawn = charts(TRAINED.card, prediction(), SHOP)
-    assert sorted(drawn) == ["calibration", "gains", "importance"]
+    assert sorted(drawn) == ["calibration", "gains", "importance", "lift"]
     assert all(text.count("data:image/png;base64,iVBOR") == 1 for text in drawn.values())
     assert "p_0" not in str(TRAINED.card)
     assert charts({"features": []}, prediction(), SHOP) == {}
