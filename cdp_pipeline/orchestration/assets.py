@@ -30,13 +30,15 @@ from cdp_pipeline.identity.people import CHANGES, IDENTIFIERS, PEOPLE
 from cdp_pipeline.identity.quality import quality
 from cdp_pipeline.identity.runs import RUNS
 from cdp_pipeline.identity.step import decide_who_is_who
-from cdp_pipeline.lake import Counts, Lake, LakeView, Mirror, Upsert
+from cdp_pipeline.lake import Counts, Lake, LakeView, Mirror
 from cdp_pipeline.lake.table import Table
 from cdp_pipeline.orchestration import checks
 from cdp_pipeline.orchestration.audiences import audience_assets, audience_tables
 from cdp_pipeline.orchestration.describe import asset_arguments, disagreeing, note, published, shown
 from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, is_filed_by_day, requested_days, yesterday
 from cdp_pipeline.orchestration.resources import ledger_of, models_folder
+from cdp_pipeline.predictions.champions import card_of, register
+from cdp_pipeline.predictions.charts import learning_charts
 from cdp_pipeline.predictions.kind import Known
 from cdp_pipeline.predictions.kinds import kind_of
 from cdp_pipeline.predictions.registry import MODELS, champion, renew
@@ -365,38 +367,25 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
         owners=[owner] if owner else [],
         kinds={"scikitlearn"},
         deps=[key_of(training)],
-        check_specs=[
-            checks.spec(model_key, "gates", "The new model proved itself; otherwise the champion goes on scoring.")
-        ],
+        check_specs=[checks.gates_spec(model_key)],
         required_resource_keys=RESOURCES,
     )
     def learn(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         lake: Lake = context.resources.lake
         rows = lake.read(training).order_by("day", "person_id").to_pyarrow()
-        renewed = renew(
-            rows,
-            prediction,
-            lake.read(MODELS).to_pyarrow(),
-            models_folder(project),
-            context.resources.clock(),
-            lake.snapshot,
-        )
-        lake.publish(Upsert(MODELS, renewed.changed), note=note(context))
-        failed = [gate["words"] for gate in renewed.card["gates"] if not gate["passed"]]
-        figures: dict[str, Any] = {metric: float(value) for metric, value in renewed.metrics.items()}
+        newest = lake.as_of(lake.latest()).read(MODELS).to_pyarrow()
+        renewed = renew(rows, prediction, newest, models_folder(project), context.resources.clock(), lake.snapshot)
+        found = card_of([register(lake, renewed, note(context))], name)
+        versions = [row for row in lake.read(MODELS).to_pyarrow().to_pylist() if row["name"] == name]
+        pictures = kind.charts(found["card"], prediction, project) | learning_charts(versions)
         return dg.MaterializeResult(
             metadata={
-                "version": renewed.version,
-                "status": renewed.status,
-                **figures,
-                **{
-                    title: dg.MetadataValue.md(image)
-                    for title, image in kind.charts(renewed.card, prediction, project).items()
-                },
+                "version": found["version"],
+                "status": found["status"],
+                **{metric: float(value) for metric, value in found["metrics"].items()},
+                **{title: dg.MetadataValue.md(image) for title, image in pictures.items()},
             },
-            check_results=[
-                checks.result("gates", not failed, model_key, failed="; ".join(failed) or "none", **figures)
-            ],
+            check_results=[checks.gates_result(model_key, found, versions)],
         )
 
     yield learn

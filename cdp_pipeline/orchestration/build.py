@@ -10,6 +10,7 @@ import dagster as dg
 from cdp_pipeline.orchestration.assets import project_assets
 from cdp_pipeline.orchestration.checks import freshness_check
 from cdp_pipeline.orchestration.groups import group_assets
+from cdp_pipeline.orchestration.outcomes import outcome_assets
 from cdp_pipeline.orchestration.resources import lake_resource, system_clock
 from cdp_pipeline.orchestration.schedules import arrivals_job, cadence_schedule, housekeeping_schedule
 from cdp_pipeline.orchestration.sensors import (
@@ -39,7 +40,7 @@ def build_defs(project: Project, *, overrides: Mapping[str, Any] | None = None) 
     if arrivals is not None:
         sensors.append(arrivals_sensor(project, arrivals))
     return dg.Definitions(
-        assets=[*project_assets(project), *group_assets(project)],
+        assets=[*project_assets(project), *group_assets(project), *outcome_assets(project)],
         asset_checks=[freshness_check(source) for source in project.sources.values() if source.freshness is not None],
         jobs=[arrivals] if arrivals is not None else [],
         schedules=[

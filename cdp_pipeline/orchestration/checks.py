@@ -31,11 +31,12 @@ def spec(key: list[str], name: str, description: str, *, blocking: bool = False)
 
 
 def result(
-    name: str, passed: bool, key: list[str] | None = None, *, severe: bool = False, **metadata: Any
+    name: str, passed: bool, key: list[str] | None = None, *, severe: bool = False, why: str = "", **metadata: Any
 ) -> dg.AssetCheckResult:
-    """The outcome of a check; metadata holds counts and limits, never values of rows."""
+    """The outcome of a check; metadata holds counts and limits, never values of rows. `why` is what an alert says."""
     return dg.AssetCheckResult(
         passed=bool(passed),
+        description=why or None,
         check_name=name,
         asset_key=key,
         severity=dg.AssetCheckSeverity.ERROR if severe else dg.AssetCheckSeverity.WARN,
@@ -317,6 +318,26 @@ def attribute_results(over: Mapping[str, tuple[int, int]], project: Project) -> 
                 f"where attribute = '{name}' and values_seen > {bound}\""
             )
         yield result(f"{name}_at_most_{bound}", too_many <= MANY_VALUES_SHARE * people, PROVENANCE_KEY, **found)
+
+
+def gates_spec(key: list[str]) -> dg.AssetCheckSpec:
+    """What every model must prove. What it blocks is the promotion, not the run: the champion goes on scoring."""
+    words = "The new model proved itself on days it had not seen; otherwise the champion goes on scoring."
+    return spec(key, "gates", words, blocking=True)
+
+
+def gates_result(
+    key: list[str], found: Mapping[str, Any], versions: Sequence[Mapping[str, Any]]
+) -> dg.AssetCheckResult:
+    """Evaluate gates_spec on a version's card: each gate in words, and who scores where one was not met."""
+    gates = found["card"]["gates"]
+    failed = [gate["words"] for gate in gates if not gate["passed"]]
+    champion = next((row["version"] for row in versions if row["status"] == "champion"), None)
+    scoring = f"{champion} goes on scoring" if champion else "everybody gets the known rate until a model passes"
+    return result(
+        "gates", not failed, key, why=f"{found['version']}: {'; '.join(failed)}. {scoring}" if failed else "",
+        champion=champion or "none", **{gate["name"]: gate["words"] for gate in gates},
+    )  # fmt: skip
 
 
 def audience_specs(audience: Audience) -> list[dg.AssetCheckSpec]:

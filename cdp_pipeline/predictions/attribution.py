@@ -33,7 +33,8 @@ def _leaves(nodes: np.ndarray) -> list[tuple[float, float, list[tuple[int, list[
 
     A test is (threshold, whether at most that goes on, whether the unknown goes on).
     """
-    found, waiting = [], [(0, 1.0, {})]
+    found = []
+    waiting: list[tuple[int, float, dict[int, tuple[list[Any], float]]]] = [(0, 1.0, {})]
     while waiting:
         place, share, path = waiting.pop()
         node = nodes[place]

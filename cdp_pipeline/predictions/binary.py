@@ -9,6 +9,7 @@ from typing import Any
 
 from cdp_pipeline.predictions.charts import binary_charts
 from cdp_pipeline.predictions.gates import judge
+from cdp_pipeline.predictions.metrics import realised
 from cdp_pipeline.predictions.model import RECIPE, train
 from cdp_pipeline.predictions.scores import score, scores_table
 from cdp_pipeline.predictions.targets import labels as outcomes
@@ -17,7 +18,7 @@ from cdp_pipeline.spec.prediction import Binary
 from cdp_pipeline.spec.project import Project
 
 __all__ = [
-    "RECIPE", "charts", "inputs", "judge", "outcomes", "score", "scores_table", "train", "training_set",
+    "RECIPE", "charts", "inputs", "judge", "outcomes", "realised", "score", "scores_table", "train", "training_set",
     "training_table",
 ]  # fmt: skip
 

@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 
 from cdp_pipeline.lake import Lake, Note, Upsert
 from cdp_pipeline.lake.errors import LakeMovedError
-from cdp_pipeline.predictions.registry import MODELS, definition, load
+from cdp_pipeline.predictions.charts import HEADLINE
+from cdp_pipeline.predictions.registry import MODELS, Renewal, definition, load
 from cdp_pipeline.spec.base import unknown
 from cdp_pipeline.spec.prediction import Prediction
 
@@ -23,8 +24,6 @@ Decision: TypeAlias = Callable[[Sequence[Row]], list[Row]]
 """From the rows of MODELS to those that change."""
 
 ATTEMPTS = 50
-HEADLINE = ("auc", "gini", "qini", "ndcg_20", "log_loss", "ece", "total_ratio", "lift_10")
-"""The metrics a list has room for, of those a version has."""
 
 
 class PromotionError(ValueError):
@@ -49,6 +48,12 @@ def decide(lake: Lake, decision: Decision, note: Note | None = None) -> list[Row
             if attempt == ATTEMPTS - 1:
                 raise
     raise AssertionError("the last attempt returns or raises")
+
+
+def register(lake: Lake, renewed: Renewal, note: Note | None = None) -> Row:
+    """Register a trained version, as a champion where it may be one; its row as it is now (see `admitted`)."""
+    changed = decide(lake, lambda rows: admitted(rows, renewed.row, renewed.rival), note)
+    return next((row for row in changed if row["version"] == renewed.version), renewed.row)
 
 
 def admitted(rows: Sequence[Row], newcomer: Row, rival: str | None) -> list[Row]:

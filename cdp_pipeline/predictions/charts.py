@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_IMPORTANT = 12
+HEADLINE = ("auc", "gini", "qini", "ndcg_20", "log_loss", "ece", "total_ratio", "lift_10")
+"""The metrics there is room for where many versions are shown, of those a version has."""
 
 
 def binary_charts(card: dict[str, Any], words: dict[str, str]) -> dict[str, str]:
@@ -69,20 +72,31 @@ def lift_chart(card: dict[str, Any]) -> str:
     return picture("Lift on the test window", draw)
 
 
-def learning_chart(versions: Sequence[dict[str, Any]], metric: str) -> str:
-    """How good each version was on days it had not seen, by the end of those days, and which ones became champion.
+def learning_charts(versions: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """How good each version was on days it had not seen, and which ones became champion: a picture of its first metric.
 
-    `versions` are rows of predictions.models with metrics and card unpacked; those without the metric are left out.
+    `versions` are rows of predictions.models; those without metrics, because data were too few, are left out.
     """
+    rows = [(row["status"], json.loads(row["metrics"]), json.loads(row["card"])) for row in versions]
+    metric = next((name for name in HEADLINE for _, metrics, _ in rows if name in metrics), None)
+    return {} if metric is None else {"learning over time": learning_chart(rows, metric)}
+
+
+def learning_chart(rows: Sequence[tuple[str, dict[str, float], dict[str, Any]]], metric: str) -> str:
+    """One metric of versions (status, metrics, card) by the day they were tested on."""
 
     def draw(axes: Axes) -> None:
         for said, marker, color, statuses in (
             ("became champion", "o", "tab:blue", ("champion", "retired")),
             ("failed a gate", "x", "tab:red", ("rejected",)),
         ):
-            rows = [row for row in versions if row["status"] in statuses and metric in row["metrics"]]
-            days = [date.fromisoformat(row["card"]["test_cutoff"]) for row in rows]
-            axes.scatter(days, [row["metrics"][metric] for row in rows], marker=marker, color=color, label=said)  # type: ignore[arg-type]
+            shown = [
+                (date.fromisoformat(card["test_cutoff"]), metrics[metric])
+                for status, metrics, card in rows
+                if status in statuses and metric in metrics
+            ]
+            if shown:
+                axes.scatter(*zip(*shown, strict=True), marker=marker, color=color, label=said)
         axes.set(xlabel="tested on", ylabel=metric.replace("_", " "))
         axes.tick_params(axis="x", rotation=30)
         axes.legend(loc="lower right")

@@ -17,6 +17,7 @@ from cdp_pipeline.spec.prediction import Prediction
 from cdp_pipeline.spec.project import Project
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
     from cdp_pipeline.predictions.windows import Cutoffs
@@ -119,8 +120,12 @@ class Kind(Protocol):
         """The rows of `scores_table` for one day."""
         ...
 
-    def outcomes(self, timeline: ibis.Table, prediction: Any, days: Sequence[date]) -> ibis.Table:
-        """(person_id, day[, item], label): what happened within the horizon of these days."""
+    def outcomes(self, timeline: ibis.Table, prediction: Any, days: Sequence[date]) -> ibis.Table | None:
+        """(person_id, day[, item], label): what happened within the horizon of these days; None where nothing can."""
+        ...
+
+    def realised(self, label: np.ndarray, score: np.ndarray) -> dict[str, float]:
+        """How good the scores of a day proved to be, once it is known what happened: figures by name."""
         ...
 
     def charts(self, card: dict[str, Any], prediction: Any, project: Project) -> dict[str, str]:

@@ -110,3 +110,15 @@ def measure(label: np.ndarray, score: np.ndarray, rivals: dict[str, np.ndarray],
     for name, values in resampled.items():
         measured[f"{name}_low"], measured[f"{name}_high"] = (float(v) for v in np.nanquantile(values, (0.025, 0.975)))
     return measured
+
+
+def realised(label: np.ndarray, score: np.ndarray) -> dict[str, float]:
+    """How good probabilities proved: rate, auc, ece, lift_10, brier; those that need both outcomes only with both."""
+    figures = {
+        "rate": float(label.mean()),
+        "ece": calibration_error(label, score),
+        "brier": float(((score - label) ** 2).mean()),
+    }
+    if 0 < label.mean() < 1:
+        figures |= {"auc": ranking(label, score), "lift_10": lift(label, score)}
+    return figures

@@ -134,6 +134,23 @@ def realised(
     return pa.Table.from_pylist(rows, schema=REALISED.schema.to_pyarrow())
 
 
+def broken_promises(figures: Iterable[Mapping[str, Any]], prediction: Prediction) -> list[str]:
+    """What the newest truly foreseen day fell short of, of what its model's gates demanded, in words.
+
+    `figures` holds the rows of REALISED of this prediction.
+    """
+    foreseen = [row for row in figures if row["foreseen"]]
+    newest = max((row["day"] for row in foreseen), default=None)
+    found = {row["metric"]: row["value"] for row in foreseen if row["day"] == newest}
+    gates = getattr(prediction, "gates", None)
+    least = {"auc": getattr(gates, "min_auc", 0), "lift_10": getattr(gates, "min_lift", 0)}
+    most = {"ece": getattr(gates, "max_calibration_error", float("inf"))}
+    short = [(name, f"at least {bound:g}") for name, bound in least.items() if found.get(name, bound) < bound]
+    short += [(name, f"at most {bound:g}") for name, bound in most.items() if found.get(name, bound) > bound]
+    said = f"{prediction.name}: scores of {newest} came to"
+    return [f"{said} {name.replace('_', ' ')} {found[name]:.3f}, {demanded} was promised" for name, demanded in short]
+
+
 def labelled_to(models: Iterable[Mapping[str, Any]], prediction: Prediction) -> dict[str, date]:
     """Until which day each version knew what happened: the end of its test window's horizon."""
     import json
@@ -144,17 +161,3 @@ def labelled_to(models: Iterable[Mapping[str, Any]], prediction: Prediction) -> 
         if card.get("test_cutoff"):
             known[row["version"]] = date.fromisoformat(card["test_cutoff"]) + timedelta(days=card["horizon_days"])
     return known
-
-
-def measures(label: np.ndarray, score: np.ndarray) -> dict[str, float]:
-    """How good probabilities proved: rate, auc, ece, lift_10, brier; those that need both outcomes only with both."""
-    from cdp_pipeline.predictions.metrics import calibration_error, lift, ranking
-
-    figures = {
-        "rate": float(label.mean()),
-        "ece": calibration_error(label, score),
-        "brier": float(((score - label) ** 2).mean()),
-    }
-    if 0 < label.mean() < 1:
-        figures |= {"auc": ranking(label, score), "lift_10": lift(label, score)}
-    return figures

@@ -47,13 +47,29 @@ class ModelTamperedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Renewal:
-    """A training run's outcome: the version, and the rows of `predictions.models` that change (none on a re-run)."""
+    """A training run's outcome: the version's row of `predictions.models`, and the champion it was judged against.
 
-    version: str
-    status: str
-    metrics: dict[str, float]
-    card: dict[str, Any]
-    changed: pa.Table
+    Whether a version that passed becomes champion is decided when it is registered (champions.admitted).
+    """
+
+    row: dict[str, Any]
+    rival: str | None
+
+    @property
+    def version(self) -> str:
+        return self.row["version"]
+
+    @property
+    def status(self) -> str:
+        return self.row["status"]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return json.loads(self.row["metrics"])
+
+    @property
+    def card(self) -> dict[str, Any]:
+        return json.loads(self.row["card"])
 
 
 def definition(prediction: Prediction) -> str:
@@ -90,7 +106,7 @@ def renew(
     snapshot: int | None = None,
     seed: int = 0,
 ) -> Renewal:
-    """Train, judge and register; promote when every gate passes. A version already registered is left as it is.
+    """Train, judge and keep the model, a champion to be where every gate passes. A version known before stays as it is.
 
     `models` holds the rows of MODELS so far, `folder` is the lake's `models` folder. The model file is written before
     its row is published, so that a crash between leaves at most a folder nobody points to.
@@ -99,9 +115,10 @@ def renew(
 
     version = version_of(training, prediction, seed)
     rows = [row for row in models.to_pylist() if row["name"] == prediction.name]
+    rival = next((row["version"] for row in rows if row["status"] == "champion"), None)
     for row in rows:
         if row["version"] == version:
-            return _renewal(row, [])
+            return Renewal(row, rival)
     reigning = champion(prediction, models, folder, training.column_names)
     kind = kind_of(prediction)
     trained = kind.train(training, prediction, seed, _comparable(reigning, rows, training))
@@ -136,8 +153,7 @@ def renew(
         "card": json.dumps(card, sort_keys=True),
         "sha256": sha256,
     }
-    deposed = [old | {"status": "retired"} for old in rows if promoted and old["status"] == "champion"]
-    return _renewal(row, [*deposed, row])
+    return Renewal(row, rival)
 
 
 def champion(prediction: Prediction, models: pa.Table, folder: Path, available: list[str]) -> Champion:
@@ -190,13 +206,6 @@ def _comparable(reigning: Champion, rows: list[dict], training: pa.Table) -> Any
     newest = max(datetime.fromisoformat(day).date() for day in card["train_cutoffs"])
     ends = newest + timedelta(days=card["horizon_days"])
     return reigning.scorer if ends <= max(training["day"].to_pylist()) else None
-
-
-def _renewal(row: dict[str, Any], changed: list[dict[str, Any]]) -> Renewal:
-    import pyarrow as pa
-
-    table = pa.Table.from_pylist(changed, schema=MODELS.schema.to_pyarrow())
-    return Renewal(row["version"], row["status"], json.loads(row["metrics"]), json.loads(row["card"]), table)
 
 
 def _hash(path: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import ibis
@@ -12,14 +12,14 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from cdp_pipeline.predictions.charts import learning_chart, realised_chart
+from cdp_pipeline.predictions import metrics
+from cdp_pipeline.predictions.charts import learning_charts, realised_chart
 from cdp_pipeline.predictions.outcomes import (
     OUTCOMES,
     REALISED,
     due,
     joined,
     labelled_to,
-    measures,
     realised,
     scored_days,
 )
@@ -83,7 +83,7 @@ def test_realised_figures_are_those_of_the_day_and_say_whether_the_model_had_see
     keys = zip(rows["person_id"].to_pylist(), rows["day"].to_pylist(), strict=True)
     rows = rows.set_column(5, "label", pa.array([told[key] for key in keys]))
     known_to = {"v1": DAY, "v2": LATER + timedelta(days=1)}
-    table = realised(rows, scored_days(ibis.memtable(given)), BUYS, known_to, measures)
+    table = realised(rows, scored_days(ibis.memtable(given)), BUYS, known_to, metrics.realised)
     assert table.schema.equals(REALISED.schema.to_pyarrow())
     found = {(row["day"], row["metric"]): row for row in table.to_pylist()}
     for day in chance:
@@ -98,7 +98,7 @@ def test_realised_figures_are_those_of_the_day_and_say_whether_the_model_had_see
 
 
 def test_where_everybody_or_nobody_did_it_there_is_a_rate_and_no_ranking() -> None:
-    figures = measures(np.zeros(10), np.full(10, 0.1))
+    figures = metrics.realised(np.zeros(10), np.full(10, 0.1))
     assert figures == {"rate": 0.0, "ece": pytest.approx(0.1), "brier": pytest.approx(0.01)}
 
 
@@ -115,10 +115,13 @@ def test_a_model_knows_what_happened_until_its_test_window_ended() -> None:
 
 def test_charts_over_time_are_drawn_of_versions_and_of_realised_figures() -> None:
     def row(status: str, month: int, **metrics: float) -> dict[str, Any]:
-        at = datetime(2026, month, 1)
-        return {"status": status, "trained_at": at, "metrics": metrics, "card": {"test_cutoff": str(at.date())}}
+        card = json.dumps({"test_cutoff": f"2026-{month:02}-01"})
+        return {"status": status, "metrics": json.dumps(metrics), "card": card}
 
-    versions = [row("retired", 1, auc=0.7), row("rejected", 2, auc=0.5), row("champion", 3, auc=0.8)]
+    versions = [row("retired", 1, auc=0.7, ece=0.1), row("rejected", 2, auc=0.5), row("champion", 3, auc=0.8)]
+    drawn = learning_charts([*versions, row("insufficient", 4)])
+    assert list(drawn) == ["learning over time"]
+    assert learning_charts([row("insufficient", 4)]) == {}
     told = [{"day": DAY, "metric": "auc", "value": 0.7}, {"day": LATER, "metric": "auc", "value": 0.6}]
-    for drawn in (learning_chart([*versions, row("insufficient", 4)], "auc"), realised_chart(told, ["auc"])):
-        assert "data:image/png;base64,iVBOR" in drawn
+    for image in (drawn["learning over time"], realised_chart(told, ["auc"])):
+        assert "data:image/png;base64,iVBOR" in image

@@ -9,7 +9,8 @@ from typing import Any
 import ibis
 import numpy as np
 
-from cdp_pipeline.lake import Lake, Mirror, Upsert
+from cdp_pipeline.lake import Lake, Mirror
+from cdp_pipeline.predictions.champions import register
 from cdp_pipeline.predictions.kind import Known
 from cdp_pipeline.predictions.registry import MODELS, champion, renew
 from cdp_pipeline.predictions.scores import score, scores_table
@@ -44,8 +45,7 @@ def run(lake: Lake, timeline: ibis.Table, people: ibis.Table, folder: Path, now:
     lake.publish(Mirror(training, rows.to_pyarrow()))
     learned = lake.read(training).to_pyarrow()
     renewed = renew(learned, PREDICTION, lake.read(MODELS).to_pyarrow(), folder, now, lake.snapshot)
-    lake.publish(Upsert(MODELS, renewed.changed))
-    assert renewed.status == "champion", renewed.card["gates"]
+    assert register(lake, renewed)["status"] == "champion", renewed.card["gates"]
     best = champion(PREDICTION, lake.read(MODELS).to_pyarrow(), folder, list(training.columns))
     table = scores_table(PREDICTION)
     to_score = inputs(known, PREDICTION, SHOP, LAST).to_pyarrow()

@@ -10,10 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from cdp_pipeline.predictions.champions import admitted
 from cdp_pipeline.predictions.model import train
 from cdp_pipeline.predictions.registry import MODELS, ModelTamperedError, Renewal, champion, renew, version_of
 from cdp_pipeline.spec.prediction import Prediction
 from cdp_pipeline_tests.predictions.people import prediction, to_score, training
+from cdp_pipeline_tests.predictions.test_champions import applied
 
 NOW = datetime(2024, 8, 1, tzinfo=UTC)
 NONE = MODELS.schema.to_pyarrow().empty_table()
@@ -29,9 +31,8 @@ class Registry:
 
     def renew(self, rows: pa.Table, spec: Prediction | None = None, now: datetime = NOW) -> Renewal:
         done = renew(rows, spec or prediction(), self.rows, self.folder, now, snapshot=7)
-        changed = {(row["name"], row["version"]) for row in done.changed.to_pylist()}
-        kept = [row for row in self.rows.to_pylist() if (row["name"], row["version"]) not in changed]
-        self.rows = pa.Table.from_pylist([*kept, *done.changed.to_pylist()], schema=NONE.schema)
+        before = self.rows.to_pylist()
+        self.rows = pa.Table.from_pylist(applied(before, admitted(before, done.row, done.rival)), schema=NONE.schema)
         return done
 
     def champion(self, spec: Prediction | None = None, available: list[str] = AVAILABLE) -> Any:
@@ -64,7 +65,6 @@ def test_the_same_inputs_again_change_nothing(registry: Registry) -> None:
     file = registry.folder / "buys" / first.version / "model.joblib"
     before = (registry.rows, file.stat().st_mtime_ns)
     again = registry.renew(GOOD, now=NOW.replace(year=2025))
-    assert again.changed.num_rows == 0
     assert (again.version, again.status, again.metrics) == (first.version, first.status, first.metrics)
     assert (registry.rows, file.stat().st_mtime_ns) == before
 
@@ -121,8 +121,9 @@ def test_two_runs_that_train_one_version_at_once_agree(registry: Registry) -> No
     """Neither has seen the other's row; whichever publishes last, row and file belong together."""
     first = renew(GOOD, prediction(), NONE, registry.folder, NOW)
     second = renew(GOOD, prediction(), NONE, registry.folder, NOW)
-    assert first.changed.equals(second.changed)
-    registry.rows = first.changed
+    assert first == second
+    registry.rows = pa.Table.from_pylist([first.row], schema=NONE.schema)
+    assert admitted([first.row], second.row, second.rival) == []
     assert registry.champion().version == first.version
 
 

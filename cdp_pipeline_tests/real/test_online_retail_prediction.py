@@ -96,7 +96,8 @@ def test_it_passes_its_gates_and_scores_everybody_who_ordered_within_a_year(
     done, folder = renewal
     assert done.status == "champion", done.card["gates"]
     known = shop.features(LAST_DAY)
-    best = champion(shop.prediction, done.changed, folder, known.column_names)
+    models = pa.Table.from_pylist([done.row], schema=MODELS.schema.to_pyarrow())
+    best = champion(shop.prediction, models, folder, known.column_names)
     rows = score(known, best, shop.prediction, shop.project, LAST_DAY).to_pylist()
     ordered = shop.timeline.filter(
         shop.timeline.person_id.notnull(), shop.timeline._day > date(2010, 8, 10), shop.timeline._day <= LAST_DAY
