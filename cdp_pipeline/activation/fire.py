@@ -87,7 +87,10 @@ def _newest_day(lake: LakeView, trigger: Trigger, until: date | None) -> date | 
 def known_people(
     lake: LakeView, project: Project, person_ids: Collection[str], day: date
 ) -> dict[str, dict[str, object]]:
-    """What is known of some people by id: attributes, traits as of the day, and the newest score of each prediction."""
+    """What is known of some people by id: attributes, traits as of the day, and the newest score of each prediction.
+
+    Of a prediction over items, it is the item that comes first for the person.
+    """
     people: dict[str, dict[str, object]] = {person_id: {} for person_id in person_ids}
     if not people:
         return people
@@ -97,7 +100,10 @@ def known_people(
         scores = _table(lake, f"predictions.{name}")
         if scores is not None:
             scores = scores.filter(scores.day <= ibis.date(day))
-            parts.append(scores.group_by("person_id").aggregate(scores.score.argmax(scores.day).name(name)))
+            of_items = "item" in scores.columns
+            scores = scores.filter(scores["rank"] == 1) if of_items else scores
+            value = scores.item if of_items else scores.score
+            parts.append(scores.group_by("person_id").aggregate(value.argmax(scores.day).name(name)))
     for part in parts:
         if part is not None:
             for row in _rows(part.filter(part.person_id.isin(list(people)))):

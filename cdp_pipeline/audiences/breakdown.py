@@ -84,6 +84,8 @@ def people_of(project: Project, scope: Scope, day: date) -> ibis.Table:
         ]  # fmt: skip
         rows = rows.left_join(known.select("person_id", *names), "person_id").drop("person_id_right")
     for name, scores in scope.predictions.items():
+        if "item" in scores.columns:
+            continue  # It says as much of a person as there are items.
         bands = scores.filter(scores.day == ibis.date(day)).select("person_id", **{f"{name} score": "band"})
         rows = rows.left_join(bands, "person_id").drop("person_id_right")
     return rows

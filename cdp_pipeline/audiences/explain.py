@@ -109,7 +109,8 @@ def words(rule: Rule) -> str:
         case "account":
             assert rule.account is not None
             return _account(rule.account)
-    what = rule.trait or rule.attribute or f"{rule.field} of {rule.prediction}"
+    of_item = "" if rule.item is None else f" for {rule.item}"
+    what = rule.trait or rule.attribute or f"{rule.field} of {rule.prediction}{of_item}"
     if rule.longitude is not None:
         what = f"{what} and {rule.longitude}"
     return f"{what} {_asked(str(rule.op), rule.value)}"

@@ -140,7 +140,7 @@ def columns_of(rule: Rule) -> list[str]:
         case "account":
             return [account_column(rule), f"{account_column(rule)}_of"]
         case "prediction":
-            return [f"{name}_{rule.field}"]
+            return [f"{name}_{rule.field}" if rule.item is None else f"{name}_{rule.field}_{digest(rule.item)}"]
         case "trait" if rule.op in CHANGES:
             return [name, f"{name}_{_days_back(rule)}_days_ago"]
         case "attribute" if rule.longitude is not None:
@@ -240,7 +240,10 @@ def _predictions(project: Project, asked: list[Rule], scope: Scope, days: list[d
         scores = given(f"predictions.{name}", scope.predictions.get(name))
         scores = scores.filter(scores.day.isin(days))
         rules = [rule for rule in asked if rule.prediction == name]
-        yield Found(scores.select("person_id", "day", **{column_of(rule): scores[rule.field] for rule in rules}))
+        for item in sorted({rule.item for rule in rules}, key=str):
+            of_item = scores if item is None else scores.filter(scores.item == item)
+            columns = {column_of(rule): of_item[rule.field] for rule in rules if rule.item == item}
+            yield Found(of_item.select("person_id", "day", **columns))
 
 
 def _bands(project: Project, asked: list[Rule], scope: Scope, days: list[date]) -> Iterator[Found]:

@@ -14,10 +14,10 @@ def ranking(label: np.ndarray, score: np.ndarray) -> float:
     """Area under the ROC curve: how often somebody for whom it happened is ranked above one for whom it did not."""
     import numpy as np
 
-    return _Ranking(label, score).area(np.ones(len(label)))
+    return Ranking(label, score).area(np.ones(len(label)))
 
 
-class _Ranking:
+class Ranking:
     """A ranking sorted once, so that its area can be had for many weightings of the same people."""
 
     def __init__(self, label: np.ndarray, score: np.ndarray) -> None:
@@ -97,7 +97,7 @@ def measure(label: np.ndarray, score: np.ndarray, rivals: dict[str, np.ndarray],
         "lift_10": lift(label, score),
     }
     random = np.random.default_rng(seed)
-    own, others = _Ranking(label, score), {rival: _Ranking(label, other) for rival, other in rivals.items()}
+    own, others = Ranking(label, score), {rival: Ranking(label, other) for rival, other in rivals.items()}
     resampled: dict[str, list[float]] = {name: [] for name in ("auc", *(f"gain_over_{rival}" for rival in rivals))}
     for _ in range(RESAMPLES):
         weight = np.bincount(random.integers(0, len(label), len(label)), minlength=len(label)).astype(float)

@@ -81,7 +81,8 @@ def version_of(training: pa.Table, prediction: Prediction, seed: int = 0) -> str
     """The newest cut-off and a fingerprint of training data, declaration and recipe."""
     import pyarrow as pa
 
-    ordered = training.select(sorted(training.column_names)).sort_by([("day", "ascending"), ("person_id", "ascending")])
+    keys = [name for name in ("day", "person_id", "item") if name in training.column_names]
+    ordered = training.select(sorted(training.column_names)).sort_by([(name, "ascending") for name in keys])
     digest = hashlib.sha256(prediction.model_dump_json(exclude={"description", "owner", "bands"}).encode())
     digest.update(
         json.dumps([kind_of(prediction).RECIPE, seed, installed("scikit-learn"), ordered.column_names]).encode()

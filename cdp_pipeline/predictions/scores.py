@@ -10,7 +10,7 @@ from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.predictions.kind import Champion
 from cdp_pipeline.predictions.model import Model
 from cdp_pipeline.predictions.training import words
-from cdp_pipeline.spec.prediction import Binary
+from cdp_pipeline.spec.prediction import Binary, Prediction
 from cdp_pipeline.spec.project import Project
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def score(
     import pyarrow as pa
 
     said = words(prediction, project)
-    parts = [_scored(rows, champion, said) for rows in _chunks(features, chunk)]
+    parts = [_scored(rows, champion, said) for rows in chunks(features, chunk)]
     if not parts:
         return scores_table(prediction).schema.to_pyarrow().empty_table()
     rows = pa.concat_tables(parts).sort_by([("score", "descending"), ("person_id", "ascending")])
@@ -64,7 +64,7 @@ def score(
         "day": pa.array(np.full(count, np.datetime64(day, "D"))),
         "score": rows["score"],
         "rank": pa.array(np.arange(1, count + 1)),
-        "band": _bands(rows["score"].to_numpy(), prediction),
+        "band": bands(rows["score"].to_numpy(), prediction),
         "basis": rows["basis"],
         "reasons": rows["reasons"],
         "model_version": pa.array([champion.version], pa.string()).take(pa.array(np.zeros(count, dtype=np.int8))),
@@ -72,7 +72,7 @@ def score(
     return pa.table(columns).cast(scores_table(prediction).schema.to_pyarrow())
 
 
-def _chunks(features: pa.Table | pa.RecordBatchReader, size: int) -> Iterator[pa.Table]:
+def chunks(features: pa.Table | pa.RecordBatchReader, size: int) -> Iterator[pa.Table]:
     import pyarrow as pa
 
     if isinstance(features, pa.Table):
@@ -127,7 +127,7 @@ def _reasons(rows: pa.Table, model: Model, said: dict[str, str]) -> pa.Array:
             pc.binary_join_element_wise(
                 named.take(pa.array(which[:, 0])),
                 ": ",
-                _text(value),
+                text(value),
                 pa.array(np.where(raises, " (raises)", " (lowers)")),
                 "",
             )
@@ -135,7 +135,7 @@ def _reasons(rows: pa.Table, model: Model, said: dict[str, str]) -> pa.Array:
     return pc.binary_join_element_wise(*parts, "; ")
 
 
-def _text(value: np.ndarray) -> pa.Array:
+def text(value: np.ndarray) -> pa.Array:
     """Numbers as people write them: 6, 12.5, unknown."""
     import numpy as np
     import pyarrow as pa
@@ -143,17 +143,17 @@ def _text(value: np.ndarray) -> pa.Array:
 
     known = np.where(np.isnan(value), 0, value)
     whole = known == np.trunc(known)
-    text = pc.if_else(
+    told = pc.if_else(
         pa.array(whole), pa.array(known.astype("int64")).cast(pa.string()), pa.array(known).cast(pa.string())
     )
-    return pc.if_else(pa.array(np.isnan(value)), "unknown", text)
+    return pc.if_else(pa.array(np.isnan(value)), "unknown", told)
 
 
-def _bands(scores: np.ndarray, prediction: Binary) -> pa.Array:
+def bands(scores: np.ndarray, prediction: Prediction) -> pa.Array:
     """The last band whose threshold a score has reached; none below the first."""
     import numpy as np
     import pyarrow as pa
 
-    bands = sorted(prediction.bands, key=lambda band: band.above)
-    reached = np.searchsorted(np.array([band.above for band in bands]), scores, side="right")
-    return pa.array([None, *(band.name for band in bands)], pa.string()).take(pa.array(reached))
+    ladder = sorted(prediction.bands, key=lambda band: band.above)
+    reached = np.searchsorted(np.array([band.above for band in ladder]), scores, side="right")
+    return pa.array([None, *(band.name for band in ladder)], pa.string()).take(pa.array(reached))

@@ -15,7 +15,7 @@ from cdp_pipeline.predictions.kind import Known
 from cdp_pipeline.predictions.targets import at_each, labels, target_events
 from cdp_pipeline.predictions.windows import Cutoffs
 from cdp_pipeline.spec.audience import Rule
-from cdp_pipeline.spec.prediction import Binary, Features
+from cdp_pipeline.spec.prediction import Binary, Features, Prediction
 from cdp_pipeline.spec.project import Project
 
 HISTORY = {
@@ -88,6 +88,14 @@ def features(known: Known, prediction: Features, project: Project, days: Sequenc
     return rows.select(
         "person_id", "day", *(rows[name].cast("float64").round(6).name(name) for name in [*learnt, *HISTORY])
     )
+
+
+def population_of(known: Known, prediction: Prediction, project: Project, days: Sequence[date]) -> ibis.Table:
+    """(person_id, day): whom the prediction speaks of on each day, by its rules alone."""
+    names = set(population_traits(prediction.population))
+    wanted = [name for name in project.traits if name in names]
+    traits = known.as_of(known.timeline, known.people, days, project, wanted)
+    return known.population(traits, days).select("person_id", "day")
 
 
 def inputs(known: Known, prediction: Features, project: Project, day: date) -> ibis.Table:

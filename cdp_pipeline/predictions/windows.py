@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import TYPE_CHECKING
 
 from cdp_pipeline.spec.prediction import Prediction
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class LeakageError(ValueError):
@@ -41,3 +45,18 @@ def cutoffs(prediction: Prediction, last_day: date, first_day: date) -> Cutoffs:
     test = last_day - horizon
     train = (test - horizon - step * every for step in range(prediction.cutoffs))
     return Cutoffs(tuple(sorted(day for day in train if day - horizon >= first_day)), test, horizon)
+
+
+def halves(training: pa.Table, prediction: Prediction) -> tuple[pa.Table, pa.Table]:
+    """The rows to learn from and the untouched ones to be tested on, in one order; LeakageError where these touch."""
+    import pyarrow.compute as pc
+
+    keys = [name for name in ("day", "person_id", "item") if name in training.column_names]
+    training = training.sort_by([(name, "ascending") for name in keys])
+    past, test = (training.filter(pc.equal(training["split"], split)) for split in ("train", "test"))
+    tested = pc.unique(test["day"]).to_pylist()
+    if len(tested) > 1:
+        raise LeakageError(f"the test split holds {len(tested)} cut-offs; it is one untouched window")
+    if tested:
+        Cutoffs(tuple(sorted(pc.unique(past["day"]).to_pylist())), tested[0], prediction.horizon).check_embargo()
+    return past, test

@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from cdp_pipeline.lake import LakeView
     from cdp_pipeline.spec.project import Project
 
+BEST = 3
+"""How many items of a prediction over items are shown."""
+
 
 def profile_of(lake: LakeView, project: Project, person_id: str, as_of: date | None = None) -> dict[str, Any]:
     """Everything known of a person. Traits, predictions and audiences are those of the newest day up to `as_of`."""
-    where = [("traits.daily", "traits")] + [(f"predictions.{name}", name) for name in project.predictions]
+    single = [name for name, prediction in project.predictions.items() if not prediction.over_items]
+    where = [("traits.daily", "traits")] + [(f"predictions.{name}", name) for name in single]
     page: dict[str, Any] = {
         "person_id": person_id,
         "identifiers": _rows(lake, "identity.identifiers", person_id, "type", "value", "status", "last_seen"),
@@ -26,6 +30,9 @@ def profile_of(lake: LakeView, project: Project, person_id: str, as_of: date | N
     newest = {title: _newest(lake, name, person_id, as_of) for name, title in where}
     page["traits"] = newest.pop("traits")
     page["predictions"] = {name: row for name, row in newest.items() if row}
+    others = [name for name in project.predictions if name not in single]
+    best = {name: _best_items(lake, f"predictions.{name}", person_id, as_of) for name in others}
+    page["items"] = {name: rows for name, rows in best.items() if rows}
     page["bands"] = _bands(lake, person_id, as_of)
     page["groups"] = _groups(lake, person_id)
     page["audiences"] = _audiences(lake, person_id, as_of)
@@ -64,6 +71,16 @@ def _newest(lake: LakeView, name: str, person_id: str, as_of: date | None) -> di
     table = _until(lake.table(name), as_of)
     rows = table.filter(table.person_id == person_id).order_by(ibis.desc("day")).limit(1).to_pyarrow().to_pylist()
     return {key: value for row in rows for key, value in row.items() if key != "person_id" and not key.startswith("_")}
+
+
+def _best_items(lake: LakeView, name: str, person_id: str, as_of: date | None) -> list[dict[str, Any]]:
+    """What comes first for them of a prediction over items, best first."""
+    if not lake.exists(name):
+        return []
+    table = _until(lake.table(name), as_of)
+    mine = table.filter((table.person_id == person_id) & (table["rank"] <= BEST))
+    rows = mine.order_by(ibis.desc("day"), "rank").limit(BEST).drop("person_id").to_pyarrow().to_pylist()
+    return [row for row in rows if row["day"] == rows[0]["day"]]
 
 
 def _bands(lake: LakeView, person_id: str, as_of: date | None) -> dict[str, str]:
@@ -112,5 +129,9 @@ def flat(page: dict[str, Any]) -> Iterator[tuple[str, str, Any, str]]:
     for name, row in page["predictions"].items():
         why = (row["band"], row["basis"], row["reasons"])
         yield "score", name, row["score"], "; ".join(part for part in why if part)
+    for name, rows in page.get("items", {}).items():
+        for row in rows:
+            parts = [f"{row['score']:.3f}", row["band"], row["basis"], row["reasons"]]
+            yield "score", f"{name} {row['rank']}", row["item"], "; ".join(filter(None, parts))
     for name in page["audiences"]:
         yield "audience", name, None, ""

@@ -22,7 +22,7 @@ MEASURES = ("count", "sum", "average", "min", "max", "distinct", "first", "last"
 BELONGS = {
     "trait": {"op", "value"},
     "attribute": {"op", "value", "longitude"},
-    "prediction": {"op", "value", "field"},
+    "prediction": {"op", "value", "field", "item"},
     "band": {"is_"},
     "event": {"did", "when", "window", "gap", "related", *MEASURES},
     "sequence": {"did", "within", "strict", "without", "same", "window"},
@@ -118,15 +118,15 @@ class Account(Part):
 class Rule(Part):
     """One condition. Exactly one of its subjects is given.
 
-    all, any, none: nested conditions. trait, attribute, prediction: compared by `op` with `value`
-    (a prediction's `field` is score, rank or band; `within_km` asks an attribute that holds a latitude and the one
-    that `longitude` names). band: a trait whose band `is` a name. event: happened (`did: true`) or not within a
-    window when a condition over the event holds; how often, or what its values come to, is asked by `count`, `sum`,
-    `average`, `min`, `max` and `distinct`, on which day it happened first or last by `first` and `last`; all that is
-    asked must hold. With `related`, only events count that lead to such rows. sequence: these events one after
-    another. related: rows of sources that belong to the person. account: the people of their group. audience: is a
-    member of it. identifier: has at least one of that type. reachable: has one for the channel, and consents where the
-    project knows of consent.
+    all, any, none: nested conditions. trait, attribute, prediction: compared by `op` with `value` (a prediction's
+    `field` is score, rank or band, of one over items that of the `item`; `within_km` asks an attribute that holds a
+    latitude and the one that `longitude` names). band: a trait whose band `is` a name. event: happened (`did: true`)
+    or not within a window when a condition over the event holds; how often, or what its values come to, is asked by
+    `count`, `sum`, `average`, `min`, `max` and `distinct`, on which day it happened first or last by `first` and
+    `last`; all that is asked must hold. With `related`, only events count that lead to such rows. sequence: these
+    events one after another. related: rows of sources that belong to the person. account: the people of their group.
+    audience: is a member of it. identifier: has at least one of that type. reachable: has one for the channel, and
+    consents where the project knows of consent.
     """
 
     all: list[Rule] | None = None
@@ -136,6 +136,7 @@ class Rule(Part):
     attribute: Name | None = None
     prediction: Name | None = None
     field: Literal["score", "rank", "band"] = "score"
+    item: str | None = Field(default=None, description="Of a prediction over items: which of them, such as 'shoes'.")
     op: OperatorName | None = None
     value: Value | None = None
     longitude: Name | None = Field(default=None, description="For within_km: the attribute with the longitude.")

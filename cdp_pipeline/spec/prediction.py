@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,29 @@ class ValueTarget(EventTarget):
     value: SqlFragment = "amount"
 
 
+class ItemTarget(EventTarget):
+    """What is foreseen: which items these events will concern; `item` is a column or property of them."""
+
+    item: Name
+
+
+class Items(Part):
+    """Which items are spoken of: those that at least so many people had, of these the ones most people had."""
+
+    at_least: Annotated[int, Field(gt=0)] = 50
+    at_most: Annotated[int, Field(gt=1, le=1000)] = 100
+
+
+class ResponseTarget(EventTarget):
+    """What is foreseen: that one of these events follows a contact `within` so many days of it.
+
+    With `same`, only one that has the same value in this column or property as the contact, such as its campaign.
+    """
+
+    within: WholeDays
+    same: Name | None = None
+
+
 class Gates(Part):
     """What a model must prove on the newest labelled window before it scores anybody."""
 
@@ -54,6 +77,9 @@ class ScoreBand(Part):
 
 class Prediction(Document):
     """One score of whom it speaks of, trained on past cut-offs and proven on the newest one that is fully labelled."""
+
+    over_items: ClassVar[bool] = False
+    """Whether a person has a score for each of several items, instead of one."""
 
     kind: Literal["prediction"]
     type: str
@@ -98,4 +124,68 @@ class Value(Features):
     target: ValueTarget
 
 
-PREDICTIONS: tuple[type[Prediction], ...] = (Binary, Value)
+class ItemGates(Part):
+    """What a model of people and items must prove on the newest labelled window before it scores anybody."""
+
+    min_auc: Annotated[float, Field(ge=0.5, lt=1)] = 0.6
+    max_calibration_error: Annotated[float, Field(gt=0, le=1)] = 0.05
+
+
+class Affinity(Prediction):
+    """Per person and item, the probability that the target concerns the item within the horizon.
+
+    It speaks of people who had the target event before, with whatever item.
+    """
+
+    over_items: ClassVar[bool] = True
+
+    type: Literal["affinity"]
+    target: ItemTarget
+    items: Items = Items()
+    gates: ItemGates = ItemGates()
+
+
+class Response(Features):
+    """Per person and item of contact (a channel, a type of campaign), the probability of a response if contacted."""
+
+    over_items: ClassVar[bool] = True
+
+    type: Literal["response"]
+    exposure: ItemTarget
+    target: ResponseTarget
+    items: Items = Items()
+    gates: ItemGates = ItemGates()
+
+    @model_validator(mode="after")
+    def _contacts_have_time(self) -> Self:
+        if self.target.within >= self.horizon:
+            raise ValueError(
+                "the horizon should be longer than target.within: contacts of the days between them are learned from"
+            )
+        return self
+
+
+class Timing(Prediction):
+    """Per person and hour of the day (project's time zone), the share of their next target events that fall into it."""
+
+    over_items: ClassVar[bool] = True
+
+    type: Literal["timing"]
+    target: EventTarget
+
+
+class Topics(Prediction):
+    """Per person, how much of their taste is each of a few topics that are found in what people take together."""
+
+    over_items: ClassVar[bool] = True
+
+    type: Literal["topics"]
+    target: ItemTarget
+    items: Items = Items()
+    topics: Annotated[int, Field(ge=2, le=50)] = 6
+    min_agreement: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.5, description="Share of people whose main topic must be the same a horizon earlier."
+    )
+
+
+PREDICTIONS: tuple[type[Prediction], ...] = (Binary, Value, Affinity, Response, Timing, Topics)

@@ -22,7 +22,7 @@ from cdp_pipeline.spec.group import Group, RollUp, Way
 from cdp_pipeline.spec.identifier import Identifier
 from cdp_pipeline.spec.match import Match
 from cdp_pipeline.spec.operators import CHANGES, OPERATORS, Kind, misfit, unsuited
-from cdp_pipeline.spec.prediction import Features, Prediction, ValueTarget
+from cdp_pipeline.spec.prediction import EventTarget, Features, Prediction, ValueTarget
 from cdp_pipeline.spec.project import ProjectSettings
 from cdp_pipeline.spec.source import IBIS_TYPES, Check, EventMapping, Source
 from cdp_pipeline.spec.sync import Sync
@@ -266,17 +266,28 @@ def _over_traits(fragment: str, declared: Declared, path: DataPath, wanted: Coll
 
 
 def prediction_findings(prediction: Prediction, declared: Declared) -> Findings:
+    for field in ("target", "exposure"):
+        target = getattr(prediction, field, None)
+        if isinstance(target, EventTarget):
+            yield from _event_target(target, declared, (field,))
     if isinstance(prediction, Features):
-        target = prediction.target
-        yield from _events(target.event, declared, ("target", "event"))
-        if declared.all_sources_known:
-            yield from _fragment(target.when, declared.event_columns, ("target", "when"), {BOOLEAN})
-            if isinstance(target, ValueTarget):
-                yield from _fragment(target.value, declared.event_columns, ("target", "value"), NUMERIC)
         for i, name in enumerate(prediction.features):
             yield from _trait(name, declared, ("features", i), NUMERIC | {BOOLEAN})
     for i, rule in enumerate(prediction.population):
         yield from _rule(rule, declared, ("population", i), subjects=("all", "any", "none", "trait"))
+
+
+def _event_target(target: EventTarget, declared: Declared, path: DataPath) -> Findings:
+    yield from _events(target.event, declared, (*path, "event"))
+    if not declared.all_sources_known:
+        return
+    yield from _fragment(target.when, declared.event_columns, (*path, "when"), {BOOLEAN})
+    if isinstance(target, ValueTarget):
+        yield from _fragment(target.value, declared.event_columns, (*path, "value"), NUMERIC)
+    for field in ("item", "same"):
+        name = getattr(target, field, None)
+        if name is not None and name not in declared.event_columns:
+            yield (*path, field), unknown("column of an event", name, declared.event_columns)
 
 
 def audience_findings(audience: Audience, declared: Declared) -> Findings:
@@ -545,6 +556,10 @@ def _prediction_rule(rule: Rule, name: str, declared: Declared, path: DataPath) 
     problems = list(_asked(rule.op, rule.value, types[rule.field], name, path))
     yield from problems
     prediction = declared.of("prediction").get(name)
+    if prediction is not None and prediction.over_items and rule.item is None:
+        yield path, f"needs 'item': '{name}' has a score for each of several"
+    if prediction is not None and not prediction.over_items and rule.item is not None:
+        yield (*path, "item"), f"has no place here: '{name}' has one score per person"
     if rule.field == "band" and prediction is not None and not problems and rule.op in ("=", "!=", "in", "not_in"):
         bands = [band.name for band in prediction.bands]
         for value in rule.value if isinstance(rule.value, list) else [rule.value]:

@@ -1,0 +1,91 @@
+"""Scores of people × items: their table, people in chunks, and ranks within each person. Models are elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import date
+from typing import TYPE_CHECKING
+
+from cdp_pipeline.lake.table import Column, Table
+from cdp_pipeline.predictions.kind import Champion
+from cdp_pipeline.predictions.scores import CHUNK, bands, chunks
+from cdp_pipeline.spec.prediction import Prediction
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+
+def item_scores_table(prediction: Prediction, item: str, score: str) -> Table:
+    """`predictions.<name>`: one score per person, item and day; `item` and `score` say in words what these are."""
+    return Table(
+        name=f"predictions.{prediction.name}",
+        description=prediction.description,
+        columns={
+            "person_id": Column("string", "The person."),
+            "day": Column("date", "As of the end of this day."),
+            "item": Column("string", item),
+            "score": Column("float64", score),
+            "rank": Column("int64", "1 is the person's highest score of the day."),
+            "band": Column("string", "The named range the score falls into."),
+            "basis": Column("string", "model: personal; prior: a known rate, where nothing personal can be said."),
+            "reasons": Column("string", "What raises or lowers the score most, in words."),
+            "model_version": Column("string", "The version in predictions.models that said so."),
+        },
+        key=("person_id", "day", "item"),
+        month_of="day",
+    )
+
+
+def whole_people(rows: pa.Table | pa.RecordBatchReader, size: int = CHUNK) -> Iterator[pa.Table]:
+    """The rows in chunks of about `size` that never part a person; a reader's rows must come person by person."""
+    import pyarrow as pa
+
+    if isinstance(rows, pa.Table):
+        rows = rows.sort_by([("person_id", "ascending"), ("item", "ascending")])
+    rest = None
+    for chunk in chunks(rows, size):
+        together = chunk if rest is None else pa.concat_tables([rest, chunk])
+        people = together["person_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+        last = int((people != people[-1]).sum())
+        rest = together.slice(last)
+        if last:
+            yield together.slice(0, last)
+    if rest is not None and rest.num_rows:
+        yield rest
+
+
+def ranked(parts: Sequence[pa.Table], table: Table, champion: Champion, prediction: Prediction, day: date) -> pa.Table:
+    """The rows of `table` from (person_id, item, score, basis, reasons), best first within each person."""
+    import numpy as np
+    import pyarrow as pa
+
+    schema = table.schema.to_pyarrow()
+    if not parts:
+        return schema.empty_table()
+    rows = pa.concat_tables(parts)
+    rows = rows.set_column(2, "score", pa.array(np.round(rows["score"].to_numpy(), 6)))
+    rows = rows.sort_by([("person_id", "ascending"), ("score", "descending"), ("item", "ascending")])
+    count = rows.num_rows
+    columns = {
+        "person_id": rows["person_id"],
+        "day": pa.array(np.full(count, np.datetime64(day, "D"))),
+        "item": rows["item"],
+        "score": rows["score"],
+        "rank": pa.array(_places(rows["person_id"])),
+        "band": bands(rows["score"].to_numpy(), prediction),
+        "basis": rows["basis"],
+        "reasons": rows["reasons"],
+        "model_version": pa.array([champion.version], pa.string()).take(pa.array(np.zeros(count, dtype=np.int8))),
+    }
+    return pa.table(columns).cast(schema)
+
+
+def _places(people: pa.ChunkedArray) -> np.ndarray:
+    """1, 2, 3, … within each run of one person."""
+    import numpy as np
+
+    codes = people.combine_chunks().dictionary_encode().indices.to_numpy()
+    starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]]) if len(codes) else np.array([], dtype=int)
+    place = np.arange(len(codes))
+    return place - np.repeat(starts, np.diff(np.r_[starts, len(codes)])) + 1
