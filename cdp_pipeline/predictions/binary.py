@@ -13,7 +13,9 @@ from cdp_pipeline.predictions.metrics import realised
 from cdp_pipeline.predictions.model import RECIPE, train
 from cdp_pipeline.predictions.scores import score, scores_table
 from cdp_pipeline.predictions.targets import labels as outcomes
-from cdp_pipeline.predictions.training import inputs, training_set, training_table, words
+from cdp_pipeline.predictions.training import binary_inputs as inputs
+from cdp_pipeline.predictions.training import binary_table as training_table
+from cdp_pipeline.predictions.training import training_set, words
 from cdp_pipeline.spec.prediction import Binary
 from cdp_pipeline.spec.project import Project
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.predictions.kind import Champion
+from cdp_pipeline.predictions.level import Level, log_odds, sigmoid
 from cdp_pipeline.predictions.model import Model
 from cdp_pipeline.predictions.training import words
 from cdp_pipeline.spec.prediction import Binary, Prediction
@@ -49,15 +50,23 @@ def score(
     day: date,
     chunk: int = CHUNK,
 ) -> pa.Table:
-    """The rows of `scores_table` for one day, best first; equal scores are ranked by person id."""
+    """The rows of `scores_table` for one day, best first; equal scores are ranked by person id.
+
+    Rows that have `_soon` are of people some days ago: they say how likely people are on the whole just now.
+    """
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     said = words(prediction, project)
     parts = [_scored(rows, champion, said) for rows in chunks(features, chunk)]
     if not parts:
         return scores_table(prediction).schema.to_pyarrow().empty_table()
-    rows = pa.concat_tables(parts).sort_by([("score", "descending"), ("person_id", "ascending")])
+    found = pa.concat_tables(parts)
+    before = found.filter(pc.is_valid(found["_soon"])).sort_by("person_id")
+    rows = found.filter(pc.is_null(found["_soon"]))
+    rows = rows.append_column("score", pa.array(_at_the_level_of_now(rows, before, champion)))
+    rows = rows.sort_by([("score", "descending"), ("person_id", "ascending")])
     count = rows.num_rows
     columns = {
         "person_id": rows["person_id"],
@@ -84,28 +93,34 @@ def chunks(features: pa.Table | pa.RecordBatchReader, size: int) -> Iterator[pa.
 
 
 def _scored(rows: pa.Table, champion: Champion, said: dict[str, str]) -> pa.Table:
+    """Log-odds at the level of training, their basis and reasons: what takes a person's features to know."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if champion.scorer is None:
-        probability = np.full(rows.num_rows, champion.prior.get("rate", 0.5))
+        odds = log_odds(np.full(rows.num_rows, champion.prior.get("rate", 0.5)))
         prior = pa.array(np.ones(rows.num_rows, dtype=bool))
         reasons = pa.array(np.full(rows.num_rows, f"the rate of everybody: {champion.why_prior}"), pa.string())
     else:
-        probability, new = champion.scorer.probability(rows)
+        odds, new = champion.scorer.odds(rows)
         prior = pa.array(new)
         told = "too new for a personal score: the rate of newcomers"
         reasons = pc.if_else(prior, told, _reasons(rows, champion.scorer.model, said))
-    return pa.table(
-        {
-            "person_id": rows["person_id"],
-            # Rounded, so that the last bit of a sum never reorders people.
-            "score": np.round(probability, 6),
-            "basis": pc.if_else(prior, "prior", "model"),
-            "reasons": reasons,
-        }
-    )
+    columns = {name: rows[name] for name in ("person_id", "_soon", "_season")}
+    return pa.table(columns | {"odds": odds, "basis": pc.if_else(prior, "prior", "model"), "reasons": reasons})
+
+
+def _at_the_level_of_now(rows: pa.Table, before: pa.Table, champion: Champion) -> np.ndarray:
+    """Probabilities, rounded, so that the last bit of a sum never reorders people."""
+    import numpy as np
+
+    odds = rows["odds"].to_numpy()
+    if champion.scorer is None:
+        return np.round(sigmoid(odds), 6)
+    level: Level = champion.scorer.level
+    moved = level.moved(before["odds"].to_numpy(), before["_soon"].to_numpy())
+    return np.round(level.probability(odds, moved, rows["_season"].to_numpy()), 6)
 
 
 def _reasons(rows: pa.Table, model: Model, said: dict[str, str]) -> pa.Array:

@@ -6,12 +6,14 @@ The same `features` serve training, scoring and backfill. Estimators belong to m
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import date
+from dataclasses import replace
+from datetime import date, timedelta
 
 import ibis
 
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.predictions.kind import Known
+from cdp_pipeline.predictions.level import lately, looked_at, seasons
 from cdp_pipeline.predictions.targets import at_each, labels, target_events
 from cdp_pipeline.predictions.windows import Cutoffs
 from cdp_pipeline.spec.audience import Rule
@@ -27,6 +29,9 @@ HISTORY = {
     "_active_days": "days with any activity",
 }
 """What every model knows besides the declared traits: the person's own history of the target, in words."""
+
+
+KEYS = ("person_id", "day", "split", "label")
 
 
 class FeatureError(ValueError):
@@ -104,13 +109,65 @@ def inputs(known: Known, prediction: Features, project: Project, day: date) -> i
 
 
 def training_set(known: Known, prediction: Binary, project: Project, windows: Cutoffs) -> ibis.Table:
-    """(person_id, day, split, label, features): what was known at each cut-off, and what then happened."""
+    """(person_id, day, split, label, _soon, _season, features): what was known at each cut-off, and what then happened.
+
+    Rows of the split 'level' are of the day on which, LATELY days before the test cut-off, the level of then is
+    measured: of what came after them only those days are said (`_soon`).
+    """
     windows.check_embargo()
     learned = features(known, prediction, project, windows.days)
     rows = learned.inner_join(labels(known.timeline, prediction, windows.days), ["person_id", "day"])
     split = ibis.ifelse(rows.day == windows.test, "test", "train")
+    early = _soon(known.timeline, prediction, windows.train) if windows.train else None
+    sets = [_with_level(rows.mutate(split=split), known, prediction, windows.days, early)]
+    if _level_day(prediction, windows.test) not in windows.train:
+        sets.append(
+            _before(known, prediction, project, windows.test).mutate(
+                split=ibis.literal("level"), label=ibis.null("int64")
+            )
+        )
     learnt = [name for name in learned.columns if name not in ("person_id", "day")]
-    return rows.select("person_id", "day", split.name("split"), "label", *learnt)
+    columns = ("person_id", "day", "split", "label", "_soon", "_season", *learnt)
+    return ibis.union(*(one.select(*columns) for one in sets)) if len(sets) > 1 else sets[0].select(*columns)
+
+
+def binary_inputs(known: Known, prediction: Binary, project: Project, day: date) -> ibis.Table:
+    """(person_id, _soon, _season, features) of the population as of the day; and of some of it LATELY days before.
+
+    Of those the level of now is learned: they alone have `_soon`, and are not scored.
+    """
+    rows = _with_level(features(known, prediction, project, [day]), known, prediction, [day], None)
+    return ibis.union(rows, _before(known, prediction, project, day).select(*rows.columns)).drop("day")
+
+
+def _level_day(prediction: Binary, day: date) -> date:
+    return day - timedelta(lately(prediction.horizon))
+
+
+def _before(known: Known, prediction: Binary, project: Project, day: date) -> ibis.Table:
+    """Features of some people LATELY days before `day`, and what happened to them up to it."""
+    before = _level_day(prediction, day)
+    people = looked_at(known.people)
+    some = replace(known, people=people, timeline=known.timeline.semi_join(people, "person_id"))
+    early = _soon(some.timeline, prediction, [before])
+    rows = features(some, prediction, project, [before])
+    return _with_level(rows, known, prediction, [before], early).filter(lambda t: t._soon.notnull())
+
+
+def _soon(timeline: ibis.Table, prediction: Binary, days: Sequence[date]) -> ibis.Table:
+    """(person_id, day, _soon): the label as it is LATELY days after each day."""
+    early = prediction.model_copy(update={"horizon": timedelta(lately(prediction.horizon))})
+    return labels(timeline, early, days).rename(_soon="label")
+
+
+def _with_level(
+    rows: ibis.Table, known: Known, prediction: Binary, days: Sequence[date], early: ibis.Table | None
+) -> ibis.Table:
+    """The rows with their `_season`, and with `_soon` where it is known."""
+    rows = rows.left_join(seasons(known.timeline, prediction, days), "day").drop("day_right")
+    if early is None:
+        return rows.mutate(_soon=ibis.null("int64"))
+    return rows.left_join(early, ["person_id", "day"]).drop("person_id_right", "day_right")
 
 
 def words(prediction: Features, project: Project) -> dict[str, str]:
@@ -137,3 +194,17 @@ def training_table(prediction: Features, project: Project, traits: ibis.Schema) 
         key=("person_id", "day"),
         derived=True,
     )
+
+
+def binary_table(prediction: Binary, project: Project, traits: ibis.Schema) -> Table:
+    """`training_table` with what the level of a day is learned from."""
+    table = training_table(prediction, project, traits)
+    days = lately(prediction.horizon)
+    own = {
+        "_soon": Column(
+            "int64", f"The label as it was after {days} days, where the level of a day is learned from it."
+        ),
+        "_season": Column("float64", "How much more of the target the horizon was to see than the days just before."),
+    }
+    features = {name: column for name, column in table.columns.items() if name not in KEYS}
+    return replace(table, columns={name: table.columns[name] for name in KEYS} | own | features)

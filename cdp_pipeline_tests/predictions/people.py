@@ -53,11 +53,14 @@ def training(people: int = 600, planted: bool = True, seed: int = 1) -> pa.Table
         columns = features(people, seed * 100 + step)
         chance = truth(columns["signal"], columns["curve"]) if planted else np.full(people, 0.4)
         happened = np.random.default_rng(seed * 1000 + step).random(people) < chance
+        early, unknown = np.arange(people) % 2 == 0, pa.nulls(people, pa.int64())
         keys = {
             "person_id": [f"p_{number:06}" for number in range(people)],
             "day": [day] * people,
             "split": ["test" if day == TEST_DAY else "train"] * people,
             "label": happened.astype("int64"),
+            "_soon": pa.array(happened & early).cast(pa.int64()) if day < TEST_DAY else unknown,
+            "_season": [1.0] * people,
         }
         parts.append(pa.table(keys | {name: pa.array(values, from_pandas=True) for name, values in columns.items()}))
     return pa.concat_tables(parts)
@@ -65,7 +68,8 @@ def training(people: int = 600, planted: bool = True, seed: int = 1) -> pa.Table
 
 def to_score(people: int, seed: int = 9) -> pa.Table:
     columns = {name: pa.array(values, from_pandas=True) for name, values in features(people, seed).items()}
-    return pa.table({"person_id": [f"p_{number:06}" for number in range(people)]} | columns)
+    level = {"_soon": pa.nulls(people, pa.int64()), "_season": [1.0] * people}
+    return pa.table({"person_id": [f"p_{number:06}" for number in range(people)]} | level | columns)
 
 
 assert set(HISTORY) <= set(features(1, 0))

@@ -10,11 +10,11 @@ import ibis
 import numpy as np
 
 from cdp_pipeline.lake import Lake, Mirror
+from cdp_pipeline.predictions.binary import inputs, training_set, training_table
 from cdp_pipeline.predictions.champions import register
 from cdp_pipeline.predictions.kind import Known
 from cdp_pipeline.predictions.registry import MODELS, champion, renew
 from cdp_pipeline.predictions.scores import score, scores_table
-from cdp_pipeline.predictions.training import inputs, training_set, training_table
 from cdp_pipeline.predictions.windows import cutoffs
 from cdp_pipeline.traits.as_of import as_of
 from cdp_pipeline_tests.predictions.people import prediction

@@ -16,12 +16,12 @@ from cdp_pipeline.predictions.model import train
 from cdp_pipeline.predictions.training import (
     HISTORY,
     FeatureError,
+    binary_table,
     feature_names,
     features,
     history,
     population_traits,
     training_set,
-    training_table,
 )
 from cdp_pipeline.predictions.windows import Cutoffs, LeakageError, cutoffs
 from cdp_pipeline.traits.as_of import as_of
@@ -123,12 +123,15 @@ def test_a_training_set_has_one_row_per_person_and_cut_off_as_declared() -> None
     known = Known(as_of, ibis.memtable(timeline_rows(rows)), people_of(rows))
     table = training_set(known, prediction(), SHOP, windows)
     found = table.order_by("day", "person_id").to_pyarrow().to_pylist()
-    assert [(r["person_id"], r["day"], r["split"], r["label"], r["orders"]) for r in found] == [
-        ("p_00", train_day, "train", 0, 1.0),
-        ("p_00", test, "test", 1, 1.0),
-        ("p_01", test, "test", 0, 1.0),
+    level_day = test - timedelta(days=28)
+    assert [(r["person_id"], r["day"], r["split"], r["label"], r["_soon"], r["orders"]) for r in found] == [
+        ("p_00", train_day, "train", 0, 0, 1.0),
+        ("p_00", level_day, "level", None, 0, 1.0),
+        ("p_01", level_day, "level", None, 0, 1.0),
+        ("p_00", test, "test", 1, None, 1.0),
+        ("p_01", test, "test", 0, None, 1.0),
     ]
-    declared = training_table(prediction(), SHOP, as_of_schema())
+    declared = binary_table(prediction(), SHOP, as_of_schema())
     assert declared.schema.equals(table.schema())
     assert all(column.description for column in declared.columns.values())
 
