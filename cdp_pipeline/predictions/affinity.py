@@ -14,10 +14,17 @@ import ibis
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.predictions.charts import binary_charts
 from cdp_pipeline.predictions.item_metrics import judge_items, least_data, measure_items
-from cdp_pipeline.predictions.item_scores import item_scores_table, ranked, whole_people
+from cdp_pipeline.predictions.item_scores import (
+    by_item_rates,
+    item_card,
+    item_scores_table,
+    ranked,
+    rated,
+    whole_people,
+)
 from cdp_pipeline.predictions.items import KNOWN, item_days, known_pairs, outcomes_of, pair_labels, words
 from cdp_pipeline.predictions.kind import Champion, Gate, Known, Trained
-from cdp_pipeline.predictions.metrics import gains, ranking, reliability
+from cdp_pipeline.predictions.metrics import gains, ranking, realised, reliability
 from cdp_pipeline.predictions.training import population_of
 from cdp_pipeline.predictions.windows import Cutoffs, halves
 from cdp_pipeline.spec.prediction import Affinity
@@ -29,6 +36,10 @@ if TYPE_CHECKING:
 
     from cdp_pipeline.predictions.habits import Habits
 
+__all__ = [
+    "RECIPE", "charts", "inputs", "judge", "outcomes", "realised", "score", "scores_table", "train", "training_set",
+    "training_table",
+]  # fmt: skip
 RECIPE = "habits/1"
 RIVALS = {"own_rate": "how often they had the item so far", "popularity": "how many people had the item lately"}
 
@@ -73,23 +84,12 @@ def _pairs(
 
 
 def train(training: pa.Table, prediction: Affinity, seed: int = 0, champion: Habits | None = None) -> Trained:
-    import pyarrow.compute as pc
     from threadpoolctl import threadpool_limits
 
     from cdp_pipeline.predictions.habits import Habits
 
     past, test = halves(training, prediction)
-    card: dict[str, Any] = {
-        "train_cutoffs": [str(day) for day in sorted(pc.unique(past["day"]).to_pylist())],
-        "test_cutoff": str(test["day"][0]) if test.num_rows else None,
-        "train_rows": past.num_rows,
-        "train_people": pc.count_distinct(past["person_id"]).as_py(),
-        "train_positives": pc.sum(past["label"]).as_py() or 0,
-        "seed": seed,
-        "recipe": RECIPE,
-        "features": list(KNOWN),
-    }
-    prior = {"rate": _rates(past)}
+    card, prior = item_card(past, test, seed, RECIPE, list(KNOWN)), {"rate": by_item_rates(past)}
     missing = least_data(past, test, prediction)
     if missing:
         return Trained(None, {}, missing, card, prior)
@@ -108,12 +108,6 @@ def train(training: pa.Table, prediction: Affinity, seed: int = 0, champion: Hab
         "importance": _importance(scorer, score, parts, label),
     }
     return Trained(scorer, metrics, None, card | evidence, prior)
-
-
-def _rates(rows: pa.Table) -> dict[str, float]:
-    """How often it happens with each item, for people of whom nothing else can be said."""
-    found = rows.group_by("item").aggregate([("label", "mean")]).sort_by("item")
-    return {row["item"]: round(row["label_mean"], 6) for row in found.to_pylist()}
 
 
 def _rivals(test: pa.Table) -> dict[str, np.ndarray]:
@@ -153,22 +147,14 @@ def score(
 
 
 def _scored(rows: pa.Table, champion: Champion) -> pa.Table:
-    import numpy as np
     import pyarrow as pa
 
     if champion.scorer is None:
-        rates = champion.prior.get("rate", {})
-        usual = float(np.mean(list(rates.values()))) if rates else 0.5
-        chance = np.array([rates.get(item, usual) for item in rows["item"].to_pylist()])
-        basis, reasons = (
-            "prior",
-            pa.array(np.full(rows.num_rows, f"the rate of everybody: {champion.why_prior}"), pa.string()),
-        )
-    else:
-        chance, contributions = champion.scorer.contributions(rows)
-        basis, reasons = "model", _reasons(rows, contributions)
+        return rated(rows, champion)
+    chance, contributions = champion.scorer.contributions(rows)
     keys = {name: rows[name] for name in ("person_id", "item")}
-    return pa.table(keys | {"score": chance, "basis": pa.array([basis] * rows.num_rows), "reasons": reasons})
+    reasons = _reasons(rows, contributions)
+    return pa.table(keys | {"score": chance, "basis": pa.array(["model"] * rows.num_rows), "reasons": reasons})
 
 
 def _reasons(rows: pa.Table, contributions: np.ndarray) -> pa.Array:

@@ -5,11 +5,11 @@ Pairs of one person are not independent, so the bootstrap draws people with all 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cdp_pipeline.predictions.kind import Gate, Trained
 from cdp_pipeline.predictions.metrics import Ranking, calibration_error, ranking
-from cdp_pipeline.spec.prediction import ItemGates
+from cdp_pipeline.spec.prediction import ItemGates, Prediction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,7 +73,7 @@ def within(label: np.ndarray, score: np.ndarray, items: np.ndarray) -> float:
     return float(np.mean([ranking(label[part], score[part]) for part in parts])) if parts else float("nan")
 
 
-def least_data(past: pa.Table, test: pa.Table, prediction: Any) -> str | None:
+def least_data(past: pa.Table, test: pa.Table, prediction: Prediction, items: int = 2) -> str | None:
     """The first number that is too small to learn from, in words."""
     import pyarrow.compute as pc
 
@@ -83,7 +83,7 @@ def least_data(past: pa.Table, test: pa.Table, prediction: Any) -> str | None:
     least = prediction.minimum
     have = {
         "people in the training windows": (pc.count_distinct(past["person_id"]).as_py(), least.people),
-        "items": (pc.count_distinct(past["item"]).as_py(), 2),
+        "items": (pc.count_distinct(past["item"]).as_py(), items),
         "pairs there for which it happened": (ones(past), least.positives),
         "pairs there for which it did not happen": (past.num_rows - ones(past), least.positives),
         "pairs in the test window for which it happened": (ones(test), 1),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.predictions.kind import Champion
@@ -79,6 +79,45 @@ def ranked(parts: Sequence[pa.Table], table: Table, champion: Champion, predicti
         "model_version": pa.array([champion.version], pa.string()).take(pa.array(np.zeros(count, dtype=np.int8))),
     }
     return pa.table(columns).cast(schema)
+
+
+def by_item_rates(rows: pa.Table) -> dict[str, float]:
+    """How often it happens with each item, for people of whom nothing else can be said."""
+    found = rows.group_by("item").aggregate([("label", "mean")]).sort_by("item")
+    return {row["item"]: round(row["label_mean"], 6) for row in found.to_pylist()}
+
+
+def rated(rows: pa.Table, champion: Champion) -> pa.Table:
+    """(person_id, item, score, basis, reasons) where there is no model: everybody's rate of each item."""
+    import pyarrow as pa
+
+    rates = champion.prior.get("rate", {})
+    usual = sum(rates.values()) / len(rates) if rates else 0.5
+    return pa.table(
+        {
+            "person_id": rows["person_id"],
+            "item": rows["item"],
+            "score": pa.array([rates.get(item, usual) for item in rows["item"].to_pylist()], pa.float64()),
+            "basis": pa.array(["prior"] * rows.num_rows, pa.string()),
+            "reasons": pa.array([f"the rate of everybody: {champion.why_prior}"] * rows.num_rows, pa.string()),
+        }
+    )
+
+
+def item_card(past: pa.Table, test: pa.Table, seed: int, recipe: str, features: Sequence[str]) -> dict[str, Any]:
+    """What a card says of every model of people and items."""
+    import pyarrow.compute as pc
+
+    return {
+        "train_cutoffs": [str(day) for day in sorted(pc.unique(past["day"]).to_pylist())],
+        "test_cutoff": str(test["day"][0]) if test.num_rows else None,
+        "train_rows": past.num_rows,
+        "train_people": pc.count_distinct(past["person_id"]).as_py(),
+        "train_positives": pc.sum(past["label"]).as_py() or 0,
+        "seed": seed,
+        "recipe": recipe,
+        "features": list(features),
+    }
 
 
 def _places(people: pa.ChunkedArray) -> np.ndarray:

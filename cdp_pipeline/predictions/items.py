@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import ibis
 
-from cdp_pipeline.predictions.targets import at_each
+from cdp_pipeline.predictions.targets import at_each, events_of
 from cdp_pipeline.profile.timeline import event_scope
-from cdp_pipeline.spec import expressions
 
 if TYPE_CHECKING:
     from cdp_pipeline.spec.prediction import Items, ItemTarget
@@ -54,9 +53,7 @@ def words(event: str, horizon_days: int) -> dict[str, str]:
 
 def item_days(timeline: ibis.Table, target: ItemTarget) -> ibis.Table:
     """(person_id, item, _day): the days on which identified people had a target event with each item."""
-    found = timeline.filter(timeline.person_id.notnull() & timeline.event.isin(list(target.event)))
-    if target.when is not None:
-        found = found.filter(expressions.compile(target.when, event_scope(found)))
+    found = events_of(timeline, target)
     item = event_scope(found)[target.item].cast("string")
     return found.select("person_id", "_day", item=item).filter(lambda t: t.item.notnull() & (t.item != "")).distinct()
 

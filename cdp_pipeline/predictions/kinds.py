@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from cdp_pipeline.predictions import affinity, binary
+from cdp_pipeline.predictions import affinity, binary, response
 from cdp_pipeline.predictions.kind import Kind
 from cdp_pipeline.spec.prediction import Prediction
 
-KINDS: dict[str, Kind] = {"affinity": affinity, "binary": binary}
+KINDS: dict[str, Kind] = {"affinity": affinity, "binary": binary, "response": response}
 
 
 def kind_of(prediction: Prediction) -> Kind:

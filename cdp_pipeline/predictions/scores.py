@@ -125,14 +125,21 @@ def _at_the_level_of_now(rows: pa.Table, before: pa.Table, champion: Champion) -
 
 def _reasons(rows: pa.Table, model: Model, said: dict[str, str]) -> pa.Array:
     """The largest contributions of the logistic part, each with the person's value and its direction."""
+
+    values = model.inputs(rows)
+    return reasons_of(
+        model.linear.contributions(values), [said.get(name, name) for name in model.linear.features], values
+    )
+
+
+def reasons_of(given: np.ndarray, said: list[str], values: np.ndarray) -> pa.Array:
+    """The largest of the contributions `given` (rows × features), each in words, with its value and its direction."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    values = model.inputs(rows)
-    given = model.linear.contributions(values)
     top = np.argsort(-np.abs(given), axis=1, kind="stable")[:, :REASONS]
-    named = pa.array([said.get(name, name) for name in model.linear.features])
+    named = pa.array(said)
     parts = []
     for place in range(top.shape[1]):
         which = top[:, place : place + 1]

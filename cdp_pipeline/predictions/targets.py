@@ -12,12 +12,16 @@ import ibis
 
 from cdp_pipeline.profile.timeline import event_scope
 from cdp_pipeline.spec import expressions
-from cdp_pipeline.spec.prediction import Binary, Features
+from cdp_pipeline.spec.prediction import Binary, EventTarget, Features
 
 
 def target_events(timeline: ibis.Table, prediction: Features) -> ibis.Table:
     """The rows of identified people that count as the target event."""
-    target = prediction.target
+    return events_of(timeline, prediction.target)
+
+
+def events_of(timeline: ibis.Table, target: EventTarget) -> ibis.Table:
+    """The rows of identified people that are one of these events, and fulfil its condition."""
     found = timeline.filter(timeline.person_id.notnull() & timeline.event.isin(list(target.event)))
     if target.when is None:
         return found
