@@ -160,7 +160,7 @@ def _difference(
 
 def _asked(project: Project, name: str) -> set[str]:
     rules = list(leaves(every_rule(project, [Rule(audience=name)])))
-    said = {rule.trait or rule.attribute or rule.band for rule in rules}
+    said = {name for rule in rules for name in (*rule.traits, rule.attribute, rule.band)}
     return {name for name in said if name} | {f"{rule.prediction} score" for rule in rules if rule.prediction}
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from cdp_pipeline.audiences.accounts import with_their_groups
 from cdp_pipeline.audiences.reach import reach_rule
-from cdp_pipeline.audiences.rules import Scope, columns_of, every_rule, gathered, holds, leaves
+from cdp_pipeline.audiences.rules import Scope, columns_of, every_rule, gathered, holds, leaves, may_be_older
 from cdp_pipeline.spec.audience import Account, Compared, Happening, Rule
-from cdp_pipeline.spec.operators import CHANGES, OPERATORS
+from cdp_pipeline.spec.operators import CHANGES, OPERATORS, whole_days
 
 if TYPE_CHECKING:
     from cdp_pipeline.spec.project import Project
@@ -118,6 +118,8 @@ def words(rule: Rule) -> str:
 
 def _asked(op: str, value: Any) -> str:
     said = OPERATORS[op].words
+    if isinstance(value, dict) and "trait" in value:
+        return f"{said} {value['trait']}"
     if op in CHANGES:
         amount = value["by"] if "by" in value else f"{value['percent']} percent"
         return f"{said} {amount} over {value['over']}"
@@ -210,8 +212,20 @@ def told(rule: Rule, values: Sequence[Any]) -> str | None:
             return ", ".join(f"{name} is {_shown(value)}" for name, value in zip(figures, values, strict=True))
     if rule.op in CHANGES:
         assert isinstance(rule.value, dict)
-        return f"it is {_shown(values[0])}, {rule.value['over']} before it was {_shown(values[1])}"
+        return _moved(rule.value["over"], *values)
+    if rule.other_trait is not None:
+        return f"it is {_shown(values[0])}, {rule.other_trait} is {_shown(values[1])}"
     return f"it is {' and '.join(map(_shown, values))}"
+
+
+def _moved(over: str, now: Any, then: Any, before: int | None) -> str:
+    """What a trait was and is; of another day than the one asked for where that was not computed."""
+    asked = whole_days(over)
+    if before is None:
+        return f"it is {_shown(now)}; of them nothing was computed {asked} to {asked + may_be_older(asked)} days before"
+    if before == asked:
+        return f"it is {_shown(now)}, {over} before it was {_shown(then)}"
+    return f"it is {_shown(now)}, {before} days before it was {_shown(then)} ({over} before was not computed)"
 
 
 def _shown(value: Any) -> str:

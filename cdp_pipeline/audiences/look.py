@@ -88,7 +88,8 @@ def scope_on(
     scope = scope_of(lake, project)
     rules = rules_of(project, names)
     banded = sorted({rule.band for rule in rules if rule.band})
-    wanted = sorted({rule.trait for rule in rules if rule.trait} | set(banded))
+    asked = {name for rule in rules for name in rule.traits}
+    wanted = sorted(asked | set(banded))
     every = [name for batch in in_order(project.traits, wanted) for name in batch]
     other = []
     if published is not None:
@@ -107,7 +108,7 @@ def scope_on(
             if there and scores is not None:
                 continue  # A day on which everybody was too new to be scored.
             raise NothingComputedError(f"no scores of '{name}' were made for {day}: cdp run --day {day}")
-    if there and not other and {rule.trait for rule in rules if rule.trait} <= set(scope.traits.columns):
+    if there and not other and asked <= set(scope.traits.columns):
         return scope
     told = lake.read(timeline_table(project))
     if there == 0 and told.filter(told._day <= ibis.date(day)).count().to_pyarrow().as_py() == 0:
@@ -181,7 +182,7 @@ def preview(lake: LakeView, project: Project, name: str, day: date | None, limit
     day = newest_day(lake, project) if day is None else day
     scope = scope_on(lake, project, [name], day)
     rows = members(project, [name], scope, [day]).select("person_id")
-    asked = list(dict.fromkeys(rule.trait for rule in rules_of(project, [name]) if rule.trait))
+    asked = list(dict.fromkeys(trait for rule in rules_of(project, [name]) for trait in rule.traits))
     traits = scope.traits.filter(scope.traits.day == ibis.date(day)).select("person_id", *asked)
     rows = rows.left_join(traits, "person_id").drop("person_id_right")
     if scope.customers is not None:
@@ -257,8 +258,9 @@ def sql_now(lake: LakeView, project: Project, name: str, day: date | None) -> st
     """The audience as one SELECT over the lake."""
     scope = scope_of(lake, project)
     for rule in rules_of(project, [name]):
-        if rule.trait and rule.trait not in scope.traits.columns:
-            raise NothingComputedError(f"traits.daily has no '{rule.trait}' yet: cdp run")
+        for trait in rule.traits:
+            if trait not in scope.traits.columns:
+                raise NothingComputedError(f"traits.daily has no '{trait}' yet: cdp run")
     return sql_of(project, name, scope, newest_day(lake, project) if day is None else day)
 
 

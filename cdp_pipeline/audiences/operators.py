@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from functools import reduce
 from math import cos, radians
 from operator import and_, eq, ge, gt, le, lt, ne, or_
@@ -20,6 +21,8 @@ import ibis
 from cdp_pipeline.spec.operators import day_meant, whole_days
 from cdp_pipeline.spec.window import midnight
 
+LONGEST_DECIMAL = 38
+"""Digits of a decimal, on every engine."""
 EARTH_KM = 6371.0088
 """The mean radius of the earth (IUGG), for the haversine formula."""
 
@@ -31,25 +34,47 @@ def compare(op: str, column: Any, value: Any, day: Any) -> Any:
     return OPERATORS[op](column, value)
 
 
-def _alike(column: Any, value: Any) -> Any:
-    """A column and a YAML value, brought to types that every engine compares alike."""
+def _alike(column: Any, values: Sequence[Any]) -> tuple[Any, list[Any]]:
+    """A column and YAML values, brought to types that every engine compares alike and without rounding money."""
     type_ = column.type()
-    if type_.is_decimal() or type_.is_floating() or isinstance(value, float):
-        return column.cast("float64"), ibis.literal(float(value), "float64")
+    exact = _exact(type_, values) if type_.is_decimal() else None
+    if exact is not None:
+        return column, [ibis.literal(Decimal(str(value)), exact) for value in values]
+    if type_.is_decimal() or type_.is_floating() or any(isinstance(value, float) for value in values):
+        return column.cast("float64"), [ibis.literal(float(value), "float64") for value in values]
     if type_.is_date():
-        return column, ibis.literal(date.fromisoformat(str(value)), "date")
+        return column, [ibis.literal(date.fromisoformat(str(value)), "date") for value in values]
     if type_.is_timestamp():
-        return column, ibis.literal(datetime.fromisoformat(str(value)), "timestamp(6)")
-    return column, ibis.literal(str(value) if type_.is_string() else value, type_)
+        return column, [ibis.literal(datetime.fromisoformat(str(value)), "timestamp(6)") for value in values]
+    return column, [ibis.literal(str(value) if type_.is_string() else value, type_) for value in values]
+
+
+def _exact(type_: Any, values: Sequence[Any]) -> Any:
+    """The column's own decimal type, widened for values that are longer; None where no decimal holds them."""
+    parts = [Decimal(str(value)).as_tuple() for value in values]
+    scale = max(type_.scale, *(-int(part.exponent) for part in parts))
+    whole = max(type_.precision - type_.scale, *(len(part.digits) + int(part.exponent) for part in parts))
+    return ibis.dtype(f"decimal({whole + scale}, {scale})") if whole + scale <= LONGEST_DECIMAL else None
 
 
 def _compared(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    return lambda column, value: compare(*_alike(column, value))
+    def compared(column: Any, value: Any) -> Any:
+        column, [value] = _alike(column, [value])
+        return compare(column, value)
+
+    return compared
+
+
+def compare_two(op: str, one: Any, other: Any) -> Any:
+    """One column compared with another of its kind: numbers exactly, unless one of them has no exact values anyway."""
+    if one.type().is_floating() or other.type().is_floating():
+        one, other = one.cast("float64"), other.cast("float64")
+    return COMPARISONS[op](one, other)
 
 
 def _is_in(column: Any, values: list[Any]) -> Any:
-    pairs = [_alike(column, value) for value in values]
-    return pairs[0][0].isin([value for _, value in pairs])
+    column, values = _alike(column, values)
+    return column.isin(values)
 
 
 def _between(column: Any, ends: list[Any]) -> Any:
@@ -86,13 +111,9 @@ def _not(operator: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     return lambda column, value: ~operator(column, value)
 
 
+COMPARISONS = {"=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    "=": _compared(eq),
-    "!=": _compared(ne),
-    "<": _compared(lt),
-    "<=": _compared(le),
-    ">": _compared(gt),
-    ">=": _compared(ge),
+    **{op: _compared(compare) for op, compare in COMPARISONS.items()},
     "between": _between,
     "not_between": _not(_between),
     "in": _is_in,
@@ -230,8 +251,11 @@ def distance_km(lat: Any, lon: Any, place: dict[str, Any]) -> Any:
 
 def changed(op: str, now: Any, then: Any, change: dict[str, Any]) -> Any:
     """Whether a number moved at least so far, up, down or either way; a share is one of what it was (not of 0)."""
-    now, then = now.cast("float64"), then.cast("float64")
+    if not now.type().is_decimal():
+        now, then = now.cast("float64"), then.cast("float64")
     moved = {"increased_by": now - then, "decreased_by": then - now, "changed_by": (now - then).abs()}[op]
     if "by" in change:
-        return moved >= float(change["by"])
-    return (moved * 100.0 >= then.abs() * float(change["percent"])) & (then != 0.0)
+        return OPERATORS[">="](moved, change["by"])
+    # A share of money is a product of decimals: 398.00 is not 397.99999999999994.
+    _, [percent] = _alike(then, [change["percent"]])
+    return (moved * 100 >= then.abs() * percent) & (then != 0)

@@ -18,7 +18,7 @@ import ibis
 
 from cdp_pipeline.audiences.accounts import account_column, account_holds, groups, with_accounts
 from cdp_pipeline.audiences.events import figure_columns, with_figures
-from cdp_pipeline.audiences.operators import by_the_clock, changed, compare, days_later, distance_km
+from cdp_pipeline.audiences.operators import by_the_clock, changed, compare, compare_two, days_later, distance_km
 from cdp_pipeline.audiences.reach import reach_rule
 from cdp_pipeline.audiences.related import related, related_column
 from cdp_pipeline.audiences.scope import Found, Scope, ScopeError, digest, given
@@ -49,7 +49,8 @@ def gathered(project: Project, rules: Sequence[Rule], scope: Scope, days: Sequen
     asked = list(leaves(every_rule(project, rules)))
     days = sorted(set(days))
     table = scope.traits.filter(scope.traits.day.isin(days))
-    table = table.select("person_id", "day", **{column_of(rule): table[rule.trait] for rule in asked if rule.trait})
+    traits = {name for rule in asked for name in rule.traits}
+    table = table.select("person_id", "day", **{f"trait_{name}": table[name] for name in sorted(traits)})
     table = _joined(table, [found for gather in GATHERED for found in gather(project, asked, scope, days)])
     table = with_figures(table, project, asked, scope, days)
     further = {
@@ -142,7 +143,10 @@ def columns_of(rule: Rule) -> list[str]:
         case "prediction":
             return [f"{name}_{rule.field}" if rule.item is None else f"{name}_{rule.field}_{digest(rule.item)}"]
         case "trait" if rule.op in CHANGES:
-            return [name, f"{name}_{_days_back(rule)}_days_ago"]
+            ago = f"{_days_back(rule)}_days_ago"
+            return [name, f"{name}_{ago}", f"computed_{ago}"]
+        case "trait" if rule.other_trait is not None:
+            return [name, f"trait_{rule.other_trait}"]
         case "attribute" if rule.longitude is not None:
             return [name, f"attribute_{rule.longitude}"]
     return [name]
@@ -186,6 +190,8 @@ def _holds_any(rules: Sequence[Rule], table: ibis.Table) -> Any:
 
 def _compared(rule: Rule, table: ibis.Table, columns: list[Any]) -> Any:
     op, value = str(rule.op), rule.value
+    if rule.other_trait is not None:
+        return compare_two(op, *columns)
     if isinstance(value, dict):
         if op in CHANGES:
             return changed(op, columns[0], columns[1], value)
@@ -215,17 +221,42 @@ def _days_back(rule: Rule) -> int:
     return whole_days(rule.value["over"])
 
 
+def may_be_older(distance: int) -> int:
+    """How many days more than asked the traits of so many days ago may be old, where that day was not computed."""
+    return max(1, distance // 4)
+
+
 def _earlier(project: Project, asked: list[Rule], scope: Scope, days: list[date]) -> Iterator[Found]:
-    """What traits were so many days before, as traits.daily has it."""
+    """What traits were so many days before, as traits.daily has it: of the newest day by then that was computed.
+
+    With how many days before the values are of: more than asked where that day was not computed, by may_be_older at
+    most.
+    """
     by_distance: dict[int, list[Rule]] = {}
     for rule in asked:
         if rule.op in CHANGES:
             by_distance.setdefault(_days_back(rule), []).append(rule)
     for distance, rules in sorted(by_distance.items()):
-        back = timedelta(days=distance)
-        then = scope.traits.filter(scope.traits.day.isin([day - back for day in days]))
-        values = {columns_of(rule)[1]: then[rule.trait] for rule in rules}
-        yield Found(then.select("person_id", day=days_later(then.day, distance), **values))
+        oldest = distance + may_be_older(distance)
+        near = [day - timedelta(days=back) for day in days for back in range(distance, oldest + 1)]
+        then, all_days = (
+            table.filter(table.day.isin(sorted(set(near))))
+            for table in (scope.traits, scope.traits if scope.all_days is None else scope.all_days)
+        )
+        computed = all_days.select(computed="day").distinct()
+        wanted = days_table("day", days)
+        newest = wanted.join(
+            computed,
+            [
+                days_later(computed.computed, distance) <= wanted.day,
+                days_later(computed.computed, oldest) >= wanted.day,
+            ],
+        )
+        newest = newest.group_by("day").aggregate(computed=newest.computed.max())
+        rows = then.rename(computed="day").join(newest, "computed")
+        values = {columns_of(rule)[1]: rows[rule.trait] for rule in rules}
+        before = rows.day.delta(rows.computed, unit="day")
+        yield Found(rows.select("person_id", "day", **values, **{columns_of(rules[0])[2]: before}))
 
 
 def _attributes(project: Project, asked: list[Rule], scope: Scope, days: list[date]) -> Iterator[Found]:

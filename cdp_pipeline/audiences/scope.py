@@ -16,7 +16,7 @@ class Scope:
 
     traits: traits.daily. customers: profile.customers. predictions: by name. bands: traits.bands. timeline:
     profile.timeline. identifiers: identity.identifiers. groups: identity.group_members. sources: sources.<name>, by
-    name.
+    name. all_days: a table with every day traits were computed for, where `traits` has only some people.
     """
 
     traits: ibis.Table
@@ -27,6 +27,7 @@ class Scope:
     identifiers: ibis.Table | None = None
     groups: ibis.Table | None = None
     sources: Mapping[str, ibis.Table] = field(default_factory=dict)
+    all_days: ibis.Table | None = None
 
     def of_people(self, people: Collection[str]) -> Scope:
         """The same of these people only. Sources stay whole: whose a row is, identifiers say."""
@@ -44,6 +45,7 @@ class Scope:
             timeline=only(self.timeline),
             identifiers=only(self.identifiers),
             groups=only(self.groups),
+            all_days=self.traits if self.all_days is None else self.all_days,
         )
 
 

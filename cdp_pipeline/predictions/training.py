@@ -41,8 +41,9 @@ class FeatureError(ValueError):
 def population_traits(rules: Iterable[Rule]) -> Iterator[str]:
     """The traits that rules mention, at any depth."""
     for rule in rules:
-        if rule.trait or rule.band:
-            yield rule.trait or rule.band or ""
+        yield from rule.traits
+        if rule.band:
+            yield rule.band
         yield from population_traits([*(rule.all or []), *(rule.any or []), *(rule.none or [])])
 
 

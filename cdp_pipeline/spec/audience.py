@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from cdp_pipeline.spec.base import Document, Duration, Name, Part, SqlFragment
-from cdp_pipeline.spec.operators import BY_THE_DAY, CHANGES, OPERATORS, OperatorName, Value
+from cdp_pipeline.spec.operators import BY_THE_DAY, CHANGES, COMPARISONS, OPERATORS, OperatorName, Value
 from cdp_pipeline.spec.window import Window, WindowText
 
 SUBJECTS = (
@@ -118,15 +118,15 @@ class Account(Part):
 class Rule(Part):
     """One condition. Exactly one of its subjects is given.
 
-    all, any, none: nested conditions. trait, attribute, prediction: compared by `op` with `value` (a prediction's
-    `field` is score, rank or band, of one over items that of the `item`; `within_km` asks an attribute that holds a
-    latitude and the one that `longitude` names). band: a trait whose band `is` a name. event: happened (`did: true`)
-    or not within a window when a condition over the event holds; how often, or what its values come to, is asked by
-    `count`, `sum`, `average`, `min`, `max` and `distinct`, on which day it happened first or last by `first` and
-    `last`; all that is asked must hold. With `related`, only events count that lead to such rows. sequence: these
-    events one after another. related: rows of sources that belong to the person. account: the people of their group.
-    audience: is a member of it. identifier: has at least one of that type. reachable: has one for the channel, and
-    consents where the project knows of consent.
+    all, any, none: nested conditions. trait, attribute, prediction: compared by `op` with `value`, a trait also with
+    another one, `value: {trait: name}` (a prediction's `field` is score, rank or band, of one over items that of the
+    `item`; `within_km` asks an attribute that holds a latitude and the one that `longitude` names). band: a trait whose
+    band `is` a name. event: happened (`did: true`) or not within a window when a condition over the event holds; how
+    often, or what its values come to, is asked by `count`, `sum`, `average`, `min`, `max` and `distinct`, on which day
+    it happened first or last by `first` and `last`; all that is asked must hold. With `related`, only events count that
+    lead to such rows. sequence: these events one after another. related: rows of sources that belong to the person.
+    account: the people of their group. audience: is a member of it. identifier: has at least one of that type.
+    reachable: has one for the channel, and consents where the project knows of consent.
     """
 
     all: list[Rule] | None = None
@@ -170,6 +170,16 @@ class Rule(Part):
     def subject(self) -> str:
         """Which of SUBJECTS this rule is about."""
         return self._subjects()[0]
+
+    @property
+    def other_trait(self) -> str | None:
+        """The trait that a trait is compared with, where it is one."""
+        return str(self.value["trait"]) if isinstance(self.value, dict) and "trait" in self.value else None
+
+    @property
+    def traits(self) -> list[str]:
+        """The traits whose values it compares: none, one, or one with another."""
+        return [name for name in (self.trait, self.other_trait) if name is not None]
 
     @property
     def inner(self) -> list[Rule]:
@@ -217,6 +227,9 @@ class Rule(Part):
     def _check_comparison(self, subject: str) -> None:
         if self.op is None:
             raise ValueError(f"a condition on '{subject}' needs 'op'")
+        if self.other_trait is not None:
+            self._check_two_traits(subject, self.value)
+            return
         said = OPERATORS[self.op].objection_to(self.op, self.value)
         if said is not None:
             raise ValueError(said)
@@ -228,6 +241,16 @@ class Rule(Part):
             )
         if self.longitude is not None and self.op != "within_km":
             raise ValueError(f"only 'within_km' has a use for longitude, not '{self.op}'")
+
+    def _check_two_traits(self, subject: str, value: object) -> None:
+        if subject != "trait":
+            raise ValueError(f"only a trait is compared with a trait, this is about '{subject}'")
+        if self.op not in COMPARISONS:
+            raise ValueError(f"'{self.op}' is not asked of two traits: ask with {', '.join(COMPARISONS)}")
+        if value != {"trait": self.other_trait}:
+            raise ValueError("the trait to compare with is written {trait: its_name}, and nothing beside it")
+        if self.other_trait == self.trait:
+            raise ValueError(f"'{self.trait}' is compared with itself")
 
     def _check_figures(self) -> None:
         for figure, _, asked in self.measures:

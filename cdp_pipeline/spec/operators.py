@@ -224,6 +224,8 @@ OPERATORS: dict[str, Operator] = {
 }
 """Every operator of a condition."""
 CHANGES = ("increased_by", "decreased_by", "changed_by")
+COMPARISONS = ("=", "!=", "<", "<=", ">", ">=")
+"""Operators that compare two of a kind: a trait with a value or with another trait."""
 BY_THE_DAY = ("before", "after", "within_last", "not_within_last", "within_next", "anniversary_within")
 """Operators that ask on which day of the project's calendar something is."""
 

@@ -465,7 +465,10 @@ def _rule(rule: Rule, declared: Declared, path: DataPath, subjects: tuple[str, .
             yield from _rule(nested, declared, (*path, key, i), subjects)
     if rule.trait is not None:
         yield from _trait(rule.trait, declared, (*path, "trait"))
-        yield from _asked(rule.op, rule.value, declared.traits.get(rule.trait), rule.trait, path)
+        if rule.other_trait is not None:
+            yield from _two_traits(rule, rule.trait, rule.other_trait, declared, path)
+        else:
+            yield from _asked(rule.op, rule.value, declared.traits.get(rule.trait), rule.trait, path)
         if rule.op in CHANGES and subjects != SUBJECTS:
             yield (*path, "op"), f"'{rule.op}' has no place here, where there is no day before"
     if rule.attribute is not None:
@@ -578,6 +581,18 @@ def _asked(op: str | None, value: object, type_: str | None, name: str, path: Da
     elif OPERATORS[op].typed:
         for i, one in enumerate(value if isinstance(value, list) else [value]):
             yield from _value(one, type_, (*path, "value", i) if isinstance(value, list) else (*path, "value"))
+
+
+def _two_traits(rule: Rule, name: str, other: str, declared: Declared, path: DataPath) -> Findings:
+    """Whether two traits are of one kind, and the operator suits it."""
+    yield from _trait(other, declared, (*path, "value", "trait"))
+    one, two = declared.traits.get(name), declared.traits.get(other)
+    said = unsuited(str(rule.op), _kind(one), name, _word(one)) if one is not None else None
+    if said is not None:
+        yield (*path, "op"), said
+    elif one is not None and two is not None and _kind(one) != _kind(two):
+        wanted = _words(NUMERIC) if one in NUMERIC else _word(one)
+        yield (*path, "value", "trait"), f"should be {wanted} like '{name}', trait '{other}' is {_word(two)}"
 
 
 def _value(value: object, type_: str, path: DataPath) -> Findings:

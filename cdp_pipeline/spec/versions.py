@@ -56,6 +56,7 @@ def audience_versions(project: Project) -> dict[str, str]:
                 [told.get(event) for event in _events_asked(rule)],
                 _dumped(project.attributes, rule.attribute), _dumped(project.predictions, rule.prediction),
                 _dumped(project.groups, rule.account.group if rule.account is not None else None),
+                *([traits.get(rule.other_trait)] if rule.other_trait is not None else []),
             ]
             for rule in rules[name]
         ]  # fmt: skip

@@ -26,9 +26,12 @@ Row = dict[str, Any]
 ASKED = [DAYS[4], DAYS[6]]
 EARLIER = DAYS[2]
 """Two days before the first day that is asked about, four before the second."""
+LONG_AGO = DAYS[0] - timedelta(days=5)
+"""Nine days before the first day that is asked about: whoever asks for eight days before is told of it."""
 TRAITS = [
     trait("spent", "sum", value="amount"),
     trait("orders", "count"),
+    trait("refunded", "sum", value="amount"),
     trait("favourite", "last", value="category"),
     trait("recency", "days_since", bands=[{"name": "ok"}, {"name": "alarm", "above": 3}]),
 ]
@@ -54,7 +57,8 @@ EMAIL = Identifier.model_validate(
 )
 SCHEMAS = {
     "traits": {
-        "person_id": "string", "day": "date", "spent": "decimal(18, 4)", "orders": "int64", "favourite": "string",
+        "person_id": "string", "day": "date", "spent": "decimal(18, 4)", "refunded": "decimal(18, 4)",
+        "orders": "int64", "favourite": "string",
     },
     "customers": {
         "person_id": "string", "town": "string", "age": "int64", "vip": "boolean", "born": "date",
@@ -151,8 +155,9 @@ def some_company(seed: int = 7, events: int = 70) -> Row:
     return {
         "traits": [
             {"person_id": person, "day": day, "spent": one([None, *map(Decimal, ("0", "2.5", "19.99", "-1"))]),
+             "refunded": one([None, *map(Decimal, ("0", "2.5", "20"))]),
              "orders": one([None, 0, 1, 2, 5]), "favourite": one([None, "tea", "Tea cake", "cake"])}
-            for day in [EARLIER, DAYS[3], *ASKED, DAYS[5]] for person in some()
+            for day in [LONG_AGO, EARLIER, DAYS[3], *ASKED, DAYS[5]] for person in some()
         ],
         "customers": [
             {"person_id": person, "town": one([None, "Ely", "tea", "cake", "", "a"]), "age": one([None, -1, 0, 1, 2]),

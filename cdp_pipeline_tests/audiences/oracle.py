@@ -32,6 +32,12 @@ def holds(one: Rule, person: str, day: date, company: Row, whole: Project) -> bo
         wanted = {"person_id": person, **where}
         return next((row for row in company.get(table, []) if wanted.items() <= row.items()), {})
 
+    def days_ago(number: int) -> date:
+        """The newest day by then that traits were computed for, up to a quarter older."""
+        back = range(number, number + max(1, number // 4) + 1)
+        computed = {row["day"] for row in company.get("traits", [])}
+        return next((then for n in back if (then := day - timedelta(days=n)) in computed), date.min)
+
     def each(rules: list[Rule] | None) -> list[bool]:
         return [holds(inner, person, day, company, whole) for inner in rules or []]
 
@@ -43,9 +49,12 @@ def holds(one: Rule, person: str, day: date, company: Row, whole: Project) -> bo
         case "none":
             return not any(each(one.none))
         case "trait" if one.op in ("increased_by", "decreased_by", "changed_by"):
-            then = day - timedelta(days=int(one.value["over"].split()[0]))
+            then = days_ago(span(one.value["over"]).days)
             name = str(one.trait)
             return moved(str(one.op), of("traits", day=day).get(name), of("traits", day=then).get(name), one.value)
+        case "trait" if isinstance(one.value, dict):
+            now, other = (of("traits", day=day).get(name) for name in (str(one.trait), one.value["trait"]))
+            return other is not None and compared(str(one.op), now, other, day, whole)
         case "trait":
             return compared(str(one.op), of("traits", day=day).get(str(one.trait)), one.value, day, whole)
         case "attribute" if one.op == "within_km":
@@ -203,11 +212,16 @@ def rows_of(hop: Any, company: Row, whole: Project) -> list[Row]:
 def moved(op: str, now: Any, then: Any, change: Any) -> bool:
     if now is None or then is None:
         return False
-    now, then = float(now), float(then)
+    now, then, change = exactly(now), exactly(then), {name: exactly(size) for name, size in change.items()}
     up = {"increased_by": now - then, "decreased_by": then - now, "changed_by": abs(now - then)}[op]
     if "by" in change:
         return up >= change["by"]
     return then != 0 and up * 100 >= abs(then) * change["percent"]
+
+
+def exactly(value: Any) -> Any:
+    """A number as it is written."""
+    return Decimal(str(value)) if isinstance(value, int | float) else value
 
 
 def km(lat: float, lon: float, other_lat: float, other_lon: float) -> float:
@@ -249,7 +263,7 @@ def compared(op: str, found: Any, value: Any, day: date, whole: Project) -> bool
     if op.startswith("not_"):
         return not compared(op.removeprefix("not_"), found, value, day, whole)
     if isinstance(found, Decimal):
-        found = float(found)
+        value = [exactly(v) for v in value] if isinstance(value, list) else exactly(value)
     if op in ("before", "after", "within_last", "within_next", "anniversary_within"):
         if isinstance(found, datetime):
             found = found.replace(tzinfo=UTC).astimezone(whole.zone).date()

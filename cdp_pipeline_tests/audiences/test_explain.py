@@ -11,7 +11,7 @@ import pytest
 from cdp_pipeline.audiences.explain import Answer, explain, words
 from cdp_pipeline.spec.audience import Rule
 from cdp_pipeline_tests.audiences import oracle
-from cdp_pipeline_tests.audiences.company import ASKED, EARLIER, audience, company_project, rule, scope
+from cdp_pipeline_tests.audiences.company import ASKED, EARLIER, LONG_AGO, audience, company_project, rule, scope
 from cdp_pipeline_tests.audiences.test_rules import ANN
 from cdp_pipeline_tests.parity.test_audiences import COMPANY, SHOP
 from cdp_pipeline_tests.traits.shop import DAYS, PEOPLE, event, project, trait
@@ -64,6 +64,7 @@ def test_an_answer_reads_as_a_tree_with_what_was_found() -> None:
          "lat and lon is near 51.5, -0.1: at most 5 km away"),
         ({"trait": "spent", "op": "decreased_by", "value": {"percent": 20, "over": "30 days"}},
          "spent fell by at least 20 percent over 30 days"),
+        ({"trait": "spent", "op": "<", "value": {"trait": "refunded"}}, "spent < refunded"),
         ({"prediction": "churn", "field": "band", "op": "=", "value": "high"}, "band of churn = high"),
         ({"event": "order", "did": False, "when": "amount > 3"}, "did not do order where amount > 3, lifetime"),
         ({"event": ["order", "visit"], "count": {"op": "<", "value": 3}, "window": "last 30 days"},
@@ -99,6 +100,9 @@ def test_what_was_found_is_told_of_every_sort_of_condition() -> None:
         audience(
             "asked",
             rule(trait="orders", op="increased_by", value={"by": 1, "over": "2 days"}),
+            rule(trait="orders", op="increased_by", value={"by": 1, "over": "8 days"}),
+            rule(trait="orders", op="increased_by", value={"by": 1, "over": "20 days"}),
+            rule(trait="orders", op=">", value={"trait": "refunded"}),
             rule(trait="favourite", op="=", value="tea"),
             rule(event="order", sum={"of": "amount", "op": ">", "value": 5}, last={"op": "after", "value": "today"}),
             rule(sequence=[{"event": "visit"}, {"event": "order"}, {"event": "visit", "when": "amount > 0"}]),
@@ -109,7 +113,8 @@ def test_what_was_found_is_told_of_every_sort_of_condition() -> None:
         )
     )
     company = {
-        "traits": [row("p_ann", orders=4), row("p_ann", day=EARLIER, orders=1), row("p_bob", orders=3), row("p_eve")],
+        "traits": [row("p_ann", orders=4, refunded=Decimal("2.5")), row("p_ann", day=EARLIER, orders=1),
+                   row("p_ann", day=LONG_AGO, orders=0), row("p_bob", orders=3), row("p_eve")],
         "customers": [{"person_id": "p_ann", "sku": "s1"}],
         "articles": [{"sku": "s1"}],
         "groups": [{"kind": "firm", "group_id": "g1", "person_id": person} for person in ("p_ann", "p_bob", "p_eve")],
@@ -123,6 +128,10 @@ def test_what_was_found_is_told_of_every_sort_of_condition() -> None:
     assert str(answer).splitlines() == [
         "no   is in the audience asked",
         "  yes  orders rose by at least 1 over 2 days (it is 4, 2 days before it was 1)",
+        "  yes  orders rose by at least 1 over 8 days"
+        " (it is 4, 9 days before it was 0 (8 days before was not computed))",
+        "  no   orders rose by at least 1 over 20 days (it is 4; of them nothing was computed 20 to 25 days before)",
+        "  yes  orders > refunded (it is 4, refunded is 2.5000)",
         "  no   favourite = tea (it is unknown)",
         "  no   did order, lifetime, the sum of amount > 5, the last time is after today"
         " (the sum of amount is 12.0000, the last time is 2024-02-27)",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Sequence
-from datetime import date, datetime
+from dataclasses import replace
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, get_args
 
@@ -18,6 +19,7 @@ from cdp_pipeline.audiences.members import members
 from cdp_pipeline.audiences.rules import Scope, ScopeError, column_of, gathered, leaves, matching
 from cdp_pipeline.spec.audience import Audience, Rule
 from cdp_pipeline.spec.operators import LIKELY, OPERATORS, OperatorName
+from cdp_pipeline.spec.versions import audience_versions
 from cdp_pipeline_tests.audiences import oracle
 from cdp_pipeline_tests.audiences.company import (
     ASKED,
@@ -29,7 +31,7 @@ from cdp_pipeline_tests.audiences.company import (
     rule,
     scope,
 )
-from cdp_pipeline_tests.traits.shop import DAYS
+from cdp_pipeline_tests.traits.shop import DAYS, trait
 
 Row = dict[str, Any]
 
@@ -105,11 +107,18 @@ def _change(chance: random.Random) -> Row:
     return {
         "trait": chance.choice(["spent", "orders"]),
         "op": chance.choice(["increased_by", "decreased_by", "changed_by"]),
-        "value": amount | {"over": chance.choice(["2 days", "4 days"])},
+        "value": amount | {"over": chance.choice(["2 days", "4 days", "8 days"])},
     }
 
 
 ORDERED = ["=", "!=", "<", "<=", ">", ">="]
+
+
+def _two_traits(chance: random.Random) -> Row:
+    one, other = chance.sample(["spent", "refunded", "orders"], 2)
+    return {"trait": one, "op": chance.choice(ORDERED), "value": {"trait": other}}
+
+
 EVENTS = ["order", "visit", ["visit", "order"]]
 WHENS = [None, "amount > 0", "channel = 'web'"]
 HOPS = [
@@ -155,6 +164,7 @@ def _steps(chance: random.Random) -> Row:
 
 
 changes, happenings, sequences = by_chance(_change), by_chance(_happening), by_chance(_steps)
+pairs = by_chance(_two_traits)
 OWN = st.sampled_from([
     {"related": [{"source": "claims"}]},
     {"related": [{"source": "claims"}], "count": 2},
@@ -176,7 +186,7 @@ def accounts(inner: st.SearchStrategy[Row]) -> st.SearchStrategy[Row]:
 def trees(names: list[str]) -> st.SearchStrategy[Row]:
     """Rules of any depth; over the audiences named so far."""
     single = [
-        comparisons(), happenings, changes, sequences, OWN,
+        comparisons(), pairs, happenings, changes, sequences, OWN,
         st.sampled_from([{"band": "recency", "is": "ok"}, {"band": "recency", "is": "alarm"}]),
         st.sampled_from([{"identifier": "email"}, {"identifier": "phone"}, {"reachable": "email"}]),
         *([st.sampled_from([{"audience": name} for name in names])] if names else []),
@@ -361,6 +371,53 @@ def test_money_equals_the_number_it_is_written_as() -> None:
     assert people([rule(trait="spent", op="=", value=19.99)], {"traits": rows}) == ["p_ann"]
 
 
+def test_money_is_compared_to_the_last_digit_however_much_of_it_there_is() -> None:
+    """As floating-point numbers the two amounts are one, and 10.10 is not 0.10 more than 10.00."""
+    rich = ANN | {"spent": Decimal("9007199254740.9301")}
+    for op, value in (("=", 9007199254740.93), ("<=", 9007199254740.93), ("in", [9007199254740.93, 7])):
+        assert people([rule(trait="spent", op=op, value=value)], {"traits": [rich]}) == []
+    rows = [ANN | {"spent": Decimal("10.10")}, ANN | {"spent": Decimal("10.00"), "day": DAYS[2]}]
+    assert people([rule(trait="spent", op="increased_by", value={"by": 0.1, "over": "2 days"})], {"traits": rows})
+    rows = [ANN | {"spent": Decimal("15.92")}, ANN | {"spent": Decimal("19.90"), "day": DAYS[2]}]
+    assert people([rule(trait="spent", op="decreased_by", value={"percent": 20, "over": "2 days"})], {"traits": rows})
+
+
+def test_money_is_asked_for_more_digits_than_it_has() -> None:
+    rows = [ANN | {"spent": Decimal("0.0001")}]
+    assert people([rule(trait="spent", op=">", value=0.00005)], {"traits": rows}) == ["p_ann"]
+    assert people([rule(trait="spent", op="<", value=0.00015)], {"traits": rows}) == ["p_ann"]
+    assert people([rule(trait="spent", op=">", value=1e-30)], {"traits": rows}) == ["p_ann"]
+    assert people([rule(trait="spent", op="<", value=1e30)], {"traits": rows}) == ["p_ann"]
+
+
+def test_a_trait_is_compared_with_another_that_may_be_unknown() -> None:
+    asked = rule(trait="spent", op=">", value={"trait": "refunded"})
+    assert people([asked], {"traits": [ANN | {"refunded": Decimal("2.4999")}]}) == ["p_ann"]
+    assert people([asked], {"traits": [ANN | {"refunded": Decimal("2.5")}]}) == []
+    assert people([asked], {"traits": [ANN]}) == []
+    assert people([rule(none=[asked])], {"traits": [ANN]}) == ["p_ann"]
+
+
+@pytest.mark.parametrize(("days", "expected"), [(8, ["p_ann"]), (9, ["p_ann"]), (10, ["p_ann"]), (11, []), (7, [])])
+def test_where_the_day_was_not_computed_the_newest_before_it_counts_up_to_a_quarter_older(
+    days: int, expected: list[str]
+) -> None:
+    """Eight days ago is asked, values are there of so many days ago."""
+    rows = [ANN | {"orders": 3}, ANN | {"day": DAYS[4] - timedelta(days=days), "orders": 1}]
+    asked = rule(trait="orders", op="increased_by", value={"by": 2, "over": "8 days"})
+    assert people([asked], {"traits": rows}) == expected
+
+
+def test_a_day_that_was_computed_is_no_other_though_a_person_was_not_there_yet() -> None:
+    then = DAYS[4] - timedelta(days=8)
+    rows = [ANN | {"orders": 3}, ANN | {"person_id": "p_bob", "day": then}]
+    rows.append(ANN | {"day": then - timedelta(days=1), "orders": 1})
+    asked = rule(trait="orders", op="increased_by", value={"by": 2, "over": "8 days"})
+    assert people([asked], {"traits": rows}) == []
+    alone = scope({"traits": rows}).of_people(["p_ann"])
+    assert matching(company_project(), [asked], alone, [DAYS[4]]).count().to_pyarrow().as_py() == 0
+
+
 def test_an_event_that_never_happened_to_anybody_was_not_done() -> None:
     assert people([rule(event="visit", did=False)], {"traits": [ANN]}) == ["p_ann"]
     assert people([rule(event="visit")], {"traits": [ANN]}) == []
@@ -395,3 +452,10 @@ def test_a_condition_over_a_table_that_was_not_given_says_which() -> None:
         matching(company_project(), [rule(prediction="churn", op=">", value=0.5)], Scope(traits), [DAYS[4]])
     with pytest.raises(ScopeError, match=r"'sources\.claims'"):
         matching(company_project(), [rule(related=[{"source": "claims"}])], Scope(traits), [DAYS[4]])
+
+
+def test_an_audience_is_another_when_the_trait_it_compares_with_is_defined_otherwise() -> None:
+    asked = audience("asked", rule(trait="spent", op=">", value={"trait": "refunded"}))
+    whole = company_project(asked)
+    otherwise = replace(whole, traits=whole.traits | {"refunded": trait("refunded", "count")})
+    assert audience_versions(whole) != audience_versions(otherwise)

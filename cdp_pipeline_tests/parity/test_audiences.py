@@ -70,6 +70,12 @@ QUESTIONS = [
                  {"attribute": "vip", "op": "is_true"}]}]}),
     *(rule(trait="orders", op=op, value={"by": 2, "over": "2 days"}) for op in ("increased_by", "decreased_by")),
     rule(trait="spent", op="changed_by", value={"percent": 50, "over": "4 days"}),
+    rule(trait="spent", op="decreased_by", value={"percent": 12.5, "over": "8 days"}),
+    rule(trait="spent", op="increased_by", value={"by": 0.1, "over": "8 days"}),
+    *(rule(trait="spent", op=op, value={"trait": other}) for op in ("=", "!=", "<", ">=")
+      for other in ("refunded", "orders")),
+    *(rule(trait="spent", op=op, value=value) for op, value in
+      (("=", 19.99), (">", 19.98999), ("<", 2.50001), ("in", [2.5, -1]), ("between", [-1, 2.5]))),
 ]  # fmt: skip
 oracle.CONDITIONS["sku <> 's9'"] = lambda row: row["sku"] is not None and row["sku"] != "s9"
 
@@ -121,8 +127,8 @@ def test_members_moves_and_sizes_say_the_same(engine: EngineUnderTest) -> None:
                 "audience": name,
                 "day": day,
                 "people": len(there := [person for other, person in inside(day) if other == name]),
-                "reachable_email": sum(types[person] == "email" for person in there),
-                "reachable_phone": sum(types[person] == "phone" for person in there),
+                "reachable_email": sum(types.get(person) == "email" for person in there),
+                "reachable_phone": sum(types.get(person) == "phone" for person in there),
             }
             for name in NAMES
             for day in ASKED

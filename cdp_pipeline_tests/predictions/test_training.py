@@ -144,6 +144,8 @@ def test_the_population_is_asked_with_the_traits_its_rules_mention() -> None:
     rules = [{"any": [{"trait": "orders", "op": ">=", "value": 2}, {"none": [{"band": "spent", "is": "calm"}]}]}]
     spec = prediction(population=rules, features=["points"])
     assert sorted(population_traits(spec.population)) == ["orders", "spent"]
+    compared = prediction(population=[{"trait": "spent", "op": ">", "value": {"trait": "points"}}], features=["points"])
+    assert sorted(population_traits(compared.population)) == ["points", "spent"]
     rows = [event(), event(_day=DAYS[4]), event(person_id="p_01")]
     twice = Known(
         as_of,
