@@ -74,18 +74,29 @@ class Linear:
 
     def contributions(self, values: np.ndarray) -> np.ndarray:
         """What each feature adds to the log-odds, against the average person."""
-        wide = (_with_unknown(_signed_log(values), self.fill) - self.mean) / self.scale * self.weight
+        import numpy as np
+
         count = len(self.features)
-        return wide[:, :count] + wide[:, count:]
+        slope, average = self.weight / self.scale, self.mean * self.weight / self.scale
+        given, unknown = _signed_log(values), np.isnan(values)
+        given *= slope[:count]
+        # Where the value is unknown, the weights of the usual value and of not knowing stand in for it.
+        np.copyto(given, self.fill * slope[:count] + slope[count:], where=unknown)
+        given -= average[:count] + average[count:]
+        return given
 
     def probability(self, values: np.ndarray) -> np.ndarray:
-        return sigmoid(self.contributions(values).sum(axis=1) + self.intercept)
+        return self.probability_of(self.contributions(values))
+
+    def probability_of(self, contributions: np.ndarray) -> np.ndarray:
+        return sigmoid(contributions.sum(axis=1) + self.intercept)
 
 
 def _signed_log(values: np.ndarray) -> np.ndarray:
     import numpy as np
 
-    return np.sign(values) * np.log1p(np.abs(values))
+    logs = np.abs(values)
+    return np.copysign(np.log1p(logs, out=logs), values, out=logs)
 
 
 def _with_unknown(logs: np.ndarray, fill: np.ndarray) -> np.ndarray:
@@ -128,13 +139,19 @@ class Model:
     def inputs(self, rows: pa.Table) -> np.ndarray:
         return inputs(rows, self.features, self.rhythm, self.horizon_days)
 
-    def odds(self, values: np.ndarray) -> np.ndarray:
-        """Log-odds of rows as `inputs` makes them, at the level of the training windows."""
+    def odds(self, values: np.ndarray, contributions: np.ndarray | None = None) -> np.ndarray:
+        """Log-odds of rows as `inputs` makes them, at the level of the training windows.
+
+        `contributions` is what the linear part says of them, where that is known already.
+        """
         from threadpoolctl import threadpool_limits
+
+        if contributions is None:
+            contributions = self.linear.contributions(values)
 
         with threadpool_limits(None if len(values) >= WORTH_THREADS else 1):
             grown = self.trees.predict_proba(values)[:, 1]
-        blend = (1 - self.trees_heard) * self.linear.probability(values) + self.trees_heard * grown
+        blend = (1 - self.trees_heard) * self.linear.probability_of(contributions) + self.trees_heard * grown
         return self.slope * log_odds(blend) + self.shift
 
 
@@ -157,10 +174,16 @@ class Scorer:
 
     def odds(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """(log-odds at the level of the training windows, whether it is a prior) per row."""
+        return self.explained(rows)[:2]
+
+    def explained(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(log-odds, whether it is a prior, values, what each adds to the linear part's log-odds) per row."""
         import numpy as np
 
-        new = is_new(rows)
-        return np.where(new, log_odds(np.array([self.rate_new])), self.model.odds(self.model.inputs(rows))), new
+        new, values = is_new(rows), self.model.inputs(rows)
+        given = self.model.linear.contributions(values)
+        odds = np.where(new, log_odds(np.array([self.rate_new])), self.model.odds(values, given))
+        return odds, new, values, given
 
     def moved(self, before: pa.Table) -> float:
         """How far the level has moved since training, by rows of some days ago of which `_soon` is known."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.predictions.kind import Champion
 from cdp_pipeline.predictions.level import Level, log_odds, sigmoid
-from cdp_pipeline.predictions.model import Model
 from cdp_pipeline.predictions.training import words
 from cdp_pipeline.spec.prediction import Binary, Prediction
 from cdp_pipeline.spec.project import Project
@@ -103,10 +102,11 @@ def _scored(rows: pa.Table, champion: Champion, said: dict[str, str]) -> pa.Tabl
         prior = pa.array(np.ones(rows.num_rows, dtype=bool))
         reasons = pa.array(np.full(rows.num_rows, f"the rate of everybody: {champion.why_prior}"), pa.string())
     else:
-        odds, new = champion.scorer.odds(rows)
+        odds, new, values, given = champion.scorer.explained(rows)
         prior = pa.array(new)
         told = "too new for a personal score: the rate of newcomers"
-        reasons = pc.if_else(prior, told, _reasons(rows, champion.scorer.model, said))
+        names = [said.get(name, name) for name in champion.scorer.model.linear.features]
+        reasons = pc.if_else(prior, told, reasons_of(given, names, values))
     columns = {name: rows[name] for name in ("person_id", "_soon", "_season")}
     return pa.table(columns | {"odds": odds, "basis": pc.if_else(prior, "prior", "model"), "reasons": reasons})
 
@@ -123,22 +123,13 @@ def _at_the_level_of_now(rows: pa.Table, before: pa.Table, champion: Champion) -
     return np.round(level.probability(odds, moved, rows["_season"].to_numpy()), 6)
 
 
-def _reasons(rows: pa.Table, model: Model, said: dict[str, str]) -> pa.Array:
-    """The largest contributions of the logistic part, each with the person's value and its direction."""
-
-    values = model.inputs(rows)
-    return reasons_of(
-        model.linear.contributions(values), [said.get(name, name) for name in model.linear.features], values
-    )
-
-
 def reasons_of(given: np.ndarray, said: list[str], values: np.ndarray) -> pa.Array:
     """The largest of the contributions `given` (rows × features), each in words, with its value and its direction."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    top = np.argsort(-np.abs(given), axis=1, kind="stable")[:, :REASONS]
+    top = _largest(np.abs(given))
     named = pa.array(said)
     parts = []
     for place in range(top.shape[1]):
@@ -155,6 +146,17 @@ def reasons_of(given: np.ndarray, said: list[str], values: np.ndarray) -> pa.Arr
             )
         )
     return pc.binary_join_element_wise(*parts, "; ")
+
+
+def _largest(sizes: np.ndarray) -> np.ndarray:
+    """The places of the REASONS largest of each row, largest first, of equal ones the first; `sizes` is used up."""
+    import numpy as np
+
+    rows, places = np.arange(len(sizes)), []
+    for _ in range(min(REASONS, sizes.shape[1])):
+        places.append(sizes.argmax(axis=1))
+        sizes[rows, places[-1]] = -1
+    return np.column_stack(places)
 
 
 def text(value: np.ndarray) -> pa.Array:
