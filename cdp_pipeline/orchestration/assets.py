@@ -372,7 +372,7 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
     )
     def learn(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         lake: Lake = context.resources.lake
-        rows = lake.read(training).order_by("day", "person_id").to_pyarrow()
+        rows = lake.read(training).order_by(*training.key).to_pyarrow()
         newest = lake.as_of(lake.latest()).read(MODELS).to_pyarrow()
         renewed = renew(rows, prediction, newest, models_folder(project), context.resources.clock(), lake.snapshot)
         found = card_of([register(lake, renewed, note(context))], name)
