@@ -27,7 +27,7 @@ from cdp_pipeline.predictions.kind import Champion, Gate, Known, Trained
 from cdp_pipeline.predictions.metrics import gains, ranking, realised, reliability
 from cdp_pipeline.predictions.training import population_of
 from cdp_pipeline.predictions.windows import Cutoffs, halves
-from cdp_pipeline.spec.prediction import Affinity
+from cdp_pipeline.spec.prediction import Affinity, OverItems
 from cdp_pipeline.spec.project import Project
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ RECIPE = "habits/1"
 RIVALS = {"own_rate": "how often they had the item so far", "popularity": "how many people had the item lately"}
 
 
-def training_table(prediction: Affinity, project: Project, traits: ibis.Schema) -> Table:
+def training_table(prediction: OverItems, project: Project, traits: ibis.Schema) -> Table:
     said = words(" or ".join(prediction.target.event), prediction.horizon.days)
     return Table(
         name=f"predictions.{prediction.name}_training",
@@ -62,7 +62,7 @@ def training_table(prediction: Affinity, project: Project, traits: ibis.Schema) 
     )
 
 
-def training_set(known: Known, prediction: Affinity, project: Project, windows: Cutoffs) -> ibis.Table:
+def training_set(known: Known, prediction: OverItems, project: Project, windows: Cutoffs) -> ibis.Table:
     windows.check_embargo()
     happened = item_days(known.timeline, prediction.target)
     rows = pair_labels(
@@ -72,12 +72,12 @@ def training_set(known: Known, prediction: Affinity, project: Project, windows: 
     return rows.select("person_id", "day", "item", split.name("split"), "label", *KNOWN)
 
 
-def inputs(known: Known, prediction: Affinity, project: Project, day: date) -> ibis.Table:
+def inputs(known: Known, prediction: OverItems, project: Project, day: date) -> ibis.Table:
     return _pairs(item_days(known.timeline, prediction.target), known, prediction, project, [day]).drop("day")
 
 
 def _pairs(
-    happened: ibis.Table, known: Known, prediction: Affinity, project: Project, days: Sequence[date]
+    happened: ibis.Table, known: Known, prediction: OverItems, project: Project, days: Sequence[date]
 ) -> ibis.Table:
     who = population_of(known, prediction, project, days)
     return known_pairs(happened, who, days, prediction.items, prediction.horizon.days)

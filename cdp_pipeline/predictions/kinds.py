@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from cdp_pipeline.predictions import affinity, binary, response
+from cdp_pipeline.predictions import affinity, binary, response, timing, topics
 from cdp_pipeline.predictions.kind import Kind
 from cdp_pipeline.spec.prediction import Prediction
 
-KINDS: dict[str, Kind] = {"affinity": affinity, "binary": binary, "response": response}
+KINDS: dict[str, Kind] = {
+    "affinity": affinity,
+    "binary": binary,
+    "response": response,
+    "timing": timing,
+    "topics": topics,
+}
 
 
 def kind_of(prediction: Prediction) -> Kind:

@@ -131,17 +131,19 @@ class ItemGates(Part):
     max_calibration_error: Annotated[float, Field(gt=0, le=1)] = 0.05
 
 
-class Affinity(Prediction):
-    """Per person and item, the probability that the target concerns the item within the horizon.
-
-    It speaks of people who had the target event before, with whatever item.
-    """
+class OverItems(Prediction):
+    """A prediction of people and items; it speaks of people who had the target event before, with whatever item."""
 
     over_items: ClassVar[bool] = True
 
-    type: Literal["affinity"]
     target: ItemTarget
     items: Items = Items()
+
+
+class Affinity(OverItems):
+    """Per person and item, the probability that the target concerns the item within the horizon."""
+
+    type: Literal["affinity"]
     gates: ItemGates = ItemGates()
 
 
@@ -174,14 +176,10 @@ class Timing(Prediction):
     target: EventTarget
 
 
-class Topics(Prediction):
+class Topics(OverItems):
     """Per person, how much of their taste is each of a few topics that are found in what people take together."""
 
-    over_items: ClassVar[bool] = True
-
     type: Literal["topics"]
-    target: ItemTarget
-    items: Items = Items()
     topics: Annotated[int, Field(ge=2, le=50)] = 6
     min_agreement: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.5, description="Share of people whose main topic must be the same a horizon earlier."
