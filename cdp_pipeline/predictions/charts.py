@@ -119,13 +119,13 @@ def realised_chart(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) ->
     return picture("What the scores proved to be worth", draw)
 
 
-def importance_chart(card: dict[str, Any], words: dict[str, str]) -> str:
-    """What the model leans on: the AUC lost when a feature is shuffled among people."""
+def importance_chart(card: dict[str, Any], words: dict[str, str], measure: str = "AUC") -> str:
+    """What the model leans on: the AUC (or another measure) lost when a feature is shuffled among people."""
 
     def draw(axes: Axes) -> None:
         top = list(card["importance"].items())[:MOST_IMPORTANT][::-1]
         axes.barh([words.get(name, name)[:60] for name, _ in top], [lost for _, lost in top])
-        axes.set(xlabel="AUC lost without it")
+        axes.set(xlabel=f"{measure} lost without it")
 
     return picture("What the model leans on", draw)
 

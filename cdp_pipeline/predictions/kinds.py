@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cdp_pipeline.predictions import affinity, binary, response, timing, topics
+from cdp_pipeline.predictions import affinity, binary, response, timing, topics, value
 from cdp_pipeline.predictions.kind import Kind
 from cdp_pipeline.spec.prediction import Prediction
 
@@ -12,6 +12,7 @@ KINDS: dict[str, Kind] = {
     "response": response,
     "timing": timing,
     "topics": topics,
+    "value": value,
 }
 
 

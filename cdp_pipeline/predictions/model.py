@@ -61,15 +61,10 @@ class Linear:
 
     @staticmethod
     def fit(values: np.ndarray, label: np.ndarray, features: tuple[str, ...]) -> Linear:
-        import numpy as np
         from sklearn.linear_model import LogisticRegression
 
-        logs = _signed_log(values)
-        fill = np.array([np.median(column[~np.isnan(column)]) if (~np.isnan(column)).any() else 0 for column in logs.T])
-        wide = _with_unknown(logs, fill)
-        mean, scale = wide.mean(axis=0), wide.std(axis=0)
-        scale[scale < 1e-9] = np.inf  # A constant column says nothing: its weight is zero.
-        fitted = LogisticRegression(C=100 / len(label), max_iter=1000).fit((wide - mean) / scale, label)
+        scaled, fill, mean, scale = log_scaled(values)
+        fitted = LogisticRegression(C=100 / len(label), max_iter=1000).fit(scaled, label)
         return Linear(features, fill, mean, scale, fitted.coef_[0], float(fitted.intercept_[0]))
 
     def contributions(self, values: np.ndarray) -> np.ndarray:
@@ -90,6 +85,18 @@ class Linear:
 
     def probability_of(self, contributions: np.ndarray) -> np.ndarray:
         return sigmoid(contributions.sum(axis=1) + self.intercept)
+
+
+def log_scaled(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Signed logarithms beside what is unknown, scaled; and what they were filled, centred and scaled with."""
+    import numpy as np
+
+    logs = _signed_log(values)
+    fill = np.array([np.median(column[~np.isnan(column)]) if (~np.isnan(column)).any() else 0 for column in logs.T])
+    wide = _with_unknown(logs, fill)
+    mean, scale = wide.mean(axis=0), wide.std(axis=0)
+    scale[scale < 1e-9] = np.inf  # A constant column says nothing: its weight is zero.
+    return (wide - mean) / scale, fill, mean, scale
 
 
 def _signed_log(values: np.ndarray) -> np.ndarray:

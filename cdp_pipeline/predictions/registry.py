@@ -129,7 +129,7 @@ def renew(
         "name": prediction.name,
         "version": version,
         "definition": definition(prediction),
-        "horizon_days": prediction.horizon.days,
+        "horizon_days": prediction.labelled.days,
         "prior": trained.prior,
         "missing": trained.missing,
         "gates": [asdict(gate) for gate in gates],

@@ -53,34 +53,41 @@ def score(
 
     Rows that have `_soon` are of people some days ago: they say how likely people are on the whole just now.
     """
-    import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    said = words(prediction, project)
+    said, table = words(prediction, project), scores_table(prediction)
     parts = [_scored(rows, champion, said) for rows in chunks(features, chunk)]
     if not parts:
-        return scores_table(prediction).schema.to_pyarrow().empty_table()
+        return table.schema.to_pyarrow().empty_table()
     found = pa.concat_tables(parts)
     before = found.filter(pc.is_valid(found["_soon"])).sort_by("person_id")
     rows = found.filter(pc.is_null(found["_soon"]))
     rows = rows.append_column("score", pa.array(_at_the_level_of_now(rows, before, champion)))
-    rows = rows.sort_by([("score", "descending"), ("person_id", "ascending")])
+    return finished([rows], champion, prediction, table, day)
+
+
+def finished(parts: list[pa.Table], champion: Champion, prediction: Prediction, table: Table, day: date) -> pa.Table:
+    """The rows of a scores table from chunks that have person_id and score, and what else the table has."""
+    import numpy as np
+    import pyarrow as pa
+
+    schema = table.schema.to_pyarrow()
+    if not parts:
+        return schema.empty_table()
+    rows = pa.concat_tables(parts).sort_by([("score", "descending"), ("person_id", "ascending")])
     count = rows.num_rows
-    columns = {
-        "person_id": rows["person_id"],
+    columns = {name: rows[name] for name in rows.column_names} | {
         "day": pa.array(np.full(count, np.datetime64(day, "D"))),
-        "score": rows["score"],
         "rank": pa.array(np.arange(1, count + 1)),
         "band": bands(rows["score"].to_numpy(), prediction),
-        "basis": rows["basis"],
-        "reasons": rows["reasons"],
         "model_version": pa.array([champion.version], pa.string()).take(pa.array(np.zeros(count, dtype=np.int8))),
     }
-    return pa.table(columns).cast(scores_table(prediction).schema.to_pyarrow())
+    return pa.table({name: columns[name] for name in table.columns}).cast(schema)
 
 
-def chunks(features: pa.Table | pa.RecordBatchReader, size: int) -> Iterator[pa.Table]:
+def chunks(features: pa.Table | pa.RecordBatchReader, size: int = CHUNK) -> Iterator[pa.Table]:
+    """The rows in tables of at most so many."""
     import pyarrow as pa
 
     if isinstance(features, pa.Table):
@@ -100,15 +107,15 @@ def _scored(rows: pa.Table, champion: Champion, said: dict[str, str]) -> pa.Tabl
     if champion.scorer is None:
         odds = log_odds(np.full(rows.num_rows, champion.prior.get("rate", 0.5)))
         prior = pa.array(np.ones(rows.num_rows, dtype=bool))
-        reasons = pa.array(np.full(rows.num_rows, f"the rate of everybody: {champion.why_prior}"), pa.string())
+        why = pa.array(np.full(rows.num_rows, f"the rate of everybody: {champion.why_prior}"), pa.string())
     else:
         odds, new, values, given = champion.scorer.explained(rows)
         prior = pa.array(new)
         told = "too new for a personal score: the rate of newcomers"
         names = [said.get(name, name) for name in champion.scorer.model.linear.features]
-        reasons = pc.if_else(prior, told, reasons_of(given, names, values))
+        why = pc.if_else(prior, told, reasons_of(given, names, values))
     columns = {name: rows[name] for name in ("person_id", "_soon", "_season")}
-    return pa.table(columns | {"odds": odds, "basis": pc.if_else(prior, "prior", "model"), "reasons": reasons})
+    return pa.table(columns | {"odds": odds, "basis": pc.if_else(prior, "prior", "model"), "reasons": why})
 
 
 def _at_the_level_of_now(rows: pa.Table, before: pa.Table, champion: Champion) -> np.ndarray:

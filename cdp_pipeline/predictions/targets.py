@@ -6,13 +6,13 @@ Pure functions over the timeline. Features and training windows belong to traini
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 
 import ibis
 
 from cdp_pipeline.profile.timeline import event_scope
 from cdp_pipeline.spec import expressions
-from cdp_pipeline.spec.prediction import Binary, EventTarget, Features
+from cdp_pipeline.spec.prediction import Binary, EventTarget, Features, ValueTarget
 
 
 def target_events(timeline: ibis.Table, prediction: Features) -> ibis.Table:
@@ -28,10 +28,38 @@ def events_of(timeline: ibis.Table, target: EventTarget) -> ibis.Table:
     return found.filter(expressions.compile(target.when, event_scope(found)))
 
 
+def worth(events: ibis.Table, prediction: Features) -> ibis.Value:
+    """What each target event brings: the declared value, or its amount."""
+    target = prediction.target
+    if isinstance(target, ValueTarget):
+        return expressions.compile(target.value, event_scope(events))
+    return events.amount
+
+
 def at_each(table: ibis.Table, days: Sequence[date]) -> ibis.Table:
     """Every row once per day, in a column `day`."""
     listed = ibis.array([ibis.literal(day, type="date") for day in sorted(set(days))])
     return table.mutate(day=listed.unnest())
+
+
+def totals(timeline: ibis.Table, prediction: Features, cutoffs: Sequence[date], within: timedelta) -> ibis.Table:
+    """(person_id, day, label) for everybody seen up to each cut-off: what the target events of (cut, cut + within]
+    brought together; 0 where there were none, less than 0 where returns are among them and exceed the rest."""
+    known = _seen_by(timeline, cutoffs)
+    events = target_events(timeline, prediction)
+    of_days = events.group_by("person_id", "_day").agg(worth=worth(events, prediction).sum())
+    ahead = at_each(of_days, cutoffs).mutate(ahead=lambda t: t._day.delta(t.day, unit="day"))
+    came = (
+        ahead.filter(ahead.ahead.between(1, within.days)).group_by("person_id", "day").agg(came=lambda t: t.worth.sum())
+    )
+    joined = known.left_join(came, ["person_id", "day"])
+    return joined.select("person_id", "day", label=joined.came.coalesce(0).cast("float64").round(6))
+
+
+def _seen_by(timeline: ibis.Table, days: Sequence[date]) -> ibis.Table:
+    """(person_id, first_seen, day) for everybody who had been seen by each day."""
+    seen = timeline.filter(timeline.person_id.notnull()).group_by("person_id").agg(first_seen=lambda t: t._day.min())
+    return at_each(seen, days).filter(lambda t: t.first_seen <= t.day)
 
 
 def labels(timeline: ibis.Table, prediction: Binary, cutoffs: Sequence[date]) -> ibis.Table:
@@ -41,8 +69,7 @@ def labels(timeline: ibis.Table, prediction: Binary, cutoffs: Sequence[date]) ->
     With `happens: false` the label says that it did not happen.
     """
     horizon = prediction.horizon.days
-    seen = timeline.filter(timeline.person_id.notnull()).group_by("person_id").agg(first_seen=lambda t: t._day.min())
-    known = at_each(seen, cutoffs).filter(lambda t: t.first_seen <= t.day)
+    known = _seen_by(timeline, cutoffs)
     events = target_events(timeline, prediction).select("person_id", "_day")
     events = events.filter((events._day > min(cutoffs)) & (events._day.delta(max(cutoffs), unit="day") <= horizon))
     hits = (

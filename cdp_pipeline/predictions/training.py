@@ -14,7 +14,7 @@ import ibis
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.predictions.kind import Known
 from cdp_pipeline.predictions.level import lately, looked_at, seasons
-from cdp_pipeline.predictions.targets import at_each, labels, target_events
+from cdp_pipeline.predictions.targets import at_each, labels, target_events, worth
 from cdp_pipeline.predictions.windows import Cutoffs
 from cdp_pipeline.spec.audience import Rule
 from cdp_pipeline.spec.prediction import Binary, Features, Prediction
@@ -64,7 +64,7 @@ def history(timeline: ibis.Table, days: Sequence[date], prediction: Features) ->
     all_rows = timeline.filter(timeline.person_id.notnull())
     seen = all_rows.group_by("person_id", "_day").agg(events=lambda t: t.count())
     hits = target_events(timeline, prediction)
-    hits = hits.group_by("person_id", "_day").agg(amount=hits.amount.sum(), hits=hits.count())
+    hits = hits.group_by("person_id", "_day").agg(amount=worth(hits, prediction).sum(), hits=hits.count())
     by_day = seen.left_join(hits, ["person_id", "_day"]).select("person_id", "_day", "hits", "amount")
     past = at_each(by_day, days).filter(lambda t: t._day <= t.day)
     past = past.mutate(ago=past.day.delta(past._day, unit="day"))

@@ -41,7 +41,7 @@ class Cutoffs:
 def cutoffs(prediction: Prediction, last_day: date, first_day: date) -> Cutoffs:
     """The newest cut-off whose horizon ends by `last_day` (the last complete day) is the test; training cut-offs
     lie at least a horizon earlier, `every` apart, and each has at least a horizon of history since `first_day`."""
-    horizon, every = prediction.horizon, max(prediction.every, timedelta(days=1))
+    horizon, every = prediction.labelled, max(prediction.every, timedelta(days=1))
     test = last_day - horizon
     train = (test - horizon - step * every for step in range(prediction.cutoffs))
     return Cutoffs(tuple(sorted(day for day in train if day - horizon >= first_day)), test, horizon)
@@ -58,5 +58,5 @@ def halves(training: pa.Table, prediction: Prediction) -> tuple[pa.Table, pa.Tab
     if len(tested) > 1:
         raise LeakageError(f"the test split holds {len(tested)} cut-offs; it is one untouched window")
     if tested:
-        Cutoffs(tuple(sorted(pc.unique(past["day"]).to_pylist())), tested[0], prediction.horizon).check_embargo()
+        Cutoffs(tuple(sorted(pc.unique(past["day"]).to_pylist())), tested[0], prediction.labelled).check_embargo()
     return past, test

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from math import inf
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -72,7 +73,7 @@ class ScoreBand(Part):
     """A named range of scores, entered at `above`; listed from low to high."""
 
     name: Name
-    above: Annotated[float, Field(ge=0, lt=1)]
+    above: Annotated[float, Field(ge=0)]
 
 
 class Prediction(Document):
@@ -91,6 +92,12 @@ class Prediction(Document):
     every: WholeDays = Field(default=timedelta(days=30), description="Distance between training cut-offs.")
     minimum: Minimum = Minimum()
     bands: list[ScoreBand] = []
+    highest_band: ClassVar[float] = 1
+
+    @property
+    def labelled(self) -> timedelta:
+        """How long after a day it takes until a model is shown what happened."""
+        return self.horizon
 
     @model_validator(mode="after")
     def _bands_are_a_ladder(self) -> Self:
@@ -99,6 +106,8 @@ class Prediction(Document):
         steps = [band.above for band in self.bands]
         if steps != sorted(set(steps)):
             raise ValueError("bands should be listed from low to high")
+        if steps and steps[-1] >= self.highest_band:
+            raise ValueError(f"bands begin below {self.highest_band:g}, where scores end")
         return self
 
 
@@ -117,11 +126,46 @@ class Binary(Features):
     gates: Gates = Gates()
 
 
+class ValueGates(Part):
+    """What a model of amounts must prove on the newest labelled window before it scores anybody."""
+
+    min_gini: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    max_gini_lost: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.01, description="How far its Gini may lie below that of BG/NBD x Gamma-Gamma."
+    )
+    max_total_error: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.15, description="How far the total foreseen may be off, as a share of what came."
+    )
+    min_coverage: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.7, description="The least share of people within their interval, which promises 0.8."
+    )
+
+
 class Value(Features):
-    """How much a person will bring within the horizon."""
+    """How much a person will bring within the horizon, with an interval that holds for 80 % of people."""
 
     type: Literal["value"]
     target: ValueTarget
+    gates: ValueGates = ValueGates()
+    discount: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0, description="How much less an amount is worth when it comes a year later: 0.1 for a tenth."
+    )
+    proven_over: WholeDays | None = Field(
+        default=None,
+        description="A shorter horizon to learn from and to be proven on, where nobody wants to wait for the whole. "
+        "What comes after it is foreseen from people's own rhythm and amounts.",
+    )
+    highest_band: ClassVar[float] = inf
+
+    @property
+    def labelled(self) -> timedelta:
+        return self.proven_over or self.horizon
+
+    @model_validator(mode="after")
+    def _proven_within_the_horizon(self) -> Self:
+        if self.proven_over is not None and self.proven_over >= self.horizon:
+            raise ValueError("proven_over should be shorter than the horizon")
+        return self
 
 
 class ItemGates(Part):

@@ -1,0 +1,306 @@
+"""`type: value`: how much a person will bring within the horizon, with an interval that holds for 80 % of people.
+
+The estimator is worth.py's, the figures it is judged by are amounts.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import ibis
+
+from cdp_pipeline.lake.table import Column, Table
+from cdp_pipeline.predictions import training
+from cdp_pipeline.predictions.amounts import calibration, captured, gini, measure_amounts, realised
+from cdp_pipeline.predictions.charts import importance_chart, picture
+from cdp_pipeline.predictions.kind import Champion, Gate, Known, Trained
+from cdp_pipeline.predictions.model import matrix
+from cdp_pipeline.predictions.scores import chunks, finished, reasons_of
+from cdp_pipeline.predictions.targets import totals
+from cdp_pipeline.predictions.training import inputs
+from cdp_pipeline.predictions.windows import Cutoffs, halves
+from cdp_pipeline.predictions.worth import Worth, by_day, season_days, season_of
+from cdp_pipeline.spec.prediction import Value
+from cdp_pipeline.spec.project import Project
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "RECIPE", "charts", "inputs", "judge", "outcomes", "realised", "score", "scores_table", "train", "training_set",
+    "training_table",
+]  # fmt: skip
+
+RECIPE = "loglinear+trees at the level of rhythm x spend/1"
+KEYS = ("person_id", "day", "split", "label")
+
+
+def outcomes(timeline: ibis.Table, prediction: Value, days: Sequence[date]) -> ibis.Table:
+    """(person_id, day, label): what everybody seen by each day brought within the horizon."""
+    return totals(timeline, prediction, days, prediction.horizon)
+
+
+def training_set(known: Known, prediction: Value, project: Project, windows: Cutoffs) -> ibis.Table:
+    """(person_id, day, split, label, features): what was known at each cut-off, and what was then brought.
+
+    The split 'season' holds days a year before, from which only the level of a season is learned.
+    """
+    windows.check_embargo()
+    seasons = season_days(windows.test, prediction.labelled, prediction.every, project.settings.first_day)
+    days = sorted({*windows.days, *seasons})
+    learned = training.features(known, prediction, project, days)
+    rows = learned.inner_join(totals(known.timeline, prediction, days, prediction.labelled), ["person_id", "day"])
+    split = ibis.cases((rows.day == windows.test, "test"), (rows.day.isin(windows.train), "train"), else_="season")
+    learnt = [name for name in learned.columns if name not in ("person_id", "day")]
+    return rows.select("person_id", "day", split.name("split"), "label", *learnt)
+
+
+def training_table(prediction: Value, project: Project, traits: ibis.Schema) -> Table:
+    """`predictions.<name>_training`: what the model of this prediction learned from and was tested on."""
+    said = words(prediction, project)
+    days = prediction.labelled.days
+    return Table(
+        name=f"predictions.{prediction.name}_training",
+        description=f"What the model of '{prediction.name}' learned from (train) and was tested on (test).",
+        columns={
+            "person_id": Column("string", "The person."),
+            "day": Column("date", "The cut-off: features know nothing after this day."),
+            "split": Column(
+                "string", "train; test for the newest fully labelled cut-off; season for days a year before."
+            ),
+            "label": Column("float64", f"What they brought in the {days} days after."),
+            **{
+                name: Column("float64", said[name])
+                for name in (*training.feature_names(prediction, traits), *training.HISTORY)
+            },
+        },
+        key=("person_id", "day"),
+        derived=True,
+    )
+
+
+def words(prediction: Value, project: Project) -> dict[str, str]:
+    """Every possible feature in a marketer's words."""
+    event, days = " or ".join(prediction.target.event), prediction.labelled.days
+    return training.words(prediction, project) | {
+        "_expected": f"days with {event} to be expected within {days} days by their own rhythm",
+        "_worth": f"what a day with {event} of theirs is likely to bring",
+        "_value": f"what they would bring within {days} days by their own rhythm",
+        "_own": f"what they would bring within {days} days at their own average",
+    }
+
+
+def train(rows: pa.Table, prediction: Value, seed: int = 0, champion: Worth | None = None) -> Trained:
+    """Learn from the split 'train', measure on the untouched split 'test', beside BG/NBD x Gamma-Gamma, what people
+    brought per day so far, and the champion where there is one.
+
+    With less than the declared minimum there is no model: `missing` names the number that lacks.
+    """
+    import pyarrow.compute as pc
+    import sklearn.ensemble  # noqa: F401 - brings the thread pool that is limited below
+    from threadpoolctl import threadpool_limits
+
+    past, test = halves(rows, prediction)
+    label = matrix(past, ("label",))[:, 0]
+    card: dict[str, Any] = {
+        "train_cutoffs": [str(day) for day in sorted(set(past["day"].to_pylist()))],
+        "test_cutoff": str(test["day"][0]) if test.num_rows else None,
+        "train_rows": past.num_rows,
+        "train_people": pc.count_distinct(past["person_id"]).as_py(),
+        "train_positives": int((label > 0).sum()),
+        "seed": seed,
+        "recipe": RECIPE,
+    }
+    missing = _missing(past, test, prediction)
+    if missing:
+        everybody = matrix(rows, ("label",))[:, 0]
+        prior = {"amount": float(everybody.mean()) if len(everybody) else 0.0}
+        return Trained(None, {}, missing, card | {"features": []}, prior)
+    with threadpool_limits(1):
+        scorer = _learn(rows, past, test, prediction, seed)
+        metrics, evidence = _prove(scorer, test, seed, champion)
+    return Trained(scorer, metrics, None, card | evidence, {"amount": float(label.mean())})
+
+
+def _learn(rows: pa.Table, past: pa.Table, test: pa.Table, prediction: Value, seed: int) -> Worth:
+    import numpy as np
+
+    listed = (name for name in rows.column_names if name not in KEYS)
+    names = tuple(name for name in listed if len(np.unique(matrix(past, (name,)))) > 1)
+    labelled, day = prediction.labelled, test["day"][0].as_py()
+    model = Worth.fit(
+        past, test.drop_columns("label"), names, labelled.days, prediction.horizon.days, prediction.discount, seed
+    )
+    of_days = {part["day"][0].as_py(): part for part in by_day(rows)}
+    known = [one for one in season_days(day, labelled, prediction.every, date.min) if one in of_days]
+    return model.in_season(season_of(((one, of_days[one]) for one in known), labelled))
+
+
+def _prove(scorer: Worth, test: pa.Table, seed: int, champion: Worth | None) -> tuple[dict[str, float], dict[str, Any]]:
+    """Metrics on the test window beside simpler rivals, and what the charts are drawn from."""
+    label, day = matrix(test, ("label",))[:, 0], test["day"][0].as_py()
+    score, low, high = scorer.within(test, seed).scores(test, day)
+    since_first, amount = matrix(test, ("_since_first", "_amount")).T
+    rivals = {
+        "rhythm": scorer.buying.amount(test, scorer.labelled_days),
+        "rate": _per_day(amount, since_first) * scorer.labelled_days,
+    }
+    if champion is not None:
+        rivals["champion"] = champion.within(test, seed).scores(test, day)[0]
+    evidence = {
+        "features": list(scorer.features),
+        "level": scorer.level,
+        "season": [[str(one), index] for one, index in zip(scorer.season.days, scorer.season.indices, strict=True)],
+        "calibration": calibration(label, score),
+        "gains": [captured(label, score, step / 20) for step in range(1, 21)],
+        "importance": _importance(scorer, test, label, seed),
+    }
+    return measure_amounts(label, score, low, high, rivals, seed), evidence
+
+
+def _per_day(amount: np.ndarray, since_first: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    return np.nan_to_num(amount) / np.maximum(np.nan_to_num(since_first), 30)
+
+
+def _missing(past: pa.Table, test: pa.Table, prediction: Value) -> str | None:
+    """The first number that is too small to learn from, in words."""
+    import pyarrow.compute as pc
+
+    brought = [int((matrix(part, ("label",)) > 0).sum()) for part in (past, test)]
+    have = {
+        "people in the training windows": (pc.count_distinct(past["person_id"]).as_py(), prediction.minimum.people),
+        "people there who brought something": (brought[0], prediction.minimum.positives),
+        "people in the test window who brought something": (brought[1], 1),
+    }
+    for what, (count, needed) in have.items():
+        if count < needed:
+            return f"needs {needed} {what}, has {count}"
+    return None
+
+
+def _importance(model: Worth, test: pa.Table, label: np.ndarray, seed: int) -> dict[str, float]:
+    """How much Gini is lost when one feature is shuffled among people, most important first."""
+    import numpy as np
+
+    random, names = np.random.default_rng(seed), model.linear.features
+    rows = random.choice(len(label), min(len(label), 20_000), replace=False)
+    values, label = model.inputs(test)[rows], label[rows]
+    whole, lost = gini(label, model.learned(values)), {}
+    for i, name in enumerate(names):
+        shuffled = values.copy()
+        shuffled[:, i] = random.permutation(shuffled[:, i])
+        lost[name] = whole - gini(label, model.learned(shuffled))
+    return dict(sorted(lost.items(), key=lambda item: -item[1]))
+
+
+def judge(trained: Trained, prediction: Value) -> list[Gate]:
+    """Every gate of a model of amounts; never absolute error, which foreseeing nothing would win."""
+    if trained.missing:
+        return [Gate("minimum_data", False, trained.missing)]
+    m, gates = trained.metrics, prediction.gates
+    verdicts = [
+        Gate("minimum_data", True, f"learned from {trained.card['train_people']} people"),
+        Gate("gini", m["gini"] >= gates.min_gini, f"Gini {m['gini']:.3f}, at least {gates.min_gini:g} is needed"),
+        Gate(
+            "not_worse_than_rhythm",
+            m["gain_over_rhythm"] >= -gates.max_gini_lost,
+            f"Gini {m['gini']:.3f}, rhythm and amounts alone (BG/NBD x Gamma-Gamma) reach {m['rhythm_gini']:.3f}",
+        ),
+        Gate(
+            "total",
+            abs(m["total_ratio"] - 1) <= gates.max_total_error,
+            f"foresaw {m['total_ratio']:.2f} times what came, off by at most {gates.max_total_error:g} is allowed",
+        ),
+        Gate(
+            "interval",
+            m["coverage"] >= gates.min_coverage,
+            f"{m['coverage']:.0%} of people were within their interval, at least {gates.min_coverage:.0%} is needed",
+        ),
+    ]
+    if "champion_gini" in m:
+        words = f"Gini {m['gini']:.3f}, the champion reaches {m['champion_gini']:.3f}"
+        verdicts.append(Gate("not_worse_than_champion", m["gain_over_champion_high"] >= 0, words))
+    return verdicts
+
+
+def scores_table(prediction: Value) -> Table:
+    """`predictions.<name>`: one amount per person and day."""
+    worth = f", a year later worth {prediction.discount:.0%} less" if prediction.discount else ""
+    return Table(
+        name=f"predictions.{prediction.name}",
+        description=prediction.description,
+        columns={
+            "person_id": Column("string", "The person."),
+            "day": Column("date", "As of the end of this day."),
+            "score": Column("float64", f"Amount within the next {prediction.horizon.days} days{worth}."),
+            "low": Column("float64", "It will be less for a tenth of people; 0 where a tenth or more bring nothing."),
+            "high": Column("float64", "80 % of people will lie between low and high."),
+            "rank": Column("int64", "1 is the highest score of the day."),
+            "band": Column("string", "The named range the score falls into."),
+            "basis": Column("string", "model: personal; prior: the mean of everybody, where there is no model."),
+            "reasons": Column("string", "What raises or lowers the score most, in words."),
+            "model_version": Column("string", "The version in predictions.models that said so."),
+        },
+        key=("person_id", "day"),
+        month_of="day",
+    )
+
+
+def score(
+    rows: pa.Table | pa.RecordBatchReader, champion: Champion, prediction: Value, project: Project, day: date
+) -> pa.Table:
+    """The rows of `scores_table` for one day, best first; equal scores are ranked by person id."""
+    said = words(prediction, project)
+    parts = [_scored(part, champion, said, day) for part in chunks(rows)]
+    return finished(parts, champion, prediction, scores_table(prediction), day)
+
+
+def _scored(rows: pa.Table, champion: Champion, said: dict[str, str], day: date) -> pa.Table:
+    import numpy as np
+    import pyarrow as pa
+
+    model, count = champion.scorer, rows.num_rows
+    if model is None:
+        amount = np.full(count, champion.prior.get("amount", 0.0))
+        low = high = pa.nulls(count, pa.float64())
+        why = pa.array(np.full(count, f"the mean of everybody: {champion.why_prior}"), pa.string())
+    else:
+        values = model.inputs(rows)
+        amount, low, high = (pa.array(np.round(column, 2)) for column in model.scores(rows, day, values))
+        names = [said.get(name, name) for name in model.linear.features]
+        why = reasons_of(model.linear.contributions(values), names, values)
+    basis = pa.array(np.full(count, "prior" if model is None else "model"), pa.string())
+    columns = {"score": amount, "low": low, "high": high, "basis": basis, "reasons": why}
+    return pa.table({"person_id": rows["person_id"]} | columns)
+
+
+def charts(card: dict[str, Any], prediction: Value, project: Project) -> dict[str, str]:
+    """Pictures of amounts by title; none where there is no model."""
+    if "calibration" not in card:
+        return {}
+
+    def honest(axes: Axes) -> None:
+        said, came, _ = zip(*card["calibration"], strict=True)
+        axes.plot(range(1, len(said) + 1), said, marker="o", label="foreseen")
+        axes.plot(range(1, len(came) + 1), came, marker="s", label="came")
+        axes.set(xlabel="tenth of people, lowest scores first", ylabel="mean amount", yscale="symlog")
+        axes.legend(loc="upper left")
+
+    def captures(axes: Axes) -> None:
+        shares = [step / 20 for step in range(21)]
+        axes.plot(shares, [0, *card["gains"]], marker=".", label="model")
+        axes.plot([0, 1], [0, 1], color="lightgrey", label="at random")
+        axes.set(xlabel="share of people taken, best first", ylabel="share of the amount found", xlim=(0, 1))
+        axes.legend(loc="lower right")
+
+    return {
+        "calibration": picture("Foreseen and came, on the test window", honest),
+        "gains": picture("Amount found on the test window", captures),
+        "importance": importance_chart(card, words(prediction, project), "Gini"),
+    }
