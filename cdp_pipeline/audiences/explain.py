@@ -212,7 +212,7 @@ def told(rule: Rule, values: Sequence[Any]) -> str | None:
             return ", ".join(f"{name} is {_shown(value)}" for name, value in zip(figures, values, strict=True))
     if rule.op in CHANGES:
         assert isinstance(rule.value, dict)
-        return _moved(rule.value["over"], *values)
+        return _moved(str(rule.value["over"]), *values)
     if rule.other_trait is not None:
         return f"it is {_shown(values[0])}, {rule.other_trait} is {_shown(values[1])}"
     return f"it is {' and '.join(map(_shown, values))}"

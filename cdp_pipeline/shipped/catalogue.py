@@ -242,9 +242,10 @@ def _rule(rule: dict[str, Any], facts: Facts, known: Mapping[str, set[str]]) -> 
             raise LacksError("needs an identifier of known people")
         return {"any": facts.identified()}
     if subject == "forecast":
-        forecast = facts.forecast(asked == "buys")
+        forecast = facts.foreseen_value(rule["value"]) if asked == "spends" else facts.forecast(asked == "buys")
         if forecast is None:
-            raise LacksError(f"needs a prediction of who {asked}")
+            what = "of type value: what people will spend" if asked == "spends" else f"of who {asked}"
+            raise LacksError(f"needs a prediction {what}")
         return forecast
     if asked not in known[subject]:
         raise LacksError(f"needs {subject} {asked}")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from cdp_pipeline.shipped.words import Words
 from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.identifier import Identifier
-from cdp_pipeline.spec.prediction import Binary, Prediction
+from cdp_pipeline.spec.prediction import Binary, Features, Prediction, Value
 from cdp_pipeline.spec.project import ProjectSettings
 from cdp_pipeline.spec.source import IBIS_TYPES, EventMapping, Source
 from cdp_pipeline.spec.types import NUMERIC, attribute_type, event_columns, fragment_names
 
+Foreseen = TypeVar("Foreseen", bound=Features)
 OF_EVERY_EVENT = ("amount", "channel", "product_id", "category")
 """What a mapping says of an event, if it says it."""
 KINDS = {
@@ -114,16 +115,25 @@ class Facts:
 
     def forecast(self, buys: bool) -> dict[str, Any] | None:
         """The rule for whom a prediction says most clearly that they will buy (or will not)."""
-        predictions: Mapping[str, Prediction] = self.sound.get("prediction", {})
-        for name, prediction in predictions.items():
-            if not isinstance(prediction, Binary):
-                continue
-            target = prediction.target
-            if target.happens is buys and set(target.event) & set(self.roles["purchase"]):
-                if prediction.bands:
-                    return {"prediction": name, "field": "band", "op": "=", "value": prediction.bands[-1].name}
+        for prediction in self._of_purchases(Binary):
+            name, bands = prediction.name, prediction.bands
+            if prediction.target.happens is buys:
+                if bands:
+                    return {"prediction": name, "field": "band", "op": "=", "value": bands[-1].name}
                 return {"prediction": name, "op": ">=", "value": 0.5}
         return None
+
+    def foreseen_value(self, at_least: float) -> dict[str, Any] | None:
+        """The rule for whom a prediction of what people will spend expects so much or more."""
+        for prediction in self._of_purchases(Value):
+            return {"prediction": prediction.name, "op": ">=", "value": at_least}
+        return None
+
+    def _of_purchases(self, type_: type[Foreseen]) -> Iterator[Foreseen]:
+        predictions: Mapping[str, Prediction] = self.sound.get("prediction", {})
+        for prediction in predictions.values():
+            if isinstance(prediction, type_) and set(prediction.target.event) & set(self.roles["purchase"]):
+                yield prediction
 
 
 def _accepted(source: Source, fragment: str) -> list[str] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cdp_pipeline.shipped.catalogue import PLACEHOLDER, offers
+from cdp_pipeline.shipped.catalogue import PLACEHOLDER, lacking, offers
 from cdp_pipeline.shipped.facts import OF_EVERY_EVENT
 from cdp_pipeline.shipped.words import words
 from cdp_pipeline.spec.audience import Audience, Rule
@@ -212,6 +212,24 @@ bands: [{name: calm, above: 0}, {name: going, above: 0.7}]
     assert shop.audiences["at_risk"].rules[0].value == "going"
     assert "likely_to_buy" not in shop.audiences
     assert project(tmp_path, ORDERS, churn.split("bands")[0]).audiences["at_risk"].rules[0].value == 0.5
+
+
+def test_high_value_is_foreseen_only_where_a_prediction_says_what_people_will_spend(tmp_path: Path) -> None:
+    buys = """
+kind: prediction
+name: buys
+description: Buys something.
+target: {event: [order_completed]}
+horizon: 30 days
+"""
+    spends = buys.replace("name: buys", "name: worth\ntype: value")
+    shop = project(tmp_path, ORDERS, buys)
+    assert "likely_to_buy" in shop.audiences and "high_predicted_value" not in shop.audiences
+    said = {offer.name: why for offer, why in lacking(shop)}
+    assert said["high_predicted_value"] == "needs a prediction of type value: what people will spend"
+    shop = project(tmp_path, ORDERS, buys, spends)
+    assert shop.audiences["high_predicted_value"].rules == [Rule(prediction="worth", op=">=", value=100)]
+    assert shop.audiences["likely_to_buy"].rules[0].prediction == "buys"
 
 
 def test_a_project_without_a_daily_cadence_still_loads(tmp_path: Path) -> None:
