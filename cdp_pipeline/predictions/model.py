@@ -202,6 +202,18 @@ class Scorer:
         return self.level.probability(odds, moved, matrix(rows, ("_season",))[:, 0]), new
 
 
+def splits(training: pa.Table, prediction: Binary) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """What is learned from, what the level at the test cut-off is measured on, and what is tested on."""
+    import pyarrow.compute as pc
+
+    training = training.sort_by([("day", "ascending"), ("person_id", "ascending")])
+    past, test = (training.filter(pc.equal(training["split"], split)) for split in ("train", "test"))
+    before = training.filter(pc.is_valid(training["_soon"]))
+    if test.num_rows:
+        before = before.filter(pc.equal(before["day"], test["day"][0].as_py() - timedelta(lately(prediction.horizon))))
+    return past, before, test
+
+
 def train(training: pa.Table, prediction: Binary, seed: int = 0, champion: Scorer | None = None) -> Trained:
     """Learn from the split 'train', measure on the untouched split 'test', beside the champion where there is one.
 
@@ -213,12 +225,7 @@ def train(training: pa.Table, prediction: Binary, seed: int = 0, champion: Score
     import sklearn.ensemble  # noqa: F401 - brings the thread pool that is limited below
     from threadpoolctl import threadpool_limits
 
-    training = training.sort_by([("day", "ascending"), ("person_id", "ascending")])
-    past = training.filter(pc.equal(training["split"], "train"))
-    test = training.filter(pc.equal(training["split"], "test"))
-    before = training.filter(pc.is_valid(training["_soon"]))
-    if test.num_rows:
-        before = before.filter(pc.equal(before["day"], test["day"][0].as_py() - timedelta(lately(prediction.horizon))))
+    past, before, test = splits(training, prediction)
     _check_days(past, test, prediction)
     card: dict[str, Any] = {
         "train_cutoffs": [str(day) for day in sorted(set(past["day"].to_pylist()))],
