@@ -343,7 +343,8 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
 
     def known(lake: Lake) -> Known:
         people = living(lake.read(PEOPLE), project)
-        return Known(as_of, lake.read(events), people, population(project, prediction))
+        sources = {name: lake.read(source_table(project.sources[name])) for name in prediction.reads}
+        return Known(as_of, lake.read(events), people, population(project, prediction), sources)
 
     @dg.asset(
         **asset_arguments(training, owner, {"ibis"}),
@@ -392,7 +393,7 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
 
     @dg.asset(
         **asset_arguments(scored, owner, {"scikitlearn"}),
-        deps=[model_key, key_of(daily_traits)],
+        deps=[model_key, key_of(daily_traits), *(["sources", name] for name in prediction.reads)],
         partitions_def=daily(project),
         backfill_policy=SINGLE_RUN,
         required_resource_keys=RESOURCES,

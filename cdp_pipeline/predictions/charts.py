@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_IMPORTANT = 12
-HEADLINE = ("auc", "gini", "qini", "ndcg_20", "log_loss", "ece", "total_ratio", "lift_10")
+HEADLINE = ("auc", "gini", "qini", "ndcg", "log_loss", "ece", "total_ratio", "lift_10")
 """The metrics there is room for where many versions are shown, of those a version has."""
 
 

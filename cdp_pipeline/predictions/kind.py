@@ -40,12 +40,16 @@ def everybody(rows: ibis.Table, days: Sequence[date]) -> ibis.Table:
 
 @dataclass(frozen=True)
 class Known:
-    """All that is known of people, from which what was known on any day can be had."""
+    """All that is known of people, from which what was known on any day can be had.
+
+    sources: the rows of the sources that the prediction reads besides (its `reads`), by name.
+    """
 
     as_of: AsOf
     timeline: ibis.Table
     people: ibis.Table
     population: Population = everybody
+    sources: Mapping[str, ibis.Table] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

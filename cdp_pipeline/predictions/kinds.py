@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from cdp_pipeline.predictions import affinity, binary, response, timing, topics, value
+from cdp_pipeline.predictions import affinity, binary, ranking, response, timing, topics, value
 from cdp_pipeline.predictions.kind import Kind
 from cdp_pipeline.spec.prediction import Prediction
 
 KINDS: dict[str, Kind] = {
     "affinity": affinity,
     "binary": binary,
+    "ranking": ranking,
     "response": response,
     "timing": timing,
     "topics": topics,

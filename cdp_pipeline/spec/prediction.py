@@ -99,6 +99,11 @@ class Prediction(Document):
         """How long after a day it takes until a model is shown what happened."""
         return self.horizon
 
+    @property
+    def reads(self) -> list[str]:
+        """The sources it reads besides the timeline."""
+        return []
+
     @model_validator(mode="after")
     def _bands_are_a_ladder(self) -> Self:
         if len({band.name for band in self.bands}) != len(self.bands):
@@ -230,4 +235,80 @@ class Topics(OverItems):
     )
 
 
-PREDICTIONS: tuple[type[Prediction], ...] = (Binary, Value, Affinity, Response, Timing, Topics)
+Way = Literal[
+    "learned", "again", "replenishment", "looked_at", "ease", "gf_cf", "bought_together", "viewed_together", "session",
+    "category_next", "trending", "bestselling", "new", "popular",
+]  # fmt: skip
+"""A way of recommending (predictions/recommend/)."""
+CHAINS: dict[str, list[Way]] = {
+    "buy_again": ["learned", "again"],
+    "discover": ["learned", "session", "ease", "trending", "bestselling", "popular"],
+    "anything": ["learned", "session", "again", "ease", "trending", "bestselling", "popular"],
+}
+
+
+class ItemFilter(Part):
+    """Only items that have a row in this source are listed: its column `on` holds the item, `when` says which rows.
+
+    Of a snapshot source the rows as they are now count.
+    """
+
+    source: Name
+    on: Name
+    when: SqlFragment | None = None
+
+
+class ListGates(Part):
+    """What lists must prove on the newest labelled window before they take the champion's place."""
+
+    min_hit_rate: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.05, description="Share of the people who had something in the window, on whose list it was."
+    )
+    min_coverage: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.01, description="Share of the items that appear on somebody's list."
+    )
+
+
+class Ranking(Prediction):
+    """Per person a list of items, best first: what they will want of the items of the target event.
+
+    The ways of `chain` are asked one after the other until a list is full; what may not be on it is left out first.
+    """
+
+    over_items: ClassVar[bool] = True
+
+    type: Literal["ranking"]
+    target: ItemTarget
+    views: ItemTarget | None = Field(default=None, description="Events that show interest in an item.")
+    wants: Literal["buy_again", "discover", "anything"] = Field(
+        default="anything", description="Items the person had before, only others, or both."
+    )
+    chain: list[Way] = Field(default=[], description="Ways of recommending, asked in this order; default: by wants.")
+    filters: list[ItemFilter] = []
+    rest: WholeDays | None = Field(default=None, description="Nothing that the person had within so many days.")
+    top: Annotated[int, Field(ge=1, le=200)] = 20
+    category: Name = Field(default="category", description="Column or property of the events: the item's category.")
+    history: WholeDays = Field(default=timedelta(days=730), description="How far back events count.")
+    cutoffs: Annotated[int, Field(ge=1, le=24)] = 2
+    gates: ListGates = ListGates()
+
+    @model_validator(mode="after")
+    def _each_way_once(self) -> Self:
+        if len(set(self.chain)) != len(self.chain):
+            raise ValueError("a way of recommending is named twice in the chain")
+        if self.views is None and {"session", "viewed_together", "looked_at"} & set(self.chain):
+            raise ValueError("session, viewed_together and looked_at need 'views'")
+        return self
+
+    @property
+    def ways(self) -> list[Way]:
+        """The chain as it is asked."""
+        usual = [way for way in CHAINS[self.wants] if way != "session" or self.views is not None]
+        return self.chain or usual
+
+    @property
+    def reads(self) -> list[str]:
+        return sorted({one.source for one in self.filters})
+
+
+PREDICTIONS: tuple[type[Prediction], ...] = (Binary, Value, Affinity, Response, Timing, Topics, Ranking)

@@ -22,7 +22,7 @@ from cdp_pipeline.spec.group import Group, RollUp, Way
 from cdp_pipeline.spec.identifier import Identifier
 from cdp_pipeline.spec.match import Match
 from cdp_pipeline.spec.operators import CHANGES, OPERATORS, Kind, misfit, unsuited
-from cdp_pipeline.spec.prediction import EventTarget, Features, Prediction, ValueTarget
+from cdp_pipeline.spec.prediction import EventTarget, Features, ItemFilter, Prediction, Ranking, ValueTarget
 from cdp_pipeline.spec.project import ProjectSettings
 from cdp_pipeline.spec.source import IBIS_TYPES, Check, EventMapping, Source
 from cdp_pipeline.spec.sync import Sync
@@ -266,15 +266,29 @@ def _over_traits(fragment: str, declared: Declared, path: DataPath, wanted: Coll
 
 
 def prediction_findings(prediction: Prediction, declared: Declared) -> Findings:
-    for field in ("target", "exposure"):
+    for field in ("target", "exposure", "views"):
         target = getattr(prediction, field, None)
         if isinstance(target, EventTarget):
             yield from _event_target(target, declared, (field,))
+    if isinstance(prediction, Ranking):
+        if declared.all_sources_known and prediction.category not in declared.event_columns:
+            yield ("category",), unknown("column of an event", prediction.category, declared.event_columns)
+        for i, one in enumerate(prediction.filters):
+            yield from _item_filter(one, declared, ("filters", i))
     if isinstance(prediction, Features):
         for i, name in enumerate(prediction.features):
             yield from _trait(name, declared, ("features", i), NUMERIC | {BOOLEAN})
     for i, rule in enumerate(prediction.population):
         yield from _rule(rule, declared, ("population", i), subjects=("all", "any", "none", "trait"))
+
+
+def _item_filter(one: ItemFilter, declared: Declared, path: DataPath) -> Findings:
+    yield from declared.reference("source", one.source, (*path, "source"))
+    source = declared.of("source").get(one.source)
+    if source is not None:
+        columns = source_columns(source)
+        yield from _column(one.on, columns, (*path, "on"))
+        yield from _fragment(one.when, columns, (*path, "when"), {BOOLEAN})
 
 
 def _event_target(target: EventTarget, declared: Declared, path: DataPath) -> Findings:

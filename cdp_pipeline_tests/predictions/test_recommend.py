@@ -33,9 +33,7 @@ def rows(found: Iterable[Row]) -> Rows:
 
 
 def history(had: Iterable[Row], looked: Iterable[Row] = (), items: int = 4, people: int = 4, **fields: Any) -> History:
-    launched = np.full(items, np.nan)
-    whole = {"category": np.full(items, -1), "launched": launched} | fields
-    return History(TODAY, people, items, rows(had), rows(looked), **whole)
+    return History(TODAY, people, items, rows(had), rows(looked), **{"category": np.full(items, -1)} | fields)
 
 
 def everybody(known: History) -> np.ndarray:
@@ -116,13 +114,11 @@ def test_trending_is_what_more_people_had_than_the_days_before_promised() -> Non
 
 
 def test_new_items_come_newest_first_and_leave_after_sixty_days() -> None:
-    launched = np.array([TODAY - 5, TODAY - 59, TODAY - 60, np.nan], dtype=float)
-    known = history([(0, 2, 1), (0, 3, 3)], launched=launched)
+    known = history([(0, 0, 5), (0, 2, 60), (0, 3, 3)], [(0, 1, 59), (1, 3, 9)])
     scores = new(known).scores(np.array([0]))[0]
-    assert scores.argsort()[::-1].tolist() == [3, 0, 1, 2]
+    assert scores.argsort()[::-1].tolist() == [0, 3, 1, 2]  # 3 was looked at nine days ago
     assert scores[2] == 0
-    assert known.at(TODAY - 10).since[1] == 49
-    assert np.isnan(known.at(TODAY - 10).since[0])  # not launched yet: nobody knew
+    assert np.isnan(known.at(TODAY - 10).since[0])  # not seen yet
 
 
 def test_again_ranks_by_days_had_and_then_by_what_sells() -> None:
@@ -270,7 +266,7 @@ def test_what_is_learned_beats_each_way_alone_and_its_probabilities_come_true() 
     day, horizon = TODAY - 30, 30
     then, after = known.at(day), known.following(day, horizon)
     wanted = Wanted(np.ones(30, dtype=bool))
-    weights = learn(known, [day - 60, day - 30], horizon, repeats=True)
+    weights = learn(known, [day - 60, day - 30], horizon, had="any")
     voice = learned(then, weights)
 
     def ndcg(one: Any) -> np.ndarray:
@@ -285,12 +281,12 @@ def test_what_is_learned_beats_each_way_alone_and_its_probabilities_come_true() 
     for low, high in ((0.01, 0.1), (0.1, 0.7), (0.7, 1.0)):
         within = (scores >= low) & (scores < high)
         assert happened[within].mean() == pytest.approx(scores[within].mean(), abs=0.08)
-    assert learn(known, [day - 60, day - 30], horizon, repeats=True).weight.tolist() == weights.weight.tolist()
+    assert learn(known, [day - 60, day - 30], horizon, had="any").weight.tolist() == weights.weight.tolist()
 
 
 def test_what_is_learned_from_earlier_windows_does_not_see_the_one_it_is_judged_on() -> None:
     known = planted()
     day = TODAY - 30
-    seen = learn(known, [day - 60, day - 30], 30, repeats=False)
-    truncated = learn(known.at(day), [day - 60, day - 30], 30, repeats=False)
+    seen = learn(known, [day - 60, day - 30], 30, had="new")
+    truncated = learn(known.at(day), [day - 60, day - 30], 30, had="new")
     assert seen.weight.tolist() == truncated.weight.tolist()

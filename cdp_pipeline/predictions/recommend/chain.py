@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cdp_pipeline.predictions.recommend import neighbours, own, popularity
-from cdp_pipeline.predictions.recommend.history import History
+from cdp_pipeline.predictions.recommend.history import History, cells
 from cdp_pipeline.predictions.recommend.voices import Voice
 
 if TYPE_CHECKING:
     import numpy as np
+    from scipy.sparse import csr_matrix
 
 CELLS = 4_000_000
 """People are taken in chunks of so many cells people x items: flat memory, whatever their number."""
@@ -58,6 +59,21 @@ class Wanted:
             last = history.last[people].toarray()  # days ago plus one; 0 where never
             may &= (last == 0) | (last > self.rest)
         return may
+
+    def relevant(self, history: History, after: csr_matrix) -> csr_matrix:
+        """Of what people had afterwards, what could have been on their list."""
+        import numpy as np
+        from scipy.sparse import csr_matrix
+
+        person, item = after.nonzero()
+        kept = self.allowed[item]
+        if self.had != "any":
+            kept &= (cells(history.owned, person, item) > 0) == (self.had == "again")
+        if self.rest:
+            last = cells(history.last, person, item)
+            kept &= (last == 0) | (last > self.rest)
+        ones = np.ones(int(kept.sum()), dtype=np.float32)
+        return csr_matrix((ones, (person[kept], item[kept])), shape=after.shape)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,6 @@ class History:
     """What is known at the end of `day`: rows of later days are left out when it is made.
 
     had: rows of the target event. looked: rows of the views. category: a number per item, -1 unknown.
-    launched: the day an item came into the range, NaN where only its first row tells.
     """
 
     day: int
@@ -54,15 +53,11 @@ class History:
     had: Rows
     looked: Rows
     category: np.ndarray
-    launched: np.ndarray
 
     def at(self, day: int) -> History:
         """The same as it was at the end of an earlier day."""
-        import numpy as np
-
-        launched = np.where(self.launched <= day, self.launched, np.nan)
         had, looked = (rows.where(rows.day <= day) for rows in (self.had, self.looked))
-        return replace(self, day=day, had=had, looked=looked, launched=launched)
+        return replace(self, day=day, had=had, looked=looked)
 
     def following(self, day: int, days: int) -> csr_matrix:
         """people x items: 1 where the person had the item in (day, day + days]."""
@@ -133,10 +128,10 @@ class History:
 
     @cached_property
     def since(self) -> np.ndarray:
-        """Days since each item came into the range or was first seen; NaN where neither is known."""
+        """Days since each item was first seen; NaN where it never was."""
         import numpy as np
 
-        first = np.where(np.isnan(self.launched), np.inf, self.launched)
+        first = np.full(self.items, np.inf)
         for rows in (self.had, self.looked):
             np.minimum.at(first, rows.item, rows.day)
         return np.where(np.isinf(first), np.nan, self.day - first)

@@ -29,24 +29,26 @@ SMALL = 0.01
 class Evidence:
     """What a history says of pairs of people and items; made once per history, asked about many people."""
 
-    def __init__(self, history: History, repeats: bool) -> None:
-        self.history, self.repeats = history, repeats
+    def __init__(self, history: History, had: str) -> None:
+        self.history, self.had = history, had
         self.near, self.wide = neighbours.ease(history), neighbours.gf_cf(history)
         self.beside, self.seen_beside = neighbours.bought_together(history), neighbours.viewed_together(history)
         self.following, self.again, self.look = own.category_next(history), own.again(history), own.looked_at(history)
         self.week, self.month, self.quarter = (history.people_within(0, days) for days in (7, 30, 90))
 
     def candidates(self, people: np.ndarray) -> np.ndarray:
-        """(people, items): which items are weighed at all; what was had already only where repeats are wanted."""
+        """(people, items): which items are weighed at all: what they had ('again'), others ('new'), or both ('any')."""
         import numpy as np
 
         mine = self.history.owned[people].toarray() > 0
+        if self.had == "again":
+            return mine
         found = self.history.looks[people].toarray() > 0
         if self.history.items:
             quick = np.where(mine, -1, (self.near.scores(people) + SMALL**2) * (self.month + 0.1) ** TREND)
             most = min(CANDIDATES, self.history.items)
             np.put_along_axis(found, np.argpartition(-quick, most - 1, axis=1)[:, :most], True, axis=1)
-        return found | mine if self.repeats else found & ~mine
+        return found | mine if self.had == "any" else found & ~mine
 
     def pairs(self, people: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """(row, item, features) of the candidates of these people; `row` counts within `people`."""
@@ -103,7 +105,7 @@ class Weights:
     scale: np.ndarray
     weight: np.ndarray
     intercept: float
-    repeats: bool
+    had: str
 
     def probability(self, values: np.ndarray) -> np.ndarray:
         import numpy as np
@@ -112,10 +114,10 @@ class Weights:
         return 1 / (1 + np.exp(-np.clip(odds, -30, 30)))
 
 
-def learn(history: History, days: Sequence[int], horizon: int, repeats: bool, most_people: int = 20_000) -> Weights:
+def learn(history: History, days: Sequence[int], horizon: int, had: str, most_people: int = 20_000) -> Weights:
     """Weights from what people had in the horizon after each of these days, seen from that day.
 
-    Everybody seen by then counts; of more than `most_people` every n-th, by number.
+    `had` is that of chain.Wanted. Everybody seen by then counts; of more than `most_people` every n-th, by number.
     """
     import numpy as np
     from sklearn.linear_model import LogisticRegression
@@ -126,7 +128,7 @@ def learn(history: History, days: Sequence[int], horizon: int, repeats: bool, mo
     for day in days:
         then = history.at(day)
         people = then.seen[:: len(then.seen) // most_people + 1]
-        happened, evidence = history.following(day, horizon), Evidence(then, repeats)
+        happened, evidence = history.following(day, horizon), Evidence(then, had)
         for start in range(0, len(people), 500):
             some = people[start : start + 500]
             row, item, found = evidence.pairs(some)
@@ -137,7 +139,7 @@ def learn(history: History, days: Sequence[int], horizon: int, repeats: bool, mo
     mean, scale = values.mean(axis=0), values.std(axis=0)
     scale[scale < 1e-9] = np.inf
     fitted = LogisticRegression(C=PENALTY, max_iter=500).fit((values - mean) / scale, label)
-    return Weights(names, mean, scale, fitted.coef_[0], float(fitted.intercept_[0]), repeats)
+    return Weights(names, mean, scale, fitted.coef_[0], float(fitted.intercept_[0]), had)
 
 
 @dataclass(frozen=True)
@@ -170,4 +172,4 @@ class Weighed:
 
 
 def learned(history: History, weights: Weights) -> Weighed:
-    return Weighed(weights, Evidence(history, weights.repeats))
+    return Weighed(weights, Evidence(history, weights.had))

@@ -59,10 +59,10 @@ def trending(history: History) -> ForEverybody:
 
 
 def new(history: History) -> ForEverybody:
-    """Items of the last 60 days, newest first; of one age those that more people had."""
+    """Items first seen in the last 60 days, newest first; of one age those that more people had."""
     import numpy as np
 
     age = np.nan_to_num(history.since, nan=NEW_DAYS)
     tie = history.reach / (history.reach.max(initial=0) + 1)
     strength = np.where(age < NEW_DAYS, NEW_DAYS - age + tie, 0)
-    return ForEverybody(strength, age, "new: {} days in the range")
+    return ForEverybody(strength, age, "new: first seen {} days ago")
