@@ -163,12 +163,12 @@ class Season:
     indices: tuple[float, ...] = ()
 
     def index(self, day: date) -> float:
-        """Between two known days in between; 1 where no earlier year is known."""
+        """Between two known days in between; 1 before the first, for no earlier year of it is known."""
         import numpy as np
 
         if not self.days:
             return 1.0
-        return float(np.interp(day.toordinal(), [known.toordinal() for known in self.days], self.indices))
+        return float(np.interp(day.toordinal(), [known.toordinal() for known in self.days], self.indices, left=1.0))
 
 
 def season_days(test: date, labelled: timedelta, every: timedelta, first_day: date) -> list[date]:
