@@ -238,7 +238,8 @@ class Worth:
 
     def _levelled(self, now: pa.Table) -> Worth:
         """With the level of what the own rhythm of all who ever acted makes expect: that of a few windows is mostly
-        their season, and rhythm is learned from all days there are."""
+        their season, and rhythm is learned from all days there are. (On nine early windows of Online Retail II its
+        totals were off by .19 in logarithms; moved to the level of the newest 28 days, by .30.)"""
         acted = now.filter(_acted(now))
         learned, foreseen = self.learned(self.inputs(acted)).sum(), self.buying.amount(acted, self.labelled_days).sum()
         return replace(self, level=float(foreseen / learned)) if learned > 0 and foreseen > 0 else self
