@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-PULLS, WIDTHS = (2.5, 5.0, 10.0, 20.0), (0.75, 1.0, 1.5, 2.0)
+PULLS, WIDTHS = (1.0, 2.5, 5.0, 10.0, 20.0), (0.75, 1.0, 1.5, 2.0)
 """How many events of everybody's stand behind a person's own; how many hours wide an event is smoothed."""
 
 
