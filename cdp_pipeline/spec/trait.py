@@ -57,7 +57,7 @@ EVALUATIONS: dict[str, Takes] = {
     "last": Takes("the newest value; of two at one instant, that of the larger event id", "value", "any", ("value",)),
     "most_frequent": Takes(
         "the value with the most events, or the largest sum of `weight`, which fades by half in each `half_life`; of"
-        " equals, the one last seen",
+        " equals, the one last seen, and of those seen last at one instant, the largest",
         "value", "any", ("value",), _WEIGHED,
     ),
     "top": Takes(

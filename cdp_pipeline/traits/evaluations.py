@@ -43,13 +43,15 @@ def published_type(type_: dt.DataType) -> dt.DataType:
 class Rows:
     """The events as one trait sees them: which count (`where`), and what of them is looked at.
 
-    cell is the last day of the run of days that an event is aggregated with.
+    cell is the last day of the run of days that an event is aggregated with. `together` are the columns of all values
+    that traits look at under the same condition.
     """
 
     table: ibis.Table
     where: Any
     value: Any = None
     weight: Any = None
+    together: tuple[str, ...] = ()
 
     @property
     def faded_by(self) -> Any:
@@ -74,8 +76,7 @@ class AsOf:
 class Evaluation(ABC):
     """Events become parts, once for each cell of days; the cells that a window sees are merged; parts become a result.
 
-    A part's name says all it depends on beside condition, value and weight, so that traits share it. `merges` says how
-    the parts of disjoint cells become the part of all of them.
+    `merges` says how the parts of disjoint cells become the part of all of them.
     """
 
     merges: ClassVar[Mapping[str, str]] = {}
@@ -168,31 +169,42 @@ class Max(Evaluation):
         return parts["max"]
 
 
-def _moment(rows: Rows) -> dict[str, Any]:
-    """Structs compare field by field: the instant, then the event's id, so that ties always fall the same way."""
-    return {"at": rows.table.occurred_at, "id": rows.table.event_id}
+class OfOneEvent(Evaluation):
+    """The value of the oldest or the newest event that has one; of two at one instant, the event's id decides.
 
-
-class First(Evaluation):
-    merges = {"first": "min"}
-
-    def parts(self, rows: Rows) -> Parts:
-        moment = ibis.struct({**_moment(rows), "value": rows.value})
-        return {"first": moment.min(where=rows.where & rows.value.notnull())}
-
-    def result(self, parts: Parts, asked: AsOf) -> Any:
-        return parts["first"]["value"]
-
-
-class Last(Evaluation):
-    merges = {"last": "max"}
+    Most events have all values that are asked for, so that the one event is found once for all of them. Each value is
+    looked at alone only in events that lack another. Structs compare field by field.
+    """
 
     def parts(self, rows: Rows) -> Parts:
-        moment = ibis.struct({**_moment(rows), "value": rows.value})
-        return {"last": moment.max(where=rows.where & rows.value.notnull())}
+        values = {name: rows.table[name] for name in rows.together}
+        has_all = ibis.and_(*(value.notnull() for value in values.values()))
+
+        def extreme(part: str, of: dict[str, Any], where: Any) -> Any:
+            moment = {"at": rows.table.occurred_at, "id": rows.table.event_id}
+            return getattr(ibis.struct({**moment, **of}), self.merges[part])(where=where)
+
+        alone = {rows.value.get_name(): rows.value}
+        return {
+            "whole": extreme("whole", values, rows.where & has_all),
+            "alone": extreme("alone", alone, rows.where & rows.value.notnull() & ~has_all),
+        }
 
     def result(self, parts: Parts, asked: AsOf) -> Any:
-        return parts["last"]["value"]
+        whole, alone = parts["whole"], parts["alone"]
+        value = alone.type().names[-1]
+        wins = (whole["at"] < alone["at"]) | ((whole["at"] == alone["at"]) & (whole["id"] < alone["id"]))
+        if self.merges["whole"] == "max":
+            wins = ~wins
+        return ibis.ifelse(alone.isnull() | wins, whole[value], alone[value])
+
+
+class First(OfOneEvent):
+    merges = {"whole": "min", "alone": "min"}
+
+
+class Last(OfOneEvent):
+    merges = {"whole": "max", "alone": "max"}
 
 
 class DaysSince(Evaluation):
@@ -229,13 +241,13 @@ class Decayed(Evaluation):
     def parts(self, rows: Rows) -> Parts:
         value = number(1) if rows.value is None else rows.value.cast("float64")
         faded = value * _halved(rows.faded_by, self.half_life)
-        return {f"faded_{self.half_life.days}": faded.sum(where=rows.where)}
+        return {"faded": faded.sum(where=rows.where)}
 
     def merged(self, parts: Parts, seen: Any, age: Any) -> Parts:
-        return {name: (part * _halved(age, self.half_life)).sum(where=seen) for name, part in parts.items()}
+        return {"faded": (parts["faded"] * _halved(age, self.half_life)).sum(where=seen)}
 
     def result(self, parts: Parts, asked: AsOf) -> Any:
-        return parts[f"faded_{self.half_life.days}"]
+        return parts["faded"]
 
 
 class Nps(Evaluation):
@@ -260,24 +272,18 @@ class Nps(Evaluation):
 
 @dataclass(frozen=True)
 class Csat(Evaluation):
+    merges = {"satisfied": "sum", "known": "sum"}
     satisfied_from: float
-
-    @property
-    def _satisfied(self) -> str:
-        return f"from_{self.satisfied_from:g}"
 
     def parts(self, rows: Rows) -> Parts:
         satisfied = rows.value.cast("float64") >= number(self.satisfied_from)
         return {
-            self._satisfied: rows.table.count(where=rows.where & satisfied),
+            "satisfied": rows.table.count(where=rows.where & satisfied),
             "known": rows.value.count(where=rows.where),
         }
 
-    def merged(self, parts: Parts, seen: Any, age: Any) -> Parts:
-        return {name: part.sum(where=seen) for name, part in parts.items()}
-
     def result(self, parts: Parts, asked: AsOf) -> Any:
-        return parts[self._satisfied].cast("float64") / parts["known"].cast("float64").nullif(0)
+        return parts["satisfied"].cast("float64") / parts["known"].cast("float64").nullif(0)
 
 
 class OverValues(Count):
@@ -386,38 +392,32 @@ class Weighed(OverValues):
 
     half_life: timedelta | None = None
 
-    def _weight(self, rows: Rows) -> Parts:
-        if self.half_life is not None:
-            return Decayed(self.half_life).parts(Rows(rows.table, rows.where, rows.weight))
-        return {} if rows.weight is None else {"weight": rows.weight.sum(where=rows.where)}
-
     def parts(self, rows: Rows) -> Parts:
-        last = ibis.struct(_moment(rows)).max(where=rows.where)
-        return {"count": rows.table.count(where=rows.where), "seen": last, **self._weight(rows)}
+        parts = {"count": rows.table.count(where=rows.where), "seen": rows.table.occurred_at.max(where=rows.where)}
+        if self.half_life is not None:
+            return parts | Decayed(self.half_life).parts(Rows(rows.table, rows.where, rows.weight))
+        return parts if rows.weight is None else {**parts, "weight": rows.weight.sum(where=rows.where)}
 
     def merged(self, parts: Parts, seen: Any, age: Any) -> Parts:
-        weights = {name: part for name, part in parts.items() if name not in ("count", "seen")}
+        merged = {"count": parts["count"].sum(where=seen), "seen": parts["seen"].max(where=seen)}
         if self.half_life is not None:
-            weights = Decayed(self.half_life).merged(weights, seen, age)
-        else:
-            weights = {name: part.sum(where=seen) for name, part in weights.items()}
-        return {"count": parts["count"].sum(where=seen), "seen": parts["seen"].max(where=seen), **weights}
+            return merged | Decayed(self.half_life).merged(parts, seen, age)
+        return {**merged, "weight": parts["weight"].sum(where=seen)} if "weight" in parts else merged
 
-    def _heaviest(self, parts: Parts) -> dict[str, Any]:
+    def _heaviest(self, value: Any, parts: Parts) -> dict[str, Any]:
         """What values are compared by, the first first. Weights that differ by rounding, as sums do, are alike."""
-        weights = [part.fill_null(0) for name, part in parts.items() if name not in ("count", "seen", "rank")]
-        weight = weights[0] if weights else parts["count"]
+        weight = parts.get("faded", parts.get("weight"))
+        weight = parts["count"] if weight is None else weight.fill_null(0)
         by: dict[str, Any] = {"weight": weight}
         if weight.type().is_floating():
             size = ibis.ifelse(weight > 0, weight, ibis.null("float64")).ln()
             by = {"some": (weight > 0).cast("int8"), "weight": ibis.coalesce(size, weight).round(9)}
-        return {**by, "at": parts["seen"]["at"], "id": parts["seen"]["id"]}
+        return {**by, "seen": parts["seen"], "value": value}
 
 
 class MostFrequent(Weighed):
     def gathered(self, value: Any, parts: Parts) -> Parts:
-        best = ibis.struct({**self._heaviest(parts), "value": value})
-        return {"best": best.max(where=parts["count"] > 0)}
+        return {"best": ibis.struct(self._heaviest(value, parts)).max(where=parts["count"] > 0)}
 
     def result(self, parts: Parts, asked: AsOf) -> Any:
         return parts["best"]["value"]
@@ -429,7 +429,7 @@ class Top(Weighed):
     empty = NO_TEXTS
 
     def ranks(self, value: Any, parts: Parts) -> Parts:
-        order = [(parts["count"] > 0).cast("int8"), *self._heaviest(parts).values()]
+        order = [(parts["count"] > 0).cast("int8"), *self._heaviest(value, parts).values()]
         return {"rank": ibis.row_number().over(ibis.window(**_OF_ONE, order_by=[by.desc() for by in order]))}
 
     def gathered(self, value: Any, parts: Parts) -> Parts:

@@ -5,8 +5,9 @@ A stage reads the events once, computing each condition and value once, and aggr
 many, and cost what their cells cost. Where the different values matter, parts are kept per value until the cells are
 merged, and gathered then. What a part is, is up to evaluations.py.
 
-All plain traits are one stage; those over the different values of one expression are one, and each window and period
-of a trend. Windows that look ahead, and each sort of session, have stages of their own.
+All plain traits are one stage, and the first and last values one, since engines are slow where aggregates that keep
+texts stand in one row with many others; those over the different values of one expression are one, and each window and
+period of a trend. Windows that look ahead, and each sort of session, have stages of their own.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from cdp_pipeline.traits.evaluations import (
     EVALUATIONS,
     AsOf,
     Evaluation,
+    OfOneEvent,
     OverValues,
     Parts,
     Rows,
@@ -70,6 +72,22 @@ class Columns:
         return None if fragment is None else self._names[fragment]
 
 
+@dataclass
+class Aggregates:
+    """Aggregates by names of their own; traits that ask for the same share it."""
+
+    prefix: str
+    named: Parts = field(default_factory=dict)
+    _names: dict[Any, str] = field(default_factory=dict)
+
+    def names(self, asked: Parts) -> dict[str, str]:
+        names = {
+            part: self._names.setdefault(one.op(), f"{self.prefix}{len(self._names)}") for part, one in asked.items()
+        }
+        self.named |= {names[part]: one for part, one in asked.items()}
+        return names
+
+
 @dataclass(frozen=True)
 class Member:
     """A trait of a stage, the columns it looks at, and what its window sees on each requested day."""
@@ -85,10 +103,6 @@ class Member:
     @property
     def window(self) -> tuple[Span, ...]:
         return tuple(self.spans.values())
-
-    def part(self, name: str) -> str:
-        """The column of a part: traits with one condition, value and weight share it."""
-        return "__".join([name, *(column for column in (self.condition, self.value, self.weight) if column)])
 
     def result(self, parts: Parts, day: Any) -> Any:
         """The trait of people of whom the stage has parts."""
@@ -124,7 +138,9 @@ def _stage_of(trait: Trait) -> tuple[object, ...]:
     evaluation = EVALUATIONS[trait.evaluation]
     if issubclass(evaluation, Trend):
         return events, trait.window, trait.period
-    return events, (trait.value or "_day") if issubclass(evaluation, OverValues) else None
+    if issubclass(evaluation, OverValues):
+        return events, trait.value or "_day"
+    return events, issubclass(evaluation, OfOneEvent)
 
 
 @dataclass(frozen=True)
@@ -152,6 +168,14 @@ class Stage:
         spans = {day: evaluation.span(*trait.window.span(day)) for day in self.days}
         condition, weight = self._columns.condition(trait), self._columns.value(trait.weight)
         return Member(trait, evaluation, condition, value, weight, spans, type_)
+
+    @cached_property
+    def _together(self) -> Mapping[str, tuple[str, ...]]:
+        """The values looked at under each condition."""
+        together: dict[str, dict[str, None]] = {}
+        for member in self.members.values():
+            together.setdefault(member.condition, {}).update({} if member.value is None else {member.value: None})
+        return {condition: tuple(values) for condition, values in together.items()}
 
     @property
     def _one(self) -> Member:
@@ -193,28 +217,25 @@ class Stage:
             )
         }
         events = events.mutate(**counts)
-        parts, names = Parts(), Names()
+        parts, names = Aggregates("part_"), Names()
         for name, member in self.members.items():
             seen = windows.index(member.window)
-            value, weight = (None if column is None else events[column] for column in (member.value, member.weight))
-            found = member.evaluation.parts(Rows(events, events[f"{member.condition}__{seen}"], value, weight))
-            names[name] = {part: f"{member.part(part)}__{seen}" for part in found}
-            parts |= {names[name][part]: aggregate for part, aggregate in found.items()}
+            names[name] = parts.names(self._parts_of(member, events, f"{member.condition}__{seen}"))
         keys = ["person_id"] if self._key is None else ["person_id", self._key]
-        table = events.group_by(*keys).aggregate(**parts).mutate(day=ibis.date(day))
+        table = events.group_by(*keys).aggregate(**parts.named).mutate(day=ibis.date(day))
         return table if self._key is None else table.rename(value=self._key), names
 
     def _in_cells(self) -> tuple[ibis.Table, Names]:
         """Parts per person and cell, of all events that count."""
-        events, names = self._events(), Names()
-        parts: Parts = {}
-        for name, member in self.members.items():
-            value, weight = (None if column is None else events[column] for column in (member.value, member.weight))
-            found = member.evaluation.parts(Rows(events, events[member.condition], value, weight))
-            names[name] = {part: member.part(part) for part in found}
-            parts |= {names[name][part]: aggregate for part, aggregate in found.items()}
+        events, parts = self._events(), Aggregates("part_")
+        names = {n: parts.names(self._parts_of(m, events, m.condition)) for n, m in self.members.items()}
         keys = [key for key in ("person_id", "cell", "since", "until", self._key) if key in events.columns]
-        return events.group_by(*keys).aggregate(**parts), names
+        return events.group_by(*keys).aggregate(**parts.named), names
+
+    def _parts_of(self, member: Member, events: ibis.Table, counts: str) -> Parts:
+        """The parts of a trait, from the events that the column `counts` says count."""
+        value, weight = (None if column is None else events[column] for column in (member.value, member.weight))
+        return member.evaluation.parts(Rows(events, events[counts], value, weight, self._together[member.condition]))
 
     def _on_days(self, table: ibis.Table, columns: Names) -> tuple[ibis.Table, Names]:
         """Parts per person and day, of the cells that each trait's window sees."""
@@ -225,29 +246,23 @@ class Stage:
             table = table.rename(value=self._key)
         if self._trend is not None:
             table = table.mutate(value=self._trend.period_of(table.cell, table.first_0, table.last_0))
-        parts, names = Parts(), Names()
+        parts, names = Aggregates("part_"), Names()
         for name, member in self.members.items():
-            seen = number[member.window]
-            names[name] = {part: f"{column}__{seen}" for part, column in columns[name].items()}
-            found = member.evaluation.merged(_parts(table, columns[name]), table[f"seen_{seen}"], table.age)
-            parts |= {names[name][part]: aggregate for part, aggregate in found.items()}
+            seen = table[f"seen_{number[member.window]}"]
+            names[name] = parts.names(member.evaluation.merged(_parts(table, columns[name]), seen, table.age))
         keys = [key for key in ("person_id", "day", "value") if key in table.columns]
-        return table.group_by(*keys).aggregate(**parts), names
+        return table.group_by(*keys).aggregate(**parts.named), names
 
     def _gathered(self, table: ibis.Table, columns: Names) -> tuple[ibis.Table, Names]:
         """What the parts of all different values come to."""
-        ranks, parts, names = Parts(), Parts(), Names()
+        ranks, parts, names = Aggregates("rank_"), Aggregates("part_"), Names()
         members = {name: m.evaluation for name, m in self.members.items() if isinstance(m.evaluation, OverValues)}
-        for number, (name, evaluation) in enumerate(members.items()):
-            found = evaluation.ranks(table.value, _parts(table, columns[name]))
-            columns[name] |= {part: f"{part}__{number}" for part in found}
-            ranks |= {columns[name][part]: rank for part, rank in found.items()}
-        table = table.mutate(**ranks)
-        for number, (name, evaluation) in enumerate(members.items()):
-            found = evaluation.gathered(table.value, _parts(table, columns[name]))
-            names[name] = {part: f"{part}__{number}" for part in found}
-            parts |= {names[name][part]: aggregate for part, aggregate in found.items()}
-        return table.group_by("person_id", "day").aggregate(**parts), names
+        for name, evaluation in members.items():
+            columns[name] |= ranks.names(evaluation.ranks(table.value, _parts(table, columns[name])))
+        table = table.mutate(**ranks.named)
+        for name, evaluation in members.items():
+            names[name] = parts.names(evaluation.gathered(table.value, _parts(table, columns[name])))
+        return table.group_by("person_id", "day").aggregate(**parts.named), names
 
     def _events(self) -> ibis.Table:
         """The events that may count: who, when, in which cell, and the columns that traits look at."""

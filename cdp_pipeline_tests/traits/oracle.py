@@ -108,7 +108,7 @@ def ranked(one: Trait, events: list[Row], day: date) -> list[Any]:
     for row in events:
         value, weight = value_of(str(one.value), row), 1 if one.weight is None else value_of(one.weight, row)
         weights[value] = weights.get(value, 0) + float(weight or 0) * fading(one, row, day)
-        last[value] = (row["occurred_at"], row["event_id"])
+        last[value] = (row["occurred_at"], value)
 
     def key(value: Any) -> tuple[Any, ...]:
         weight = weights[value]  # weights that differ by rounding are alike
