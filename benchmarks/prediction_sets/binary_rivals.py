@@ -26,7 +26,6 @@ from prediction_sets.row import Row
 RFM = ("_recency", "_times", "_amount")
 RESAMPLES = 500
 OURS = "ours"
-BEST = "best"
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,29 @@ def compared(what: str, windows: Sequence[Window], must_beat: Sequence[str]) -> 
     for one in windows:
         top, theirs = lift(one.label, one.said[OURS]), lift(one.label, one.said[best])
         yield Row(what, str(one.day), "lift of the best tenth", top, best, theirs)
+
+
+def told_apart(what: str, windows: Sequence[Window], rivals: Sequence[str]) -> Iterator[Row]:
+    """Ranking and logarithmic loss (minus: more is better) beside a few rivals, over more windows at once."""
+    days = f"{len(windows)} windows, {windows[0].day} to {windows[-1].day}"
+    weights = [_draws(len(one.label), seed) for seed, one in enumerate(windows)]
+    for name in rivals:
+        for measure, drawn in (("AUC", _areas), ("- log loss", _told)):
+            whole = {
+                who: float(np.mean([drawn(one, who, np.ones((1, len(one.label)), int)) for one in windows]))
+                for who in (OURS, name)
+            }
+            each = {who: [drawn(one, who, w) for one, w in zip(windows, weights, strict=True)] for who in whole}
+            low, high = np.quantile(np.mean(each[OURS], axis=0) - np.mean(each[name], axis=0), (0.025, 0.975))
+            wanted = "surely better"
+            yield Row(what, days, measure, whole[OURS], name, whole[name], float(low), float(high), wanted, low > 0)
+
+
+def _told(one: Window, name: str, weights: np.ndarray) -> np.ndarray:
+    """Minus the logarithmic loss of every draw."""
+    said = np.clip(one.said[name], 1e-6, 1 - 1e-6)
+    gained = one.label * np.log(said) + (1 - one.label) * np.log(1 - said)
+    return (weights * gained).sum(1) / weights.sum(1)
 
 
 def calibrated(what: str, windows: Sequence[Window], rival: str, most: float = 0.05) -> Iterator[Row]:

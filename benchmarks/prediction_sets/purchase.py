@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prediction_sets import windows
-from prediction_sets.binary_rivals import calibrated, compared, window
+from prediction_sets.binary_rivals import calibrated, compared, told_apart, window
 from prediction_sets.row import Row
 from prediction_sets.shops import online_retail
+
+BARS = ("BG/NBD", "RFM logistic", "RFM logistic on logarithms")
 
 
 def rows(data: Path) -> Iterator[Row]:
@@ -19,5 +21,7 @@ def rows(data: Path) -> Iterator[Row]:
     prediction = shop.project.predictions["purchase_60d"]
     tests = [window(shop.training_set(prediction, day), prediction, day) for day in windows.PURCHASE_60D]
     season = [window(shop.training_set(prediction, day), prediction, day) for day in windows.PURCHASE_60D_SEASON]
-    yield from compared("purchase_60d", tests, ("BG/NBD", "RFM logistic", "RFM logistic on logarithms"))
+    yield from compared("purchase_60d", tests, BARS)
+    yield from told_apart("purchase_60d", tests, BARS)
+    yield from told_apart("purchase_60d", [*season, *tests], BARS)
     yield from calibrated("purchase_60d", [*season, *tests], "blend of logistic and HistGB")

@@ -41,6 +41,7 @@ from cdp_pipeline.predictions.champions import card_of, register
 from cdp_pipeline.predictions.charts import learning_charts
 from cdp_pipeline.predictions.kind import Known
 from cdp_pipeline.predictions.kinds import kind_of
+from cdp_pipeline.predictions.leaks import can_leak, looked_for
 from cdp_pipeline.predictions.registry import MODELS, champion, renew
 from cdp_pipeline.predictions.windows import cutoffs
 from cdp_pipeline.profile.customers import (
@@ -349,6 +350,7 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
     @dg.asset(
         **asset_arguments(training, owner, {"ibis"}),
         deps=[key_of(events), key_of(PEOPLE)],
+        check_specs=checks.training_specs(prediction),
         required_resource_keys=RESOURCES,
     )
     def gather(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -357,7 +359,14 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
         rows = kind.training_set(known(lake), prediction, project, windows)
         result = lake.publish(Mirror(training, rows), note=note(context))
         said = {"train cut-offs": ", ".join(map(str, windows.train)), "test cut-off": str(windows.test)}
-        return dg.MaterializeResult(metadata=published(result.counts[training.name], said))
+        found = []
+        if can_leak(prediction):
+            made = lake.read(training).to_pyarrow()
+            found = looked_for(known(lake), prediction, project, made, windows.test)
+        return dg.MaterializeResult(
+            metadata=published(result.counts[training.name], said),
+            check_results=list(checks.training_results(prediction, found)),
+        )
 
     yield gather
 

@@ -15,8 +15,10 @@ import ibis
 from cdp_pipeline.audiences.expectations import Outcome, Verdicts, expectations
 from cdp_pipeline.identity import guard
 from cdp_pipeline.lake import LakeView
+from cdp_pipeline.predictions.leaks import can_leak
 from cdp_pipeline.sources.tables import LOADS, source_table
 from cdp_pipeline.spec.audience import Audience
+from cdp_pipeline.spec.prediction import Prediction
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.source import Source
 
@@ -338,6 +340,19 @@ def gates_result(
         "gates", not failed, key, why=f"{found['version']}: {'; '.join(failed)}. {scoring}" if failed else "",
         champion=champion or "none", **{gate["name"]: gate["words"] for gate in gates},
     )  # fmt: skip
+
+
+def training_specs(prediction: Prediction) -> list[dg.AssetCheckSpec]:
+    """What is looked for in a training set before anything is learned from it."""
+    key = ["predictions", f"{prediction.name}_training"]
+    words = "No feature knows what came after its day, none is an id or the target itself, and no window overlaps."
+    return [spec(key, "no_leak", words, blocking=True)] if can_leak(prediction) else []
+
+
+def training_results(prediction: Prediction, found: Sequence[str]) -> Iterator[dg.AssetCheckResult]:
+    """Evaluate training_specs on the leaks that were found: with any, nothing is learned and the champion goes on."""
+    for one in training_specs(prediction):
+        yield result(one.name, not found, list(one.asset_key.path), severe=True, found="; ".join(found) or "nothing")
 
 
 def audience_specs(audience: Audience) -> list[dg.AssetCheckSpec]:

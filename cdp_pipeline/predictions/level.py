@@ -70,9 +70,9 @@ def seasons(timeline: ibis.Table, prediction: Features, days: Sequence[date]) ->
     return asked.left_join(found, "day").select("day", _season=lambda t: t.seen.fill_null(1.0).round(6))
 
 
-def looked_at(people: ibis.Table) -> ibis.Table:
+def looked_at(people: ibis.Table, most: int = LOOKED_AT) -> ibis.Table:
     """Those among whom the level is measured: everybody, or a draw that is the same on every engine."""
-    return people.order_by(people.person_id.hexdigest("md5"), "person_id").limit(LOOKED_AT)
+    return people.order_by(people.person_id.hexdigest("md5"), "person_id").limit(most)
 
 
 @dataclass(frozen=True)
