@@ -71,20 +71,64 @@ def online_retail(data: Path) -> Shop:
 
 def complete_journey(data: Path) -> Shop:
     """Complete Journey: every line of every basket, its article's category beside it."""
+    return _shop(COMPLETE_JOURNEY, data, _basket_lines(data))
+
+
+def complete_journey_campaigns(data: Path) -> Shop:
+    """Beside the lines of the baskets, who was sent coupons of which campaign, and which they redeemed."""
+    folder = f"{data}/completejourney"
+    sent = _journey_event("campaigns", "coupons_sent", "start_date", "campaign_type")
+    back = _journey_event("redemptions", "coupon_redeemed", "redemption_date", "NULL::VARCHAR")
     return _shop(
         COMPLETE_JOURNEY,
         data,
-        f"""SELECT row_number() OVER () || ':line' AS event_id, household_id::VARCHAR AS person_id,
+        f"""{_basket_lines(data)}
+            UNION ALL BY NAME {sent}
+            FROM '{folder}/campaigns.parquet' JOIN '{folder}/campaign_descriptions.parquet' USING (campaign_id)
+            UNION ALL BY NAME {back} FROM '{folder}/coupon_redemptions.parquet'""",
+    )
+
+
+def complete_journey_baskets(data: Path) -> Shop:
+    """Complete Journey once more, every basket one event."""
+    return _shop(
+        COMPLETE_JOURNEY,
+        data,
+        f"""SELECT basket_id || ':basket' AS event_id, household_id::VARCHAR AS person_id,
+                   min(transaction_timestamp) AS occurred_at, 'baskets' AS source, 'basket_paid' AS event,
+                   'store' AS channel, NULL::DECIMAL(18, 4) AS amount, NULL::VARCHAR AS currency,
+                   NULL::VARCHAR AS product_id, NULL::VARCHAR AS category,
+                   {_PROPERTIES.format(campaign="NULL", campaign_type="NULL")} AS properties,
+                   min(transaction_timestamp)::DATE AS _day, min(transaction_timestamp) AS _loaded_at
+            FROM '{data}/completejourney/transactions.parquet' GROUP BY household_id, basket_id""",
+    )
+
+
+_PROPERTIES = """{{'record_id': '', 'basket_id': NULL::VARCHAR, 'campaign': {campaign}::VARCHAR,
+    'campaign_type': {campaign_type}::VARCHAR, 'coupon_discount': NULL::DOUBLE, 'product_type': NULL::VARCHAR,
+    'retail_discount': NULL::DOUBLE, 'store_id': NULL::VARCHAR}}"""
+
+
+def _journey_event(source: str, event: str, at: str, campaign_type: str) -> str:
+    """What is selected of a table of campaigns."""
+    return f"""SELECT row_number() OVER () || ':{event}' AS event_id, household_id::VARCHAR AS person_id,
+               {at}::TIMESTAMP AS occurred_at, '{source}' AS source, '{event}' AS event, 'post' AS channel,
+               {_PROPERTIES.format(campaign="campaign_id", campaign_type=campaign_type)} AS properties,
+               {at}::DATE AS _day, {at}::TIMESTAMP AS _loaded_at"""
+
+
+def _basket_lines(data: Path) -> str:
+    return f"""SELECT row_number() OVER () || ':line' AS event_id, household_id::VARCHAR AS person_id,
                    transaction_timestamp AS occurred_at, 'basket_lines' AS source, 'product_bought' AS event,
                    'store' AS channel, sales_value::DECIMAL(18, 4) AS amount, 'USD' AS currency,
                    bought.product_id::VARCHAR AS product_id, product_category AS category,
-                   {{'record_id': '', 'basket_id': basket_id::VARCHAR,
-                     'coupon_discount': coupon_disc + coupon_match_disc, 'product_type': product_type,
-                     'retail_discount': retail_disc, 'store_id': store_id::VARCHAR}} AS properties,
+                   {{'record_id': '', 'basket_id': basket_id::VARCHAR, 'campaign': NULL::VARCHAR,
+                     'campaign_type': NULL::VARCHAR, 'coupon_discount': coupon_disc + coupon_match_disc,
+                     'product_type': product_type, 'retail_discount': retail_disc, 'store_id': store_id::VARCHAR}}
+                       AS properties,
                    transaction_timestamp::DATE AS _day, transaction_timestamp AS _loaded_at
             FROM '{data}/completejourney/transactions.parquet' AS bought
-            JOIN '{data}/completejourney/products.parquet' AS product USING (product_id)""",
-    )
+            JOIN '{data}/completejourney/products.parquet' AS product USING (product_id)"""
 
 
 def _shop(folder: Path, data: Path, lines: str) -> Shop:

@@ -26,19 +26,19 @@ class Hours:
     width: float
 
     @staticmethod
-    def fit(counts: dict[str, np.ndarray], happened: np.ndarray) -> Hours:
+    def fit(counts: dict[str, np.ndarray], happened: np.ndarray, newest: np.ndarray) -> Hours:
         """The memory, pull and width under which what `happened` (people × 24) had been least of a surprise.
 
-        `counts` are the people's events before, per memory; the first of them says what is usual.
+        `counts` are the people's events before, per memory, the fastest to fade last. What is usual is told by the
+        rows that `newest` marks: first without what happened, to choose; then with it, for the days ahead.
         """
-        usual = next(iter(counts.values())).sum(axis=0) + 0.5
-        usual = usual / usual.sum()
-        some = happened.sum(axis=1) > 0
+        fastest = next(reversed(counts.values()))[newest].sum(axis=0)
+        usual = _shares(fastest)
         best = min(
-            (surprise(Hours(usual, memory, pull, width).probability(past[some]), happened[some]), memory, pull, width)
+            (surprise(Hours(usual, memory, pull, width).probability(past), happened), memory, pull, width)
             for (memory, past), pull, width in product(counts.items(), PULLS, WIDTHS)
         )
-        return Hours(usual, *best[1:])
+        return Hours(_shares(fastest + happened[newest].sum(axis=0)), *best[1:])
 
     def probability(self, counts: np.ndarray) -> np.ndarray:
         """The chance that a person's next event falls into each hour; rows sum to 1.
@@ -51,6 +51,10 @@ class Hours:
         times_usual = (counts @ kernel + self.pull * near) / ((counts.sum(axis=1, keepdims=True) + self.pull) * near)
         chance = self.usual * times_usual
         return chance / chance.sum(axis=1, keepdims=True)
+
+
+def _shares(counts: np.ndarray) -> np.ndarray:
+    return (counts + 0.5) / (counts + 0.5).sum()
 
 
 def around_the_clock(width: float) -> np.ndarray:

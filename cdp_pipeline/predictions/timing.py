@@ -172,7 +172,9 @@ def train(training: pa.Table, prediction: Timing, seed: int = 0, champion: Hours
     if missing:
         return Trained(None, {}, missing, card, prior)
     with threadpool_limits(1):
-        scorer = Hours.fit({name: _clock(past, name) for name in MEMORIES}, _clock(past, "label"))
+        newest = pc.equal(past["day"], pc.max(past["day"])).to_numpy().reshape(-1, 24)[:, 0]
+        counts = {name: _clock(past, name) for name in MEMORIES}
+        scorer = Hours.fit(counts, _clock(past, "label"), newest)
         metrics = _measured(scorer, test, champion, seed)
     chosen = {"memory": scorer.memory, "pull": scorer.pull, "width": scorer.width}
     shown = {"usual": [round(float(share), 6) for share in scorer.usual]}
