@@ -85,18 +85,18 @@ def _newest_day(lake: LakeView, trigger: Trigger, until: date | None) -> date | 
 
 
 def known_people(
-    lake: LakeView, project: Project, person_ids: Collection[str], day: date
+    lake: LakeView, project: Project, person_ids: Collection[str], day: date, only: Collection[str] | None = None
 ) -> dict[str, dict[str, object]]:
     """What is known of some people by id: attributes, traits as of the day, and the newest score of each prediction.
 
-    Of a prediction over items, it is the item that comes first for the person.
+    Of a prediction over items, it is the item that comes first for the person. `only`: no more than these names.
     """
     people: dict[str, dict[str, object]] = {person_id: {} for person_id in person_ids}
     if not people:
         return people
     customers, traits = _table(lake, "profile.customers"), _table(lake, "traits.daily")
     parts = [customers, None if traits is None else traits.filter(traits.day == ibis.date(day))]
-    for name in project.predictions:
+    for name in project.predictions if only is None else project.predictions.keys() & only:
         scores = _table(lake, f"predictions.{name}")
         if scores is not None:
             scores = scores.filter(scores.day <= ibis.date(day))
@@ -105,6 +105,8 @@ def known_people(
             value = scores.item if of_items else scores.score
             parts.append(scores.group_by("person_id").aggregate(value.argmax(scores.day).name(name)))
     for part in parts:
+        if part is not None and only is not None:
+            part = part.select("person_id", *(name for name in part.columns if name in only and name != "person_id"))
         if part is not None:
             for row in _rows(part.filter(part.person_id.isin(list(people)))):
                 people[str(row["person_id"])].update(row)

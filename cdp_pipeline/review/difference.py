@@ -7,7 +7,7 @@ read as it was published. What differs is documents.py's business, how it is tol
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -97,21 +97,23 @@ def difference(
     unseen = list(reach.unseen)
     identity, then = people_under(lake, project, other, now) if reach.identity else (None, None)
     defined, only = reach, None  # what is defined otherwise, and whom it concerns
-    if identity is not None:
-        if not (reach.timeline or reach.attributes or reach.traits or reach.bands or reach.audiences):
-            only = identity.before | identity.after  # nobody else sees a difference
+    else_alike = not (reach.timeline or reach.attributes or reach.traits or reach.bands or reach.audiences)
+    if identity is not None and else_alike:
+        only = identity.before | identity.after  # nobody else sees a difference
+    somebody = identity is not None and only != frozenset()
+    if somebody:
         reach = replace(
             reach, traits={*project.traits, *other.traits}, audiences={*project.audiences, *other.audiences},
             attributes={*project.attributes, *other.attributes}, bands=reach.bands | {*project.traits, *other.traits},
         )  # fmt: skip
     before = _Side.of(lake, project, reach.audiences, defined, day, None, only)
     then = then or {"identifiers": lake.read(IDENTIFIERS), "people": lake.read(PEOPLE)}
-    after = _Side.of(lake, other, reach.audiences, reach, day, _Anew(then, identity is not None, now), only)
+    after = _Side.of(lake, other, reach.audiences, reach, day, _Anew(then, somebody, now), only)
     names = sorted(reach.traits)
     shown = {name for one in (project, other) for name in _not_personal(one)}
     moved = _audiences(lake, before, after, sorted(reach.audiences), sample, unseen)
-    bands = [found for name in sorted(reach.bands) if (found := _band_moves(before, after, name)) is not None]
-    traits = value_changes(before.of_day(), after.of_day(), names, shown, sample)
+    bands = list(_band_moves(lake, before, after, sorted(reach.bands)))
+    traits = value_changes(lake.held(before.of_day()), lake.held(after.of_day()), names, shown, sample) if names else []
     attributes = value_changes(before.customers, after.customers, sorted(reach.attributes), (), sample)
     changed = {one.name for one in (*traits, *attributes)}
     unseen += [
@@ -233,17 +235,22 @@ def _bands(lake: Lake, project: Project, reach: Touched, traits: ibis.Table, day
     return lake.held(ibis.union(*(part.cast(BANDS.schema) for part in (kept, begun, moved))))
 
 
-def _band_moves(before: _Side, after: _Side, name: str) -> Moves | None:
-    sides = [side for side in (before, after) if name in side.project.traits]
-    if len(sides) < 2 or not all(side.project.traits[name].band_names for side in sides):
-        return None
-    states = [state_after(_there(side.scope.bands), side.day) for side in sides]
-    was, becomes = [
-        state.filter(state.trait == name).select("person_id", "band").semi_join(side.of_day(), "person_id")
-        for state, side in zip(states, sides, strict=True)
+def _band_moves(lake: Lake, before: _Side, after: _Side, names: Sequence[str]) -> Iterator[Moves]:
+    """Of the traits that have bands on both sides, who is in another one."""
+    was, becomes = (side.project.traits for side in (before, after))
+    names = [name for name in names if name in was and name in becomes]
+    names = [name for name in names if was[name].band_names and becomes[name].band_names]
+    if not names:
+        return
+    sides = [
+        lake.held(state_after(_there(side.scope.bands), side.day).semi_join(side.of_day(), "person_id"))
+        for side in (before, after)
     ]
-    first = before.project.traits[name].band_names[0], after.project.traits[name].band_names[0]
-    return moves(was, becomes, name, first)
+    for name in names:
+        here, there = (state.filter(state.trait == name).select("person_id", "band") for state in sides)
+        found = moves(here, there, name, (was[name].band_names[0], becomes[name].band_names[0]))
+        if found is not None:
+            yield found
 
 
 def _there(table: ibis.Table | None) -> ibis.Table:
@@ -330,7 +337,7 @@ def _sends(
                 plans.append(None)
                 continue
             inside = members(side.project, [mine.audience], side.scope, [side.day]).person_id.to_pyarrow().to_pylist()
-            plans.append(plan(mine, inside, _facts(lake, side, inside), holds(name)))
+            plans.append(plan(mine, inside, _facts(lake, side, inside, set(mine.mapping.values())), holds(name)))
         was, becomes = plans
         if becomes is not None:
             known = {op.op_id for op in was.ops} if was is not None else set()
@@ -342,10 +349,11 @@ def _sends(
     return found
 
 
-def _facts(lake: Lake, side: _Side, people: Sequence[str]) -> dict[str, dict[str, object]]:
-    """What a sync may send of each person."""
-    facts = known_people(lake, side.project, people, side.day)
-    for table in (side.customers, side.of_day().drop("day")):
+def _facts(lake: Lake, side: _Side, people: Sequence[str], names: set[str]) -> dict[str, dict[str, object]]:
+    """What a sync that sends these names says of each person."""
+    facts = known_people(lake, side.project, people, side.day, names)
+    for table in (side.customers, side.of_day()):
+        table = table.select("person_id", *(name for name in table.columns if name in names and name != "person_id"))
         for row in table.filter(table.person_id.isin(list(people))).to_pyarrow().to_pylist():
             facts[row["person_id"]].update(row)
     return facts

@@ -6,7 +6,7 @@ itself gives (states, bands); text that people or sources wrote is not.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,15 +50,11 @@ def value_changes(
     names = [name for name in names if name in before.columns or name in after.columns]
     if not names:
         return []
-    was = before.select("person_id", **{f"was_{i}": before[n] for i, n in enumerate(names) if n in before.columns})
-    becomes = after.select("person_id", **{f"is_{i}": after[n] for i, n in enumerate(names) if n in after.columns})
-    both = was.inner_join(becomes, "person_id")
-    both = both.select("person_id", **dict(pair for i in range(len(names)) for pair in _pair(both, i)))
-    unlike = {i: ~both[f"was_{i}"].identical_to(both[f"is_{i}"]) for i in range(len(names))}
+    both = _beside(before, after, dict(enumerate(names)))
     figures: dict[str, Any] = {"people": both.count()}
     for i in range(len(names)):
         old, new = both[f"was_{i}"], both[f"is_{i}"]
-        figures[f"changed_{i}"] = unlike[i].sum()
+        figures[f"changed_{i}"] = (~old.identical_to(new)).sum()
         figures[f"gained_{i}"] = (old.isnull() & new.notnull()).sum()
         figures[f"lost_{i}"] = (old.notnull() & new.isnull()).sum()
         if old.type().is_numeric():
@@ -68,7 +64,9 @@ def value_changes(
     for i, name in enumerate(names):
         if row[f"changed_{i}"]:
             columns = ["person_id", *([f"was_{i}", f"is_{i}"] if name in shown else [])]
-            some = both.filter(unlike[i]).order_by("person_id").limit(sample).select(*columns).to_pyarrow()
+            alone = _beside(before, after, {i: name})
+            some = alone.filter(~alone[f"was_{i}"].identical_to(alone[f"is_{i}"]))
+            some = some.order_by("person_id").limit(sample).select(*columns).to_pyarrow()
             change = "changed" if name in before.columns and name in after.columns else "new"
             found.append(
                 ValueChange(
@@ -79,6 +77,14 @@ def value_changes(
                 )
             )  # fmt: skip
     return found
+
+
+def _beside(before: ibis.Table, after: ibis.Table, names: Mapping[int, str]) -> ibis.Table:
+    """Who is in both tables, with these columns of each as was_<number> and is_<number>."""
+    was = before.select("person_id", **{f"was_{i}": before[n] for i, n in names.items() if n in before.columns})
+    becomes = after.select("person_id", **{f"is_{i}": after[n] for i, n in names.items() if n in after.columns})
+    both = was.inner_join(becomes, "person_id")
+    return both.select("person_id", **dict(pair for i in names for pair in _pair(both, i)))
 
 
 def _pair(both: ibis.Table, number: int) -> list[tuple[str, Any]]:
