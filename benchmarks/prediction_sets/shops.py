@@ -60,7 +60,7 @@ def online_retail(data: Path) -> Shop:
         f"""SELECT row_number() OVER () || ':line' AS event_id, customer_id::VARCHAR AS person_id,
                    invoice_date AS occurred_at, 'order_lines' AS source,
                    CASE WHEN {sold} THEN 'product_sold' ELSE 'product_returned' END AS event, 'web' AS channel,
-                   (quantity * price)::DECIMAL(18, 4) AS amount, 'GBP' AS currency, stock_code AS product_id,
+                   (quantity * price)::DECIMAL(18, 4) AS amount, 'GBP' AS currency, upper(stock_code) AS product_id,
                    NULL::VARCHAR AS category,
                    {{'record_id': '', 'country': country, 'invoice': invoice, 'quantity': quantity::BIGINT}}
                        AS properties,
