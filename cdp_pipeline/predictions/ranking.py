@@ -284,14 +284,14 @@ def _prove(
     after = wanted.relevant(then, whole.following(then.day, prediction.horizon.days))
     voices, top = scorer.voices(then), prediction.top
 
-    def lists_of(chain: dict[str, Any]) -> tuple[Lists, Judged]:
-        lists = fill(chain, then, then.seen, wanted, top)
+    def lists_of(chain: dict[str, Any], people: np.ndarray) -> tuple[Lists, Judged]:
+        lists = fill(chain, then, people, wanted, top)
         return lists, judged(lists, after, then.reach, wanted.allowed, top)
 
-    lists, ours = lists_of(voices)
-    rivals = {"popular": lists_of({"bestselling": VOICES["bestselling"](then)})[1]}
+    lists, ours = lists_of(voices, then.seen)
+    rivals = {"popular": lists_of({"bestselling": then.made(VOICES["bestselling"])}, ours.people)[1]}
     if champion is not None:
-        rivals["champion"] = lists_of(champion.voices(then))[1]
+        rivals["champion"] = lists_of(champion.voices(then), ours.people)[1]
     metrics = {
         "people": float(len(ours.people)),
         "items": float(wanted.allowed.sum()),
@@ -313,7 +313,9 @@ def _prove(
     evidence = {
         "shares": {way: round(float(counts[n] / max(counts.sum(), 1)), 6) for n, way in enumerate(ways)},
         "rates": rates,
-        "alone": {way: round(float(lists_of({way: voice})[1].ndcg.mean()), 6) for way, voice in voices.items()},
+        "alone": {
+            way: round(float(lists_of({way: voice}, ours.people)[1].ndcg.mean()), 6) for way, voice in voices.items()
+        },
     }
     metrics |= {f"share_{way}": share for way, share in evidence["shares"].items()}
     return metrics, evidence, rates

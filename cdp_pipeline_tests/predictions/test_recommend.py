@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cdp_pipeline.predictions.recommend import chain
 from cdp_pipeline.predictions.recommend.chain import VOICES, Lists, Wanted, fill
-from cdp_pipeline.predictions.recommend.history import History, Rows
+from cdp_pipeline.predictions.recommend.history import History, Rows, cells
 from cdp_pipeline.predictions.recommend.learned import learn, learned
 from cdp_pipeline.predictions.recommend.neighbours import bought_together, ease, gf_cf, session, viewed_together
 from cdp_pipeline.predictions.recommend.offline import difference, judged
@@ -77,7 +77,7 @@ def test_gf_cf_is_its_published_formula() -> None:
 
 def test_together_counts_days_on_which_one_person_had_both() -> None:
     known = history([(0, 0, 1), (0, 1, 1), (0, 0, 2), (0, 1, 2), (1, 0, 5), (1, 2, 5), (2, 1, 9), (3, 0, 9)])
-    alike = bought_together(known).alike.toarray()
+    alike = cells(bought_together(known).alike, *np.indices((4, 4)).reshape(2, -1)).reshape(4, 4)
     # 0 was had on four days, 1 on three, both on two: cosine 2 / sqrt(12), shrunk by 2 / 12.
     assert alike[0, 1] == pytest.approx(2 / math.sqrt(12) * 2 / 12)
     assert alike[0, 2] == pytest.approx(1 / math.sqrt(4) * 1 / 11)

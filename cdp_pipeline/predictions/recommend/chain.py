@@ -61,12 +61,12 @@ class Wanted:
         return may
 
     def relevant(self, history: History, after: csr_matrix) -> csr_matrix:
-        """Of what people had afterwards, what could have been on their list."""
+        """Of what people known by the day had afterwards, what could have been on their list."""
         import numpy as np
         from scipy.sparse import csr_matrix
 
         person, item = after.nonzero()
-        kept = self.allowed[item]
+        kept = self.allowed[item] & np.isin(person, history.seen)
         if self.had != "any":
             kept &= (cells(history.owned, person, item) > 0) == (self.had == "again")
         if self.rest:

@@ -5,14 +5,16 @@ No way of recommending, and nothing of where rows come from, belongs here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
     from scipy.sparse import csr_matrix
 
+T = TypeVar("T")
 FORGET_DAYS = 180.0
 """Half-life of what somebody had, where it stands for their taste (chosen among 60 to 240 on older windows)."""
 FORGET_LOOKS_DAYS = 14.0
@@ -40,6 +42,16 @@ class Rows:
         return len(self.person)
 
 
+def visits(rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(person, day) of every day a person has rows on, in order; and which of these each row belongs to."""
+    import numpy as np
+
+    first = int(rows.day.min(initial=0))
+    span = int(rows.day.max(initial=0)) - first + 1
+    keys, which = np.unique(rows.person.astype(np.int64) * span + (rows.day - first), return_inverse=True)
+    return keys // span, keys % span + first, which.ravel()
+
+
 @dataclass(frozen=True)
 class History:
     """What is known at the end of `day`: rows of later days are left out when it is made.
@@ -53,6 +65,16 @@ class History:
     had: Rows
     looked: Rows
     category: np.ndarray
+
+    @cached_property
+    def _made(self) -> dict[Any, Any]:
+        return {}
+
+    def made(self, way: Callable[[History], T]) -> T:
+        """What a way of recommending makes of this history; made once."""
+        if way not in self._made:
+            self._made[way] = way(self)
+        return self._made[way]
 
     def at(self, day: int) -> History:
         """The same as it was at the end of an earlier day."""
@@ -164,8 +186,8 @@ class History:
         """(people, 4): days with a row, such days of the last 90, days since the last, days since the first row."""
         import numpy as np
 
-        pairs = np.unique(np.column_stack([self.had.person, self.had.day]).astype(np.int64), axis=0)
-        person, ago = pairs[:, 0], self.day - pairs[:, 1]
+        person, day, _ = visits(self.had)
+        ago = self.day - day
         days, lately = (np.bincount(person[kept], minlength=self.people) for kept in (ago >= 0, ago < 90))
         last, first = np.full(self.people, 9999.0), np.zeros(self.people)
         np.minimum.at(last, person, ago)

@@ -31,9 +31,10 @@ class Evidence:
 
     def __init__(self, history: History, had: str) -> None:
         self.history, self.had = history, had
-        self.near, self.wide = neighbours.ease(history), neighbours.gf_cf(history)
-        self.beside, self.seen_beside = neighbours.bought_together(history), neighbours.viewed_together(history)
-        self.following, self.again, self.look = own.category_next(history), own.again(history), own.looked_at(history)
+        made = history.made
+        self.near, self.wide = made(neighbours.ease), made(neighbours.gf_cf)
+        self.beside, self.seen_beside = made(neighbours.bought_together), made(neighbours.viewed_together)
+        self.following, self.again, self.look = made(own.category_next), made(own.again), made(own.looked_at)
         self.week, self.month, self.quarter = (history.people_within(0, days) for days in (7, 30, 90))
 
     def candidates(self, people: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cdp_pipeline.predictions.recommend.history import History, Rows, cells
+from cdp_pipeline.predictions.recommend.history import History, Rows, cells, visits
 from cdp_pipeline.predictions.recommend.voices import said
 
 if TYPE_CHECKING:
@@ -56,6 +56,11 @@ class Neighbours:
         loud = near.reshape(own.shape) * weight
         best = own[np.arange(len(own)), loud.argmax(axis=1)]
         return said(self.words, names.take(pa.array(best)))
+
+
+def quick(alike: csr_matrix) -> np.ndarray | csr_matrix:
+    """In the form that is applied fastest: dense where much of it is filled and it is not large."""
+    return alike.toarray() if alike.shape[0] <= EASE_ITEMS and alike.nnz > alike.shape[0] ** 2 / 20 else alike
 
 
 def strongest(given: csr_matrix, most: int) -> tuple[np.ndarray, np.ndarray]:
@@ -147,7 +152,7 @@ def gf_cf(history: History, factors: int = FACTORS) -> Filtered:
     if kept > 0 and normal.nnz:
         parts = svds(normal, k=kept, random_state=0, return_singular_vectors="vh")[2]
         parts = parts * np.sign(parts[np.arange(kept), np.abs(parts).argmax(axis=1)])[:, None]
-    near = Neighbours(history.taste, (normal.T @ normal).tocsr(), "goes with {}")
+    near = Neighbours(history.taste, quick((normal.T @ normal).tocsr()), "goes with {}")
     return Filtered(near, FACTORS_HEARD * parts.T * by_item[:, None], parts / by_item)
 
 
@@ -176,15 +181,13 @@ def session(history: History) -> Neighbours:
     return Neighbours(given, together(history, looked), "often looked at together with {}")
 
 
-def together(history: History, rows: Rows) -> csr_matrix:
+def together(history: History, rows: Rows) -> np.ndarray | csr_matrix:
     """items x items: the shrunk cosine of being on the same person's same day; nothing on itself."""
     import numpy as np
     from scipy.sparse import csr_matrix, diags
 
-    visit = np.unique(
-        np.column_stack([rows.person, rows.day]).astype(np.int64), axis=0, return_inverse=True
-    )[1].ravel()  # fmt: skip
-    shape = (int(visit.max(initial=-1)) + 1, history.items)
+    person, _, visit = visits(rows)
+    shape = (len(person), history.items)
     seen = csr_matrix((np.ones(len(rows), dtype=np.float32), (visit, rows.item)), shape=shape).sign()
     count = np.asarray(seen.sum(axis=0)).ravel()
     both = (seen.T @ seen).tocsr()
@@ -193,4 +196,4 @@ def together(history: History, rows: Rows) -> csr_matrix:
     shrunk = both.copy()
     shrunk.data = both.data * both.data / (both.data + DOUBT)
     norm = diags(1 / np.sqrt(np.maximum(count, 1)))
-    return (norm @ shrunk @ norm).tocsr().astype(np.float32)
+    return quick((norm @ shrunk @ norm).tocsr().astype(np.float32))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cdp_pipeline.predictions.recommend.history import History, cells
+from cdp_pipeline.predictions.recommend.history import History, cells, visits
 from cdp_pipeline.predictions.recommend.voices import said, whole
 
 if TYPE_CHECKING:
@@ -114,12 +114,12 @@ def category_next(history: History) -> CategoryNext:
     category = history.category
     count = max(int(category.max(initial=-1)) + 1, 1)
     rows = history.had.where(category[history.had.item] >= 0)
-    days, visit = np.unique(np.column_stack([rows.person, rows.day]).astype(np.int64), axis=0, return_inverse=True)
+    person, _, visit = visits(rows)
     ones = np.ones(len(rows), dtype=np.float32)
-    there = csr_matrix((ones, (visit.ravel(), category[rows.item])), shape=(len(days), count)).sign()
+    there = csr_matrix((ones, (visit, category[rows.item])), shape=(len(person), count)).sign()
     newest = np.full(history.people, -1)
-    newest[days[:, 0]] = np.arange(len(days))  # sorted by day: the last one stays
-    followed = np.flatnonzero(days[1:, 0] == days[:-1, 0])
+    newest[person] = np.arange(len(person))  # sorted by day: the last one stays
+    followed = np.flatnonzero(person[1:] == person[:-1])
     counts = (there[followed].T @ there[followed + 1]).toarray()
     overall = np.asarray(there.sum(axis=0)).ravel()
     overall = overall / max(overall.sum(), 1)

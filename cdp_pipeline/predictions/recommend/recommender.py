@@ -26,7 +26,7 @@ class Recommender:
         return {
             way: learned(history, self.weights)
             if way == "learned" and self.weights is not None
-            else VOICES[way](history)
+            else history.made(VOICES[way])
             for way in self.ways
             if way != "learned" or self.weights is not None
         }
