@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 
 from cdp_pipeline.audiences.rules import Scope, matching
+from cdp_pipeline.predictions.binary import inputs, training_set
 from cdp_pipeline.predictions.kind import Known
 from cdp_pipeline.predictions.registry import MODELS, Renewal, champion, renew
 from cdp_pipeline.predictions.scores import score
-from cdp_pipeline.predictions.training import inputs, training_set
 from cdp_pipeline.predictions.windows import cutoffs
 from cdp_pipeline.profile.timeline import timeline_table
 from cdp_pipeline.spec.load import load_project
