@@ -32,11 +32,15 @@ ATTEMPTS = 8
 
 @dataclass(frozen=True)
 class Mirror:
-    """Make the table, or the slice where each column of `within` has one of its values, equal to the rows."""
+    """Make the table, or the slice where each column of `within` has one of its values, equal to the rows.
+
+    Rows that are `cheap` to compute twice go into a slice with nothing in it without being kept aside first.
+    """
 
     table: Table
     rows: Rows
     within: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    cheap: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,7 +170,10 @@ def _needs_writing(lake: Lake, change: _Change) -> bool:
 
 
 def _stage(lake: Lake, write: Mirror | Upsert, temporary: _Names) -> tuple[str, int]:
-    """Compute the rows into a temporary table with the declared types, outside every lock and transaction."""
+    """Compute the rows into a temporary table with the declared types, outside every lock and transaction.
+
+    Cheap rows for an empty slice stay a view, computed when they are written.
+    """
     table, rows = write.table, write.rows
     if not isinstance(rows, ibis.Table):
         source = temporary.new("given")
@@ -176,11 +183,18 @@ def _stage(lake: Lake, write: Mirror | Upsert, temporary: _Names) -> tuple[str, 
     rows = lake.engine.materialize(fitted(rows, table.schema))
     source = temporary.new("source")
     lake.ibis.create_view(source, rows, database=("memory", "main"))
-    staged = temporary.new("staged")
-    columns = ", ".join(f"{identifier(name)} {stored_type(type)}" for name, type in table.schema.items())
-    lake.connection.execute(f"CREATE TEMP TABLE {staged} ({columns})")
-    # The types are those of the table created above: Ibis leaves out casts that it believes change nothing.
-    [count] = _row(lake, f"INSERT INTO {staged} SELECT * FROM memory.main.{source}")
+    # The types are those declared here: Ibis leaves out casts that it believes change nothing.
+    types = {identifier(name): stored_type(type) for name, type in table.schema.items()}
+    if isinstance(write, Mirror) and write.cheap and _is_new_slice(lake, write, lake.latest()):
+        staged = temporary.new("view")
+        columns = ", ".join(f"CAST({name} AS {type}) AS {name}" for name, type in types.items())
+        lake.connection.execute(f"CREATE TEMP VIEW {staged} AS SELECT {columns} FROM memory.main.{source}")
+        [count] = _row(lake, f"SELECT count(*) FROM {staged}")
+    else:
+        staged = temporary.new("staged")
+        columns = ", ".join(f"{name} {type}" for name, type in types.items())
+        lake.connection.execute(f"CREATE TEMP TABLE {staged} ({columns})")
+        [count] = _row(lake, f"INSERT INTO {staged} SELECT * FROM memory.main.{source}")
     _require_unique(lake, table, staged, count)
     if isinstance(write, Mirror) and write.within:
         [outside] = _row(lake, f"SELECT count(*) FROM {staged} t WHERE NOT {_inside(write)}")
@@ -332,6 +346,8 @@ def _temporary(lake: Lake) -> Iterator[_Names]:
                 lake.connection.unregister(name)
             elif name.startswith("_source"):
                 lake.connection.execute(f"DROP VIEW IF EXISTS memory.main.{name}")
+            elif name.startswith("_view"):
+                lake.connection.execute(f"DROP VIEW IF EXISTS temp.main.{name}")
             else:
                 lake.connection.execute(f"DROP TABLE IF EXISTS temp.main.{name}")
 

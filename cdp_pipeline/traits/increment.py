@@ -7,7 +7,7 @@ other reasons (late, corrected or withdrawn events, merges and splits) the calle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import reduce
@@ -21,7 +21,7 @@ from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.trait import OVER_TRAITS, PERIODS, Trait
 from cdp_pipeline.spec.types import EVENT_COLUMNS
 from cdp_pipeline.traits.as_of import as_of, derived
-from cdp_pipeline.traits.cells import Span, within
+from cdp_pipeline.traits.cells import ONE_DAY, Span, within
 
 Days = tuple[Span, ...]
 
@@ -75,11 +75,15 @@ class _Group:
     traits: dict[str, Trait]
 
     def changed_by(self, timeline: ibis.Table) -> Any:
-        return timeline.event.isin(sorted(self.events)) & _within_any(timeline._day, self.days)
+        return timeline.event.isin(sorted(self.events)) & _on_any(timeline._day, self.days)
 
-    def sees(self, timeline: ibis.Table, day: date) -> Any:
-        spans = tuple({trait.window.span(day) for trait in self.traits.values()})
-        return timeline.event.isin(sorted(self.events)) & _within_any(timeline._day, spans)
+    @property
+    def by_period(self) -> bool:
+        return any(trait.period for trait in self.traits.values())
+
+    def first_seen(self, day: date) -> date:
+        firsts = [trait.window.span(day)[0] for trait in self.traits.values()]
+        return min((first or date.min) for first in firsts)
 
 
 def _carried(
@@ -94,7 +98,8 @@ def _carried(
     groups, before = _groups(traits, known.day, day), known.rows.select("person_id", *traits)
     names = [group.name for group in groups]
     timeline = _needed(timeline, traits)
-    slices = timeline.filter(timeline.person_id.notnull() & _any(group.changed_by(timeline) for group in groups))
+    timeline = timeline.filter(timeline.person_id.notnull())
+    slices = timeline.filter(_on_any(timeline._day, {days for group in groups for days in group.days}))
     moved = slices.select("person_id", **{group.name: group.changed_by(slices) for group in groups})
     strangers = people.anti_join(before, "person_id")
     whole = ibis.union(known.disturbed.select("person_id"), strangers)
@@ -102,21 +107,18 @@ def _carried(
     touched = ibis.union(moved, whole).group_by("person_id").aggregate(
         **{name: (lambda table, name=name: table[name].any()) for name in names}
     )  # fmt: skip
+    touched = touched.filter(_any(touched[name] for name in names))
     touched = held(touched.semi_join(people, "person_id"))
-    events = timeline.inner_join(touched, "person_id")
-    events = held(events.filter(_any(events[group.name] & group.sees(events, day) for group in groups)))
-    events = events.drop(*names)
-    # Found apart and laid over each other: joined one by one, they would be carried through every join.
-    layers = []
-    for group in groups:
-        theirs = touched.filter(touched[group.name]).select("person_id")
-        found = held(as_of(events.semi_join(theirs, "person_id"), theirs, [day], project, list(group.traits)))
-        known_here = {n: found[n] if n in group.traits else ibis.null(before[n].type()) for n in traits}
-        layers.append(found.select("person_id", **known_here))
-    layers = ibis.union(*layers).group_by("person_id").aggregate(
-        **{f"new_{name}": (lambda table, name=name: table[name].arbitrary()) for name in traits}
-    )  # fmt: skip
-    renewed = touched.left_join(held(layers), "person_id").drop("person_id_right")
+    events, renewed = held(_events_of(touched, groups, timeline, day)), touched
+    # Apart, because what goes by periods changes of many more people.
+    for by_period in (False, True):
+        some = [group for group in groups if group.by_period == by_period]
+        if some:
+            theirs = touched.filter(_any(touched[group.name] for group in some)).select("person_id")
+            asked = [name for group in some for name in group.traits]
+            found = held(as_of(events.semi_join(theirs, "person_id"), theirs, [day], project, asked))
+            found = found.select("person_id", **{f"new_{name}": found[name] for name in asked})
+            renewed = renewed.left_join(found, "person_id").drop("person_id_right")
     renewed = renewed.left_join(before, "person_id").drop("person_id_right")
     values = dict(_grown(renewed, traits, (day - known.day).days))
     for group in groups:
@@ -125,6 +127,25 @@ def _carried(
     still = before.semi_join(people, "person_id").anti_join(touched, "person_id")
     grown = still.select("person_id", **dict(_grown(still, traits, (day - known.day).days)))
     return ibis.union(grown, renewed.select("person_id", **values))
+
+
+def _events_of(touched: ibis.Table, groups: Sequence[_Group], timeline: ibis.Table, day: date) -> ibis.Table:
+    """Of each person the events of each name from the first day on that a group in which they are touched sees."""
+    names = sorted({event for group in groups for event in group.events})
+    since = {
+        f"since_{number}": ibis.least(
+            ibis.date(day + ONE_DAY),
+            *(
+                ibis.ifelse(touched[group.name], ibis.date(group.first_seen(day)), ibis.date(day + ONE_DAY))
+                for group in groups
+                if name in group.events
+            ),
+        )
+        for number, name in enumerate(names)
+    }
+    events = timeline.inner_join(touched.select("person_id", **since), "person_id")
+    seen = _any((events.event == name) & (events._day >= events[f"since_{n}"]) for n, name in enumerate(names))
+    return events.filter(seen).drop(*since)
 
 
 def _grown(table: ibis.Table, traits: Mapping[str, Trait], days: int) -> Iterable[tuple[str, Any]]:
@@ -139,11 +160,13 @@ def _grown(table: ibis.Table, traits: Mapping[str, Trait], days: int) -> Iterabl
 
 
 def _groups(traits: Mapping[str, Trait], known: date, day: date) -> list[_Group]:
-    found: dict[tuple[frozenset[str], Days], dict[str, Trait]] = {}
+    found: dict[tuple[frozenset[str], Days, str | None], dict[str, Trait]] = {}
     for name, trait in traits.items():
-        found.setdefault((frozenset(trait.event), changing_days(trait, known, day)), {})[name] = trait
+        key = frozenset(trait.event), changing_days(trait, known, day), trait.period
+        found.setdefault(key, {})[name] = trait
     return [
-        _Group(f"group_{number}", events, days, asked) for number, ((events, days), asked) in enumerate(found.items())
+        _Group(f"group_{number}", events, days, asked)
+        for number, ((events, days, _), asked) in enumerate(found.items())
     ]
 
 
@@ -186,8 +209,11 @@ def _apart(one: Span, other: Span) -> Days:
     return tuple(found)
 
 
-def _within_any(day: Any, spans: Iterable[Span]) -> Any:
-    return _any(within(day, *span) for span in spans)
+def _on_any(day: Any, spans: Iterable[Span]) -> Any:
+    """Is a day in any of these spans? Single days are listed, because files without any of them are not even opened."""
+    spans = sorted(spans)
+    single = [first for first, last in spans if first == last]
+    return day.isin(single) | _any(within(day, *span) for span in spans if span[0] != span[1])
 
 
 def _any(conditions: Iterable[Any]) -> Any:

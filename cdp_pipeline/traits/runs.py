@@ -148,7 +148,7 @@ class _Run:
         loaded = self._loaded([day])
         rows = one_more_day(self.timeline, self.people, day, self.project, known, self.lake.held)
         rows = rows.mutate(_computed_at=ibis.literal(loaded, "timestamp(6)"))
-        yield self._step([day], "one more day", None, rows, loaded)
+        yield self._step([day], "one more day", None, rows, loaded, cheap=True)
 
     def _known(self, day: date) -> KnownDay | str:
         """The newest day computed up to this one, with whoever was disturbed since; or why there is none."""
@@ -194,14 +194,21 @@ class _Run:
         return seen._loaded_at.max().to_pyarrow().as_py() or NOTHING_LOADED
 
     def _step(
-        self, days: list[date], mode: str, why: str | None, rows: ibis.Table, loaded: datetime, **only: list[str]
+        self,
+        days: list[date],
+        mode: str,
+        why: str | None,
+        rows: ibis.Table,
+        loaded: datetime,
+        cheap: bool = False,
+        **only: list[str],
     ) -> Step:
         """Publishes the rows as all there is of these days (`only`: of these people)."""
         recorded = recorded_versions(self.lake)
         if any(recorded.get(day, self.definitions) != self.definitions for day in days):
             rows = self.lake.held(rows)  # it is published and compared
         former = kept(self.lake, self.project, recorded, days, rows, self.definitions, self.now)
-        made = Mirror(self.table, rows, within={"day": days, **only})
+        made = Mirror(self.table, rows, within={"day": days, **only}, cheap=cheap)
         return Step(days, mode, why, (made, *former, Upsert(RUNS, self._rows(days, mode, why, loaded))))
 
     def _rows(self, days: list[date], mode: str, why: str | None, loaded: datetime) -> pa.Table:
