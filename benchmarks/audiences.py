@@ -19,7 +19,7 @@ from statistics import quantiles
 from typing import Any
 
 import ibis
-from traits import DAY, generate, measured
+from traits import DAY, measured, provide
 from traits_increment import NOW, opened, project
 
 from cdp_pipeline.audiences.look import scope_of
@@ -131,11 +131,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if given.events:
-            for file in ("events.parquet", "people.parquet"):
-                (folder / file).symlink_to((given.events / file).resolve())
-        else:
-            generate(folder, given.rows)
+        provide(folder, given.rows, given.events)
         measured(prepare, folder)
         sides = {
             "all 100": [f"audience_{number}" for number in range(100)],

@@ -57,6 +57,15 @@ def generate(folder: Path, rows: int) -> None:
     connection.execute(f"COPY (SELECT DISTINCT person_id FROM '{folder}/events.parquet') TO '{folder}/people.parquet'")
 
 
+def provide(folder: Path, rows: int, given: Path | None) -> None:
+    """Events and people in the folder: those of another folder (see `--folder`), or new ones."""
+    if given is None:
+        generate(folder, rows)
+    else:
+        for file in ("events.parquet", "people.parquet"):
+            (folder / file).symlink_to((given / file).resolve())
+
+
 def traits() -> dict[str, Any]:
     from cdp_pipeline.spec.trait import Trait
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import ibis
-from traits import DAY, THREADS, TRAITS, differing, generate, measured, traits
+from traits import DAY, THREADS, TRAITS, differing, measured, provide, traits
 
 from cdp_pipeline.identity.people import PEOPLE
 from cdp_pipeline.lake import Lake, Mirror, open_lake
@@ -131,11 +131,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if given.events:
-            for file in ("events.parquet", "people.parquet"):
-                (folder / file).symlink_to((given.events / file).resolve())
-        else:
-            generate(folder, given.rows)
+        provide(folder, given.rows, given.events)
         figures: dict[str, tuple[float, float, float]] = {}
 
         def measure(side: str, work: Callable[[Path, int], None], back: int) -> None:

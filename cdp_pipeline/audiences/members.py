@@ -73,6 +73,10 @@ def members(project: Project, names: Sequence[str], scope: Scope, days: Sequence
 
 def picked(table: ibis.Table, names: Sequence[str]) -> ibis.Table:
     """The rows of MEMBERS of these audiences from what rules.gathered says of them."""
+    if len(names) == 1:  # a plain filter, which engines apply before they join what the other conditions ask
+        [name] = names
+        rows = table.filter(table[f"audience_{name}"])
+        return rows.select(ibis.literal(name).name("audience"), "person_id", "day")
     held = [ibis.ifelse(table[f"audience_{name}"], ibis.literal(name), ibis.null("string")) for name in names]
     rows = table.select(ibis.array(held).unnest().name("audience"), "person_id", "day")
     return rows.filter(rows.audience.notnull())

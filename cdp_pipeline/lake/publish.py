@@ -222,7 +222,7 @@ def _require_unique(lake: Lake, table: Table, staged: str, count: int) -> None:
 def _compare(lake: Lake, write: Mirror | Upsert, staged: str, rows: int, temporary: _Names) -> _Change:
     """Stage what differs between the staged rows and the table as it is now: rows to insert, update and delete."""
     table, base = write.table, lake.latest()
-    if lake.is_empty(table.name, base) or _is_new_slice(lake, write, base):
+    if _is_new_slice(lake, write, base):
         return _Change(write, staged, None, Counts(rows, rows, 0, 0), base)
     stored = lake.stored(table.name, base)
     names = list(table.columns)
@@ -263,6 +263,8 @@ def _compare(lake: Lake, write: Mirror | Upsert, staged: str, rows: int, tempora
 
 def _is_new_slice(lake: Lake, write: Mirror | Upsert, base: int) -> bool:
     """Whether nothing is stored where the rows belong, so that there is nothing to compare them with."""
+    if lake.is_empty(write.table.name, base):
+        return True
     if not isinstance(write, Mirror) or not write.within or not set(write.within) <= set(write.table.key):
         return False
     stored = lake.stored(write.table.name, base)

@@ -109,7 +109,8 @@ def _carried(
     )  # fmt: skip
     touched = touched.filter(_any(touched[name] for name in names))
     touched = held(touched.semi_join(people, "person_id"))
-    events, renewed = held(_events_of(touched, groups, timeline, day)), touched
+    events = held(_events_of(touched, groups, timeline, day))
+    changed = touched
     # Apart, because what goes by periods changes of many more people.
     for by_period in (False, True):
         some = [group for group in groups if group.by_period == by_period]
@@ -118,15 +119,15 @@ def _carried(
             asked = [name for group in some for name in group.traits]
             found = held(as_of(events.semi_join(theirs, "person_id"), theirs, [day], project, asked))
             found = found.select("person_id", **{f"new_{name}": found[name] for name in asked})
-            renewed = renewed.left_join(found, "person_id").drop("person_id_right")
-    renewed = renewed.left_join(before, "person_id").drop("person_id_right")
-    values = dict(_grown(renewed, traits, (day - known.day).days))
+            changed = changed.left_join(found, "person_id").drop("person_id_right")
+    # Read once: of what is read twice in a query, DuckDB keeps all columns.
+    table = people.left_join(before, "person_id").drop("person_id_right")
+    table = table.left_join(changed, "person_id").drop("person_id_right")
+    values = dict(_grown(table, traits, (day - known.day).days))
     for group in groups:
         for name in group.traits:
-            values[name] = ibis.ifelse(renewed[group.name], renewed[f"new_{name}"], values[name])
-    still = before.semi_join(people, "person_id").anti_join(touched, "person_id")
-    grown = still.select("person_id", **dict(_grown(still, traits, (day - known.day).days)))
-    return ibis.union(grown, renewed.select("person_id", **values))
+            values[name] = ibis.ifelse(table[group.name], table[f"new_{name}"], values[name])
+    return table.select("person_id", **values)
 
 
 def _events_of(touched: ibis.Table, groups: Sequence[_Group], timeline: ibis.Table, day: date) -> ibis.Table:

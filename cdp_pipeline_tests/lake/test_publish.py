@@ -189,6 +189,23 @@ def test_a_snapshot_tells_its_run_asset_and_partition(lake: Lake) -> None:
     assert '"run_id": "run7"' in extra
 
 
+def test_cheap_rows_go_into_an_empty_day_as_others_do_and_are_compared_where_there_are_some(lake: Lake) -> None:
+    sales = Table("shop.sales", "Sales.", {"day": Column("date"), "item": Column("string"), "sold": Column("int64")},
+                  key=("day", "item"), month_of="day")  # fmt: skip
+    given = lake.ibis.sql("SELECT DATE '2026-01-31' AS day, * FROM (VALUES ('a', 1.0), ('b', 2.0)) t(item, sold)")
+    within = {"day": [date(2026, 1, 31)]}
+    first = lake.publish(Mirror(sales, given, within, cheap=True)).counts[sales.name]
+    again = lake.publish(Mirror(sales, given, within, cheap=True)).counts[sales.name]
+    fewer = lake.publish(Mirror(sales, given.filter(given.item == "a"), within, cheap=True)).counts[sales.name]
+    assert (first.inserted, again.changed, fewer.deleted) == (2, 0, 1)
+    with pytest.raises(RowsError, match="outside the slice"):
+        lake.publish(Mirror(sales, given, {"day": [date(2026, 2, 1)]}, cheap=True))
+    twice = given.union(given).mutate(day=date(2026, 2, 2))
+    with pytest.raises(DuplicateKeyError):
+        lake.publish(Mirror(sales, twice, {"day": [date(2026, 2, 2)]}, cheap=True))
+    assert lake.read(sales).to_pyarrow().to_pylist() == [{"day": date(2026, 1, 31), "item": "a", "sold": 1}]
+
+
 def test_an_empty_publish_still_makes_the_table(lake: Lake) -> None:
     lake.publish(Mirror(ITEMS, table({})))
     assert lake.exists(ITEMS.name)
