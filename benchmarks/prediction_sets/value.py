@@ -17,9 +17,10 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
 from cdp_pipeline.predictions.amounts import Concentration, gini
+from cdp_pipeline.predictions.clock import CLOCK
 from cdp_pipeline.predictions.model import matrix
 from cdp_pipeline.predictions.value import KEYS, train
-from cdp_pipeline.predictions.worth import Buying, by_day
+from cdp_pipeline.predictions.worth import Buying, by_calendar, by_day
 from cdp_pipeline.spec.prediction import Value
 from prediction_sets import windows
 from prediction_sets.row import Row
@@ -54,15 +55,15 @@ def window(training: pa.Table, prediction: Value, day: date) -> Window:
         training.filter(pc.equal(training["split"], split)).sort_by("person_id") for split in ("train", "test")
     )
     label, horizon = matrix(test, ("label",))[:, 0], prediction.horizon.days
-    score, low, high = trained.scorer.scores(test, day)
+    score, low, high = trained.scorer.scores(test)
     amount, since_first, recent = np.nan_to_num(matrix(test, ("_amount", "_since_first", "revenue_90d"))).T
     said = {
         OURS: score,
-        RHYTHM: Buying.fit(test).amount(test, horizon),
+        RHYTHM: by_calendar(test, horizon),
         "spend of the last 90 days": recent,
         "spend per day so far": amount / np.maximum(since_first, 30) * horizon,
     }
-    names = tuple(name for name in training.column_names if name not in KEYS)
+    names = tuple(name for name in training.column_names if name not in (*KEYS, *CLOCK))
     parts = [(rows, Buying.fit(rows)) for rows in (*by_day(past), test)]
     known, asked = np.vstack([matrix(rows, names) for rows, _ in parts[:-1]]), matrix(test, names)
     values = [np.column_stack([matrix(rows, names), fit.columns(rows, horizon)]) for rows, fit in parts]

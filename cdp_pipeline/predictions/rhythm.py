@@ -54,9 +54,9 @@ class Rhythm:
         return self.active(recency, times, since_first) * (1 - silent)
 
     def expected(
-        self, recency: np.ndarray, times: np.ndarray, since_first: np.ndarray, *, horizon_days: float
+        self, recency: np.ndarray, times: np.ndarray, since_first: np.ndarray, *, horizon_days: float | np.ndarray
     ) -> np.ndarray:
-        """How many acts within the horizon (equation 10 of the paper); 0 for those who never acted."""
+        """How many acts within the horizon, of all or of each (equation 10 of the paper); 0 for who never acted."""
         import numpy as np
         from scipy.special import hyp2f1
 

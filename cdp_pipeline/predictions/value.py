@@ -15,13 +15,13 @@ from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.predictions import training
 from cdp_pipeline.predictions.amounts import calibration, captured, gini, measure_amounts, realised
 from cdp_pipeline.predictions.charts import importance_chart, picture
+from cdp_pipeline.predictions.clock import CLOCK, with_clock
 from cdp_pipeline.predictions.kind import Champion, Gate, Known, Trained
 from cdp_pipeline.predictions.model import matrix
 from cdp_pipeline.predictions.scores import chunks, finished, reasons_of
 from cdp_pipeline.predictions.targets import totals
-from cdp_pipeline.predictions.training import inputs
 from cdp_pipeline.predictions.windows import Cutoffs, halves
-from cdp_pipeline.predictions.worth import Worth, by_day, season_days, season_of
+from cdp_pipeline.predictions.worth import Worth, by_calendar
 from cdp_pipeline.spec.prediction import Value
 from cdp_pipeline.spec.project import Project
 
@@ -35,7 +35,7 @@ __all__ = [
     "training_table",
 ]  # fmt: skip
 
-RECIPE = "loglinear+trees at the level of rhythm x spend/1"
+RECIPE = "loglinear+trees at the level of rhythm x spend/2"
 KEYS = ("person_id", "day", "split", "label")
 
 
@@ -45,18 +45,24 @@ def outcomes(timeline: ibis.Table, prediction: Value, days: Sequence[date]) -> i
 
 
 def training_set(known: Known, prediction: Value, project: Project, windows: Cutoffs) -> ibis.Table:
-    """(person_id, day, split, label, features): what was known at each cut-off, and what was then brought.
-
-    The split 'season' holds days a year before, from which only the level of a season is learned.
-    """
+    """(person_id, day, split, label, CLOCK, features): what was known at each cut-off, and what was then brought."""
     windows.check_embargo()
-    seasons = season_days(windows.test, prediction.labelled, prediction.every, project.settings.first_day)
-    days = sorted({*windows.days, *seasons})
-    learned = training.features(known, prediction, project, days)
-    rows = learned.inner_join(totals(known.timeline, prediction, days, prediction.labelled), ["person_id", "day"])
-    split = ibis.cases((rows.day == windows.test, "test"), (rows.day.isin(windows.train), "train"), else_="season")
+    learned = _features(known, prediction, project, windows.days)
+    rows = learned.inner_join(
+        totals(known.timeline, prediction, windows.days, prediction.labelled), ["person_id", "day"]
+    )
+    split = ibis.ifelse(rows.day == windows.test, "test", "train")
     learnt = [name for name in learned.columns if name not in ("person_id", "day")]
     return rows.select("person_id", "day", split.name("split"), "label", *learnt)
+
+
+def inputs(known: Known, prediction: Value, project: Project, day: date) -> ibis.Table:
+    """(person_id, CLOCK, features) of the population as of the day."""
+    return _features(known, prediction, project, [day]).drop("day")
+
+
+def _features(known: Known, prediction: Value, project: Project, days: Sequence[date]) -> ibis.Table:
+    return with_clock(training.features(known, prediction, project, days), known.timeline, prediction, days)
 
 
 def training_table(prediction: Value, project: Project, traits: ibis.Schema) -> Table:
@@ -69,13 +75,11 @@ def training_table(prediction: Value, project: Project, traits: ibis.Schema) -> 
         columns={
             "person_id": Column("string", "The person."),
             "day": Column("date", "The cut-off: features know nothing after this day."),
-            "split": Column(
-                "string", "train; test for the newest fully labelled cut-off; season for days a year before."
-            ),
+            "split": Column("string", "train, or test for the newest fully labelled cut-off."),
             "label": Column("float64", f"What they brought in the {days} days after."),
             **{
                 name: Column("float64", said[name])
-                for name in (*training.feature_names(prediction, traits), *training.HISTORY)
+                for name in (*training.feature_names(prediction, traits), *training.HISTORY, *CLOCK)
             },
         },
         key=("person_id", "day"),
@@ -87,6 +91,7 @@ def words(prediction: Value, project: Project) -> dict[str, str]:
     """Every possible feature in a marketer's words."""
     event, days = " or ".join(prediction.target.event), prediction.labelled.days
     return training.words(prediction, project) | {
+        **{name: text.format(event=event) for name, text in CLOCK.items()},
         "_expected": f"days with {event} to be expected within {days} days by their own rhythm",
         "_worth": f"what a day with {event} of theirs is likely to bring",
         "_value": f"what they would bring within {days} days by their own rhythm",
@@ -121,40 +126,37 @@ def train(rows: pa.Table, prediction: Value, seed: int = 0, champion: Worth | No
         prior = {"amount": float(everybody.mean()) if len(everybody) else 0.0}
         return Trained(None, {}, missing, card | {"features": []}, prior)
     with threadpool_limits(1):
-        scorer = _learn(rows, past, test, prediction, seed)
+        scorer = _learn(past, test, prediction, seed)
         metrics, evidence = _prove(scorer, test, seed, champion)
     return Trained(scorer, metrics, None, card | evidence, {"amount": float(label.mean())})
 
 
-def _learn(rows: pa.Table, past: pa.Table, test: pa.Table, prediction: Value, seed: int) -> Worth:
+def _learn(past: pa.Table, test: pa.Table, prediction: Value, seed: int) -> Worth:
     import numpy as np
 
-    listed = (name for name in rows.column_names if name not in KEYS)
+    listed = (name for name in past.column_names if name not in (*KEYS, *CLOCK))
     names = tuple(name for name in listed if len(np.unique(matrix(past, (name,)))) > 1)
-    labelled, day = prediction.labelled, test["day"][0].as_py()
-    model = Worth.fit(
+    labelled = prediction.labelled
+    return Worth.fit(
         past, test.drop_columns("label"), names, labelled.days, prediction.horizon.days, prediction.discount, seed
     )
-    of_days = {part["day"][0].as_py(): part for part in by_day(rows)}
-    known = [one for one in season_days(day, labelled, prediction.every, date.min) if one in of_days]
-    return model.in_season(season_of(((one, of_days[one]) for one in known), labelled))
 
 
 def _prove(scorer: Worth, test: pa.Table, seed: int, champion: Worth | None) -> tuple[dict[str, float], dict[str, Any]]:
     """Metrics on the test window beside simpler rivals, and what the charts are drawn from."""
-    label, day = matrix(test, ("label",))[:, 0], test["day"][0].as_py()
-    score, low, high = scorer.within(test, seed).scores(test, day)
+    label = matrix(test, ("label",))[:, 0]
+    score, low, high = scorer.within(test, seed).scores(test)
     since_first, amount = matrix(test, ("_since_first", "_amount")).T
     rivals = {
-        "rhythm": scorer.buying.amount(test, scorer.labelled_days),
+        "rhythm": by_calendar(test, scorer.labelled_days),
         "rate": _per_day(amount, since_first) * scorer.labelled_days,
     }
     if champion is not None:
-        rivals["champion"] = champion.within(test, seed).scores(test, day)[0]
+        rivals["champion"] = champion.within(test, seed).scores(test)[0]
     evidence = {
         "features": list(scorer.features),
         "level": scorer.level,
-        "season": [[str(one), index] for one, index in zip(scorer.season.days, scorer.season.indices, strict=True)],
+        "season": float(matrix(test, ("_ahead",))[0, 0]) / scorer.labelled_days,
         "calibration": calibration(label, score),
         "gains": [captured(label, score, step / 20) for step in range(1, 21)],
         "importance": _importance(scorer, test, label, seed),
@@ -257,11 +259,11 @@ def score(
 ) -> pa.Table:
     """The rows of `scores_table` for one day, best first; equal scores are ranked by person id."""
     said = words(prediction, project)
-    parts = [_scored(part, champion, said, day) for part in chunks(rows)]
+    parts = [_scored(part, champion, said) for part in chunks(rows)]
     return finished(parts, champion, prediction, scores_table(prediction), day)
 
 
-def _scored(rows: pa.Table, champion: Champion, said: dict[str, str], day: date) -> pa.Table:
+def _scored(rows: pa.Table, champion: Champion, said: dict[str, str]) -> pa.Table:
     import numpy as np
     import pyarrow as pa
 
@@ -272,7 +274,7 @@ def _scored(rows: pa.Table, champion: Champion, said: dict[str, str], day: date)
         why = pa.array(np.full(count, f"the mean of everybody: {champion.why_prior}"), pa.string())
     else:
         values = model.inputs(rows)
-        amount, low, high = (pa.array(np.round(column, 2)) for column in model.scores(rows, day, values))
+        amount, low, high = (pa.array(np.round(column, 2)) for column in model.scores(rows, values))
         names = [said.get(name, name) for name in model.linear.features]
         why = reasons_of(model.linear.contributions(values), names, values)
     basis = pa.array(np.full(count, "prior" if model is None else "model"), pa.string())

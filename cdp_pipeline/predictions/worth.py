@@ -6,9 +6,8 @@ Trains and applies; what is learned from, its gates and its scores are in value.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-BOUGHT = ("_recency", "_times", "_since_first")
+BOUGHT = ("_recency_clock", "_times", "_since_first_clock")
 BUYING = ("_expected", "_worth", "_value", "_own")
-YEAR = timedelta(days=364)
-"""A year of whole weeks: the same weekdays."""
 QUARTER = 91
-SEASONS_DIFFER = 0.25
-"""How far, in logarithms, the level of a season usually lies from the year's: what a noisy index is pulled by."""
 REFERENCE, DRAWS, GROUPS = 2000, 100, 20
 
 
@@ -42,9 +37,9 @@ class Buying:
         times, mean = _times_and_mean(rows)
         return Buying(Rhythm.fit(*matrix(rows, BOUGHT).T), Spend.fit(times, mean))
 
-    def columns(self, rows: pa.Table, days: int) -> np.ndarray:
-        """The columns BUYING: acts expected within the days, what one brings, both multiplied, and with the own mean
-        in place of the expected amount."""
+    def columns(self, rows: pa.Table, days: float) -> np.ndarray:
+        """The columns BUYING: acts expected within so many average days, what one brings, both multiplied, and with the
+        own mean in place of the expected amount."""
         import numpy as np
 
         times, mean = _times_and_mean(rows)
@@ -52,23 +47,29 @@ class Buying:
         each = self.spend.expected(times, mean)
         return np.column_stack([acts, each, acts * each, acts * mean])
 
-    def amount(self, rows: pa.Table, days: int, discount: float = 0.0, after: int = 0) -> np.ndarray:
-        """What people bring within `days`, what comes first `after` days left out; a year later it is worth
-        1 / (1 + discount) as much."""
+    def amount(self, rows: pa.Table) -> np.ndarray:
+        """What people bring within the labelled days ahead, going by the season."""
+        times, mean = _times_and_mean(rows)
+        acts = self.rhythm.expected(*matrix(rows, BOUGHT).T, horizon_days=matrix(rows, ("_ahead",))[:, 0])
+        return acts * self.spend.expected(times, mean)
+
+    def later(self, rows: pa.Table, after: int, days: int, discount: float) -> np.ndarray:
+        """What people bring between the day `after` and the last of `days`, all of them average days; a year later it
+        is worth 1 / (1 + discount) as much."""
         import numpy as np
 
         times, mean = _times_and_mean(rows)
-        history = matrix(rows, BOUGHT).T
-        ends = sorted({*range(after, days, QUARTER if discount else days), days})
-        before, total = _acts_by(self.rhythm, history, ends[0]), np.zeros(rows.num_rows)
+        history, total = matrix(rows, BOUGHT).T, np.zeros(rows.num_rows)
+        ends = sorted({*range(after, days, QUARTER), days})
+        before = self.rhythm.expected(*history, horizon_days=after)
         for begin, end in pairwise(ends):
-            acts = _acts_by(self.rhythm, history, end)
+            acts = self.rhythm.expected(*history, horizon_days=end)
             total += (acts - before) * present(discount, (begin + end) / 2)
             before = acts
         return total * self.spend.expected(times, mean)
 
-    def draws(self, rows: pa.Table, days: int, seed: int) -> np.ndarray:
-        """What such people would bring within `days`, DRAWS times each: (draw, person)."""
+    def draws(self, rows: pa.Table, days: np.ndarray, seed: int) -> np.ndarray:
+        """What such people would bring within so many average days, DRAWS times each: (draw, person)."""
         import numpy as np
 
         random, shape = np.random.default_rng(seed), (DRAWS, rows.num_rows)
@@ -83,13 +84,17 @@ class Buying:
         return np.where(acts > 0, random.gamma(np.maximum(spend.p * acts, 1e-9)) / scale, 0.0)
 
 
+def by_calendar(rows: pa.Table, days: int) -> np.ndarray:
+    """BG/NBD x Gamma-Gamma as it is published, fitted on these rows: a rival that needs no labels."""
+    times, mean = _times_and_mean(rows)
+    history = matrix(rows, ("_recency", "_times", "_since_first")).T
+    acts = Rhythm.fit(*history).expected(*history, horizon_days=days)
+    return acts * Spend.fit(times, mean).expected(times, mean)
+
+
 def present(discount: float, days: float) -> float:
     """What one unit after so many days is worth now."""
     return float((1 + discount) ** (-days / 365))
-
-
-def _acts_by(rhythm: Rhythm, history: np.ndarray, days: int) -> Any:
-    return rhythm.expected(*history, horizon_days=days) if days else 0.0
 
 
 def _times_and_mean(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -156,50 +161,8 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Season:
-    """How the level of days lies to that of the own rhythm, by the same days a year before: (day, index) by day."""
-
-    days: tuple[date, ...] = ()
-    indices: tuple[float, ...] = ()
-
-    def index(self, day: date) -> float:
-        """Between two known days in between; 1 before the first, for no earlier year of it is known."""
-        import numpy as np
-
-        if not self.days:
-            return 1.0
-        return float(np.interp(day.toordinal(), [known.toordinal() for known in self.days], self.indices, left=1.0))
-
-
-def season_days(test: date, labelled: timedelta, every: timedelta, first_day: date) -> list[date]:
-    """The days a year before the test cut-off, and before those to be scored after it: as far as they have a horizon
-    of history, and their labels had all come in when the test window begins."""
-    steps = range(-(-labelled // every) + 1) if labelled <= YEAR else range(0)
-    days = (test + step * every - YEAR for step in steps)
-    return [day for day in days if day - labelled >= first_day and day + labelled <= test]
-
-
-def season_of(windows: Iterator[tuple[date, pa.Table]], labelled: timedelta) -> Season:
-    """From the rows of each of `season_days`: what came, as a multiple of what BG/NBD x Gamma-Gamma foresaw then.
-
-    The fewer people the total rests on, the more the index is pulled to 1.
-    """
-    import numpy as np
-
-    found = []
-    for day, rows in windows:
-        label = matrix(rows, ("label",))[:, 0]
-        foreseen = Buying.fit(rows).amount(rows, labelled.days)
-        if label.sum() > 0 and foreseen.sum() > 0:
-            error = float(np.sqrt(((label - foreseen) ** 2).sum()) / label.sum())
-            believed = SEASONS_DIFFER**2 / (SEASONS_DIFFER**2 + error**2)
-            found.append((day + YEAR, float(np.exp(believed * np.log(label.sum() / foreseen.sum())))))
-    return Season(*(tuple(column) for column in zip(*found, strict=True))) if found else Season()
-
-
-@dataclass(frozen=True)
 class Worth:
-    """A trained pair of estimators of amounts, its level and season, and what its scores mean for people."""
+    """A trained pair of estimators of amounts, their level, and what its scores mean for people."""
 
     features: tuple[str, ...]
     labelled_days: int
@@ -209,7 +172,6 @@ class Worth:
     linear: LogLinear
     trees: Any
     level: float = 1.0
-    season: Season = Season()
     bounds: Bounds | None = None
 
     @staticmethod
@@ -225,7 +187,9 @@ class Worth:
         values = np.vstack(
             [np.column_stack([matrix(rows, features), fit.columns(rows, labelled_days)]) for fit, rows in parts]
         )
-        label = np.maximum(np.concatenate([matrix(rows, ("label",))[:, 0] for _, rows in parts]), 0)
+        # Amounts as they would have been in an average season.
+        label = np.maximum(np.concatenate([matrix(rows, ("label",))[:, 0] / _season(rows, labelled_days)
+                                           for _, rows in parts]), 0)  # fmt: skip
         linear = LogLinear.of_amounts(values, label, (*features, *BUYING))
         trees = HistGradientBoostingRegressor(
             loss="poisson", max_iter=100, max_leaf_nodes=15, learning_rate=0.05, min_samples_leaf=50,
@@ -241,7 +205,8 @@ class Worth:
         their season, and rhythm is learned from all days there are. (On nine early windows of Online Retail II its
         totals were off by .19 in logarithms; moved to the level of the newest 28 days, by .30.)"""
         acted = now.filter(_acted(now))
-        learned, foreseen = self.learned(self.inputs(acted)).sum(), self.buying.amount(acted, self.labelled_days).sum()
+        values = self.inputs(acted)
+        learned, foreseen = self.learned(values).sum(), self.buying.columns(acted, self.labelled_days)[:, 2].sum()
         return replace(self, level=float(foreseen / learned)) if learned > 0 and foreseen > 0 else self
 
     def _bounded(self, now: pa.Table, seed: int) -> Worth:
@@ -252,13 +217,12 @@ class Worth:
             return self
         chosen = np.random.default_rng(seed).permutation(acted.num_rows)[:REFERENCE]
         people = acted.take(np.sort(chosen))
-        score, expected = self.amount(people, self.inputs(people), 1.0), self.buying.amount(people, self.horizon_days)
-        return replace(
-            self,
-            bounds=Bounds.fit(
-                score, self.buying.draws(people, self.horizon_days, seed) * (score / np.maximum(expected, 1e-6))
-            ),
-        )
+        score, expected = self.amount(people, self.inputs(people)), self.buying.amount(people)
+        days = matrix(people, ("_ahead",))[:, 0] + self.horizon_days - self.labelled_days
+        if self.horizon_days > self.labelled_days:
+            expected = expected + self.buying.later(people, self.labelled_days, self.horizon_days, 0.0)
+        draws = self.buying.draws(people, days, seed) * (score / np.maximum(expected, 1e-6))
+        return replace(self, bounds=Bounds.fit(score, draws))
 
     def inputs(self, rows: pa.Table) -> np.ndarray:
         import numpy as np
@@ -266,8 +230,8 @@ class Worth:
         return np.column_stack([matrix(rows, self.features), self.buying.columns(rows, self.labelled_days)])
 
     def learned(self, values: np.ndarray) -> np.ndarray:
-        """What comes within the labelled days, before level and season: the geometric mean of both estimators. Of
-        rows as `inputs` makes them."""
+        """What comes within the labelled days of an average season, before the level: the geometric mean of both
+        estimators. Of rows as `inputs` makes them."""
         import numpy as np
         from threadpoolctl import threadpool_limits
 
@@ -275,23 +239,19 @@ class Worth:
             grown = self.trees.predict(values)
         return np.sqrt(self.linear.amount(values) * grown)
 
-    def amount(self, rows: pa.Table, values: np.ndarray, index: float) -> np.ndarray:
+    def amount(self, rows: pa.Table, values: np.ndarray) -> np.ndarray:
         """What is foreseen over the whole horizon: the labelled days as learned, the rest by the own rhythm."""
-        first = self.learned(values) * self.level * index * present(self.discount, self.labelled_days / 2)
+        first = self.learned(values) * self.level * _season(rows, self.labelled_days)
         if self.horizon_days == self.labelled_days:
-            return first
-        return first + self.buying.amount(rows, self.horizon_days, self.discount, after=self.labelled_days)
+            return first * present(self.discount, self.labelled_days / 2)
+        rest = self.buying.later(rows, self.labelled_days, self.horizon_days, self.discount)
+        return first * present(self.discount, self.labelled_days / 2) + rest
 
-    def scores(
-        self, rows: pa.Table, day: date, values: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(amount, low, high) as foreseen on a day; `values` are the inputs of the rows, where they are at hand."""
-        score = self.amount(rows, self.inputs(rows) if values is None else values, self.season.index(day))
+    def scores(self, rows: pa.Table, values: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(amount, low, high) of each row; `values` are the inputs of the rows, where they are at hand."""
+        score = self.amount(rows, self.inputs(rows) if values is None else values)
         low, high = self.bounds.of(score) if self.bounds is not None else (score, score)
         return score, low, high
-
-    def in_season(self, season: Season) -> Worth:
-        return replace(self, season=season)
 
     def within(self, rows: pa.Table, seed: int) -> Worth:
         """The same model asked only for the days it has labels of, to be measured against them."""
@@ -299,6 +259,11 @@ class Worth:
             return self
         short = replace(self, horizon_days=self.labelled_days, discount=0.0)
         return short._bounded(rows, seed)
+
+
+def _season(rows: pa.Table, days: int) -> np.ndarray:
+    """How many average days each of the days ahead is worth."""
+    return matrix(rows, ("_ahead",))[:, 0] / days
 
 
 def by_day(rows: pa.Table) -> Sequence[pa.Table]:
