@@ -7,11 +7,12 @@ that its memory is that of scoring. Seconds are of the processor: a busy machine
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,24 +35,29 @@ TURNS = 3
 
 def rows(data: Path) -> Iterator[Row]:
     import joblib
+    import pyarrow.compute as pc
+    from sklearn.ensemble import HistGradientBoostingClassifier
 
     shop = online_retail(data)
     prediction = shop.project.predictions["purchase_60d"]
     kind, day = kind_of(prediction), PURCHASE_60D[-1]
-    trained = kind.train(shop.training_set(prediction, day - prediction.horizon), prediction)
+    past = shop.training_set(prediction, day - prediction.horizon)
+    trained = kind.train(past, prediction)
+    learned = past.filter(pc.equal(past["split"], "train"))
+    values, label = trained.scorer.model.inputs(learned), learned["label"].to_numpy()
+    large = HistGradientBoostingClassifier(max_iter=100, max_leaf_nodes=15, random_state=0).fit(values, label)
     known = kind.inputs(shop.known(prediction), prediction, shop.project, day).order_by("person_id").to_pyarrow()
     with tempfile.TemporaryDirectory() as folder:
-        joblib.dump((trained.scorer, prediction, shop.project, day), Path(folder) / "champion.joblib")
+        joblib.dump((trained.scorer, large, prediction, shop.project, day), Path(folder) / "champion.joblib")
         for people in (PEOPLE // 10, PEOPLE):
             _write_people(known, people, Path(folder) / f"{people}.parquet")
         few, many = (_measured(Path(folder), people) for people in (PEOPLE // 10, PEOPLE))
     what, window = "scoring a million people", str(day)
-    ratio = many["ours"] / many["bare"]
-    yield Row(
-        what, window, "processor seconds", many["ours"], "logistic and trees alone", many["bare"],
-        demanded="at most 1.2 times", met=ratio <= 1.2,
-    )  # fmt: skip
-    yield Row(what, window, "times the bare estimators", ratio, demanded="at most 1.2", met=ratio <= 1.2)
+    for rival, said in (("bare", "its estimators alone"), ("large", "100 trees of 15 leaves alone")):
+        yield Row(
+            what, window, "processor seconds", many["ours"], said, many[rival],
+            demanded="at most 1.2 times", met=many["ours"] <= 1.2 * many[rival],
+        )  # fmt: skip
     yield Row(
         what, window, "most memory, MiB", many["mib"], "a hundred thousand people", few["mib"],
         demanded="at most 2048", met=many["mib"] <= 2048,
@@ -77,6 +83,7 @@ def _measured(folder: Path, people: int) -> dict[str, float]:
     found = subprocess.run(
         [sys.executable, "-m", "prediction_sets.scale", str(folder), str(people)],
         cwd=Path(__file__).parents[1], check=True, capture_output=True, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # waiting threads would count as work
     )  # fmt: skip
     return json.loads(found.stdout)
 
@@ -86,47 +93,58 @@ def _measure(folder: Path, people: int) -> dict[str, float]:
     import resource
 
     import joblib
-    import pyarrow.parquet as pq
 
-    scorer, prediction, project, day = joblib.load(folder / "champion.joblib")
-    file = pq.ParquetFile(folder / f"{people}.parquet")
-    ours, bare = [], []
-    for _ in range(TURNS):
-        ours.append(_ours(file, scorer, prediction, project, day, people))
+    scorer, large, prediction, project, day = joblib.load(folder / "champion.joblib")
+    path = folder / f"{people}.parquet"
+    ours = [_ours(path, scorer, prediction, project, day, people) for _ in range(TURNS)]
     mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    for _ in range(TURNS):
-        bare.append(_bare(file, scorer))
-    return {"ours": min(ours), "bare": min(bare), "mib": mib}
+    bare = {
+        "bare": lambda rows: scorer.odds(rows),
+        "large": lambda rows: large.predict_proba(scorer.model.inputs(rows)),
+    }
+    least = {name: min(_bare(path, says) for _ in range(TURNS)) for name, says in bare.items()}
+    return {"ours": min(ours), "mib": mib, **least}
 
 
-def _batches(file: Any) -> Iterator[pa.Table]:
+class _Reader:
+    """Batches of a file, and the seconds that reading them took: no part of scoring."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        self.file, self.took = pq.ParquetFile(path), 0.0
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        batches = self.file.iter_batches(BATCH)
+        while True:
+            begun = time.process_time()
+            batch = next(batches, None)
+            self.took += time.process_time() - begun
+            if batch is None:
+                return
+            yield batch
+
+
+def _ours(path: Path, scorer: Any, prediction: Prediction, project: Project, day: date, people: int) -> float:
+    """From the first batch to the last row: probability, rank, band and reasons in words."""
     import pyarrow as pa
 
-    for batch in file.iter_batches(BATCH):
-        yield pa.Table.from_batches([batch])
-
-
-def _ours(file: Any, scorer: Any, prediction: Prediction, project: Project, day: date, people: int) -> float:
-    """From the first batch read to the last row ranked, in words."""
-    import pyarrow as pa
-
-    reader = pa.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches(BATCH))
-    begun = time.process_time()
-    scored = kind_of(prediction).score(reader, Champion("1", scorer), prediction, project, day)
-    took = time.process_time() - begun
+    reader, begun = _Reader(path), time.process_time()
+    rows = pa.RecordBatchReader.from_batches(reader.file.schema_arrow, iter(reader))
+    scored = kind_of(prediction).score(rows, Champion("1", scorer), prediction, project, day)
+    took = time.process_time() - begun - reader.took
     assert scored.num_rows == people
     return took
 
 
-def _bare(file: Any, scorer: Any) -> float:
-    """Only what the two estimators take of values that are ready."""
-    took = 0.0
-    for rows in _batches(file):
-        values = scorer.model.inputs(rows)
-        begun = time.process_time()
-        scorer.model.odds(values)
-        took += time.process_time() - begun
-    return took
+def _bare(path: Path, says: Callable[[pa.Table], Any]) -> float:
+    """Only what an estimator takes to say something of every row."""
+    import pyarrow as pa
+
+    reader, begun = _Reader(path), time.process_time()
+    for batch in reader:
+        says(pa.Table.from_batches([batch]))
+    return time.process_time() - begun - reader.took
 
 
 if __name__ == "__main__":

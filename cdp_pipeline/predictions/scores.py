@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -56,26 +56,41 @@ def score(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    said, table = words(prediction, project), scores_table(prediction)
-    parts = [_scored(rows, champion, said) for rows in chunks(features, chunk)]
-    if not parts:
-        return table.schema.to_pyarrow().empty_table()
-    found = pa.concat_tables(parts)
-    before = found.filter(pc.is_valid(found["_soon"])).sort_by("person_id")
-    rows = found.filter(pc.is_null(found["_soon"]))
-    rows = rows.append_column("score", pa.array(_at_the_level_of_now(rows, before, champion)))
-    return finished([rows], champion, prediction, table, day)
+    table, before, parts = scores_table(prediction), [], []
+    for rows in chunks(features, chunk):
+        asked = pc.is_null(rows["_soon"])
+        if not pc.all(asked).as_py():
+            before.append(rows.filter(pc.invert(asked)))
+            rows = rows.filter(asked)
+        parts.append(_foreseen(rows, champion))
+    moved = 0.0
+    if before and champion.scorer is not None:
+        moved = champion.scorer.moved(pa.concat_tables(before).sort_by("person_id"))
+    parts = [_at_the_level_of_now(rows, moved, champion) for rows in parts]
+    said = words(prediction, project)
+    return finished(parts, champion, prediction, table, day, lambda rows: _reasons(rows, champion, said))
 
 
-def finished(parts: list[pa.Table], champion: Champion, prediction: Prediction, table: Table, day: date) -> pa.Table:
-    """The rows of a scores table from chunks that have person_id and score, and what else the table has."""
+def finished(
+    parts: list[pa.Table],
+    champion: Champion,
+    prediction: Prediction,
+    table: Table,
+    day: date,
+    reasons: Callable[[pa.Table], pa.Array] | None = None,
+) -> pa.Table:
+    """The rows of a scores table from chunks that have person_id and score, and what else the table has.
+
+    `reasons` puts them in words where the chunks do not have them: once they are in order, some at a time.
+    """
     import numpy as np
     import pyarrow as pa
 
     schema = table.schema.to_pyarrow()
     if not parts:
         return schema.empty_table()
-    rows = pa.concat_tables(parts).sort_by([("score", "descending"), ("person_id", "ascending")])
+    # Sorted in one piece: comparing across chunks takes twice as long.
+    rows = pa.concat_tables(parts).combine_chunks().sort_by([("score", "descending"), ("person_id", "ascending")])
     count = rows.num_rows
     columns = {name: rows[name] for name in rows.column_names} | {
         "day": pa.array(np.full(count, np.datetime64(day, "D"))),
@@ -83,6 +98,8 @@ def finished(parts: list[pa.Table], champion: Champion, prediction: Prediction, 
         "band": bands(rows["score"].to_numpy(), prediction),
         "model_version": pa.array([champion.version], pa.string()).take(pa.array(np.zeros(count, dtype=np.int8))),
     }
+    if reasons is not None:
+        columns["reasons"] = pa.chunked_array([reasons(part) for part in chunks(rows)], pa.string())
     return pa.table({name: columns[name] for name in table.columns}).cast(schema)
 
 
@@ -98,61 +115,73 @@ def chunks(features: pa.Table | pa.RecordBatchReader, size: int = CHUNK) -> Iter
         yield from (table.slice(start, size) for start in range(0, table.num_rows, size))
 
 
-def _scored(rows: pa.Table, champion: Champion, said: dict[str, str]) -> pa.Table:
-    """Log-odds at the level of training, their basis and reasons: what takes a person's features to know."""
+def _foreseen(rows: pa.Table, champion: Champion) -> pa.Table:
+    """Log-odds at the level of training, their basis and what they rest on: all that takes a person's features."""
+    import numpy as np
+    import pyarrow as pa
+
+    columns = {name: rows[name] for name in ("person_id", "_season")}
+    if champion.scorer is None:
+        odds = log_odds(np.full(rows.num_rows, champion.prior.get("rate", 0.5)))
+        return pa.table(columns | {"odds": odds, "new": np.ones(rows.num_rows, dtype=bool)})
+    odds, new, values, given = champion.scorer.explained(rows)
+    return pa.table(columns | {"odds": odds, "new": new} | _largest_of(given, values))
+
+
+def _at_the_level_of_now(rows: pa.Table, moved: float, champion: Champion) -> pa.Table:
+    """The same with probabilities, rounded, so that the last bit of a sum never reorders people."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    odds = rows["odds"].to_numpy()
+    level: Level | None = None if champion.scorer is None else champion.scorer.level
+    chance = sigmoid(odds) if level is None else level.probability(odds, moved, rows["_season"].to_numpy())
+    rows = rows.drop_columns(["odds", "_season"]).append_column("score", pa.array(np.round(chance, 6)))
+    return rows.append_column("basis", pc.if_else(rows["new"], "prior", "model"))
+
+
+def _reasons(rows: pa.Table, champion: Champion, said: dict[str, str]) -> pa.Array:
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if champion.scorer is None:
-        odds = log_odds(np.full(rows.num_rows, champion.prior.get("rate", 0.5)))
-        prior = pa.array(np.ones(rows.num_rows, dtype=bool))
-        why = pa.array(np.full(rows.num_rows, f"the rate of everybody: {champion.why_prior}"), pa.string())
-    else:
-        odds, new, values, given = champion.scorer.explained(rows)
-        prior = pa.array(new)
-        told = "too new for a personal score: the rate of newcomers"
-        names = [said.get(name, name) for name in champion.scorer.model.linear.features]
-        why = pc.if_else(prior, told, reasons_of(given, names, values))
-    columns = {name: rows[name] for name in ("person_id", "_soon", "_season")}
-    return pa.table(columns | {"odds": odds, "basis": pc.if_else(prior, "prior", "model"), "reasons": why})
-
-
-def _at_the_level_of_now(rows: pa.Table, before: pa.Table, champion: Champion) -> np.ndarray:
-    """Probabilities, rounded, so that the last bit of a sum never reorders people."""
-    import numpy as np
-
-    odds = rows["odds"].to_numpy()
-    if champion.scorer is None:
-        return np.round(sigmoid(odds), 6)
-    level: Level = champion.scorer.level
-    moved = level.moved(before["odds"].to_numpy(), before["_soon"].to_numpy())
-    return np.round(level.probability(odds, moved, rows["_season"].to_numpy()), 6)
+        return pa.array(np.full(rows.num_rows, f"the rate of everybody: {champion.why_prior}"), pa.string())
+    told = _told(rows, [said.get(name, name) for name in champion.scorer.model.linear.features])
+    return pc.if_else(rows["new"], "too new for a personal score: the rate of newcomers", told).combine_chunks()
 
 
 def reasons_of(given: np.ndarray, said: list[str], values: np.ndarray) -> pa.Array:
     """The largest of the contributions `given` (rows × features), each in words, with its value and its direction."""
+    import pyarrow as pa
+
+    return _told(pa.table(_largest_of(given, values)), said).combine_chunks()
+
+
+def _largest_of(given: np.ndarray, values: np.ndarray) -> dict[str, np.ndarray]:
+    """Which feature each of the largest contributions is of, its value, and whether it raises."""
     import numpy as np
+
+    columns = {}
+    for place, which in enumerate(_largest(np.abs(given)).T):
+        at = which[:, None]
+        columns[f"which_{place}"] = which.astype("int16")
+        columns[f"value_{place}"] = np.round(np.take_along_axis(values, at, axis=1)[:, 0], 2)
+        columns[f"raises_{place}"] = np.take_along_axis(given, at, axis=1)[:, 0] > 0
+    return columns
+
+
+def _told(rows: pa.Table, said: list[str]) -> pa.ChunkedArray:
+    """Those in words."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    top = _largest(np.abs(given))
-    named = pa.array(said)
-    parts = []
-    for place in range(top.shape[1]):
-        which = top[:, place : place + 1]
-        value = np.round(np.take_along_axis(values, which, axis=1)[:, 0], 2)
-        raises = np.take_along_axis(given, which, axis=1)[:, 0] > 0
-        parts.append(
-            pc.binary_join_element_wise(
-                named.take(pa.array(which[:, 0])),
-                ": ",
-                text(value),
-                pa.array(np.where(raises, " (raises)", " (lowers)")),
-                "",
-            )
-        )
-    return pc.binary_join_element_wise(*parts, "; ")
+    named, parts = pa.array([f"{name}: " for name in said]), []
+    for place in range(sum(name.startswith("which_") for name in rows.column_names)):
+        raises = pc.if_else(rows[f"raises_{place}"], " (raises)", " (lowers)")
+        parts += [named.take(rows[f"which_{place}"]), text(rows[f"value_{place}"].to_numpy()), raises, "; "]
+    return pc.binary_join_element_wise(*parts[:-1], "")
 
 
 def _largest(sizes: np.ndarray) -> np.ndarray:
