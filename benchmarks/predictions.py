@@ -19,7 +19,7 @@ import prediction_sets
 from prediction_sets.row import Row
 
 HERE = Path(__file__).parent
-NOT_AREAS = ("row", "windows", "shops", "binary_rivals")
+NOT_AREAS = ("row", "windows", "shops", "binary_rivals", "item_rivals")
 
 
 def table(rows: Iterable[Row]) -> str:
