@@ -830,6 +830,30 @@ def model_rollback(name: str, project: Folder = None, as_json: Json = False) -> 
     _tell_champion(changed, name, as_json)
 
 
+@model.command("explain")
+def model_explain(
+    person: Annotated[str, typer.Argument(help="email:ann@example.com, customer_id:17, … or a person id.")],
+    prediction: Annotated[str | None, typer.Option(help="Only this prediction, with everything that counts.")] = None,
+    project: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Why a person's newest scores are what they are: in words, and in points of probability."""
+    from cdp_pipeline.orchestration.reasons import reasons
+
+    with the_lake(project) as (declared, lake):
+        if prediction is not None:
+            _prediction(declared, prediction)
+        person_id = _person(lake, declared, person)
+        found = reasons(lake, declared, person_id, prediction)
+    if as_json:
+        print_json(found)
+        return
+    shown = ("prediction", "item", "score", "average", "rank", "of", "band", "reasons")
+    tell([{name: row.get(name) for name in shown} for row in found], False, person_id)
+    for row in found if prediction is not None else []:
+        tell([each for each in row["adds"] if each["points"]], False, "points of probability, against the average")
+
+
 def _tell_champion(changed: list[dict[str, Any]], name: str, as_json: bool) -> None:
     tell([{column: row[column] for column in ("name", "version", "status")} for row in changed], as_json)
     if changed and not as_json:

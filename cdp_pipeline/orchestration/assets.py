@@ -43,6 +43,7 @@ from cdp_pipeline.predictions.kind import Known
 from cdp_pipeline.predictions.kinds import kind_of
 from cdp_pipeline.predictions.leaks import can_leak, looked_for
 from cdp_pipeline.predictions.registry import MODELS, champion, renew
+from cdp_pipeline.predictions.scores import CHUNK
 from cdp_pipeline.predictions.windows import cutoffs
 from cdp_pipeline.profile.customers import (
     PROVENANCE,
@@ -417,7 +418,9 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
         # One query per day: a single day needs no edges of windows, and memory stays that of a day.
         for day in days:
             inputs = kind.inputs(known(lake), prediction, project, day)
-            of_days.append(kind.score(inputs.to_pyarrow(), best, prediction, project, day))
+            in_order = inputs.order_by(*(name for name in ("person_id", "item") if name in inputs.columns))
+            stream = in_order.to_pyarrow_batches(chunk_size=CHUNK)
+            of_days.append(kind.score(stream, best, prediction, project, day))
         rows = pa.concat_tables(of_days)
         result = lake.publish(Mirror(scored, rows, within={"day": days}), note=note(context))
         said = {"model version": best.version or "none", "basis": best.why_prior or "model"}

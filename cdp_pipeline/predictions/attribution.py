@@ -1,7 +1,7 @@
-"""What each feature adds to what boosted trees say of a person: exact Shapley values, in plain numpy.
+"""What each feature adds to what a model says of a person: all of it, none left over. Estimators belong to model.py.
 
-Of the kind that needs no background sample: features not asked about follow both branches, as many of each as in
-training (path-dependent TreeSHAP, Lundberg et al. 2020). Estimators belong to model.py.
+Of boosted trees these are exact Shapley values, in plain numpy, of the kind that needs no background sample: features
+not asked about follow both branches, as many of each as in training (path-dependent TreeSHAP, Lundberg et al. 2020).
 """
 
 from __future__ import annotations
@@ -9,8 +9,40 @@ from __future__ import annotations
 from math import factorial
 from typing import TYPE_CHECKING, Any
 
+from cdp_pipeline.predictions.level import sigmoid
+
 if TYPE_CHECKING:
     import numpy as np
+
+    from cdp_pipeline.predictions.model import Model
+
+
+def points(model: Model, values: np.ndarray) -> tuple[np.ndarray, float]:
+    """(people x features, base): what each feature adds to the probability, against the average person's.
+
+    Log-odds are exact for both parts of the model; what they come to as a probability is shared among the features in
+    proportion (the rescale rule of DeepLIFT, Shrikumar et al. 2017). Before the level of now and the season.
+    """
+    import numpy as np
+
+    parts = (
+        (1 - model.trees_heard, model.linear.contributions(values), model.linear.intercept),
+        (model.trees_heard, *tree_contributions(model.trees, values)),
+    )
+    total, average = np.zeros(values.shape), 0.0
+    for heard, given, base in parts:
+        total += heard * _shared(given, base)
+        average += heard * float(sigmoid(np.array(base)))
+    return total, average
+
+
+def _shared(given: np.ndarray, base: float) -> np.ndarray:
+    import numpy as np
+
+    odds, average = given.sum(axis=1), sigmoid(np.array(base))
+    steep = average * (1 - average)
+    safe = np.where(np.abs(odds) < 1e-9, 1, odds)
+    return given * np.where(np.abs(odds) < 1e-9, steep, (sigmoid(odds + base) - average) / safe)[:, None]
 
 
 def tree_contributions(trees: Any, values: np.ndarray) -> tuple[np.ndarray, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from math import factorial
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from cdp_pipeline.predictions.attribution import tree_contributions
+from cdp_pipeline.predictions.attribution import points, tree_contributions
+from cdp_pipeline.predictions.model import train
+from cdp_pipeline_tests.predictions.people import prediction, to_score, training
 
 FEATURES = 4
 
@@ -63,3 +66,14 @@ def test_the_parts_sum_to_what_the_trees_say(grown: tuple[Any, np.ndarray]) -> N
     trees, values = grown
     given, base = tree_contributions(trees, values)
     assert given.sum(axis=1) + base == pytest.approx(trees.decision_function(values), abs=1e-9)
+
+
+def test_the_points_of_all_features_are_what_lies_between_the_average_person_and_this_one() -> None:
+    scorer = train(training(people=400), prediction()).scorer
+    model, people = replace(scorer.model, trees_heard=0.4), to_score(200)
+    values = model.inputs(people)
+    given, base = points(model, values)
+    linear, grown = model.linear.probability(values), model.trees.predict_proba(values)[:, 1]
+    assert base + given.sum(axis=1) == pytest.approx(0.6 * linear + 0.4 * grown, abs=1e-9)
+    by_size = dict(zip([*model.features, "_rhythm"], np.abs(given).mean(axis=0), strict=True))
+    assert min(by_size["signal"], by_size["curve"]) > 3 * by_size["noise"], "what was planted counts most"
