@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from cdp_pipeline.spec.base import counted
+from cdp_pipeline.spec.base import counted, unknown
 from cdp_pipeline.spec.load import ProjectError, load_project, project_folder
 
 if TYPE_CHECKING:
@@ -430,6 +430,33 @@ def person(
             False,
             page["person_id"],
         )
+
+
+@app.command()
+def recommend(
+    identifier: Annotated[str, typer.Argument(help="email:ann@example.com, anonymous_id:…, … or a person id.")],
+    name: Annotated[str | None, typer.Option("--list", help="Only this ranking; default: all.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="At most so many items of each.")] = 10,
+    as_of: Annotated[datetime | None, typer.Option("--as-of", help="The lists of this day.", **DAY)] = None,
+    project: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """What to recommend to a person: their newest lists, where each item comes from, and why."""
+    from cdp_pipeline.profile.person import best_items
+
+    with the_lake(project) as (declared, lake):
+        known = [each for each, prediction in declared.predictions.items() if prediction.a_list]
+        if name is not None and name not in known:
+            raise RefusedError(unknown("ranking", name, known))
+        person_id = _person(lake, declared, identifier)
+        rows = [
+            {"list": each, **row}
+            for each in known
+            if name in (None, each)
+            for row in best_items(lake, f"predictions.{each}", person_id, _date(as_of), top)
+        ]
+    shown = ("list", "day", "rank", "item", "score", "way", "reasons")
+    tell([{column: row[column] for column in shown} for row in rows], as_json)
 
 
 @app.command()

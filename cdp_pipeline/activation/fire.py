@@ -89,7 +89,8 @@ def known_people(
 ) -> dict[str, dict[str, object]]:
     """What is known of some people by id: attributes, traits as of the day, and the newest score of each prediction.
 
-    Of a prediction over items, it is the item that comes first for the person. `only`: no more than these names.
+    Of a prediction over items, it is the item that comes first for the person, of a ranking all items of their newest
+    list in its order. `only`: no more than these names.
     """
     people: dict[str, dict[str, object]] = {person_id: {} for person_id in person_ids}
     if not people:
@@ -100,6 +101,10 @@ def known_people(
         scores = _table(lake, f"predictions.{name}")
         if scores is not None:
             scores = scores.filter(scores.day <= ibis.date(day))
+            if project.predictions[name].a_list:
+                for person_id, items in _lists(scores, list(people)).items():
+                    people[person_id][name] = items
+                continue
             of_items = "item" in scores.columns
             scores = scores.filter(scores["rank"] == 1) if of_items else scores
             value = scores.item if of_items else scores.score
@@ -111,6 +116,16 @@ def known_people(
             for row in _rows(part.filter(part.person_id.isin(list(people)))):
                 people[str(row["person_id"])].update(row)
     return people
+
+
+def _lists(scores: ibis.Table, people: list[str]) -> dict[str, list[str]]:
+    """The items of each person's newest list, best first."""
+    mine = scores.filter(scores.person_id.isin(people))
+    newest = mine.group_by("person_id").aggregate(day=mine.day.max())
+    found: dict[str, list[str]] = {}
+    for row in _rows(mine.semi_join(newest, ["person_id", "day"]).order_by("person_id", "rank")):
+        found.setdefault(str(row["person_id"]), []).append(str(row["item"]))
+    return found
 
 
 def merged_people(lake: LakeView) -> dict[str, str]:

@@ -31,7 +31,7 @@ def profile_of(lake: LakeView, project: Project, person_id: str, as_of: date | N
     page["traits"] = newest.pop("traits")
     page["predictions"] = {name: row for name, row in newest.items() if row}
     others = [name for name in project.predictions if name not in single]
-    best = {name: _best_items(lake, f"predictions.{name}", person_id, as_of) for name in others}
+    best = {name: best_items(lake, f"predictions.{name}", person_id, as_of) for name in others}
     page["items"] = {name: rows for name, rows in best.items() if rows}
     page["bands"] = _bands(lake, person_id, as_of)
     page["groups"] = _groups(lake, person_id)
@@ -73,13 +73,13 @@ def _newest(lake: LakeView, name: str, person_id: str, as_of: date | None) -> di
     return {key: value for row in rows for key, value in row.items() if key != "person_id" and not key.startswith("_")}
 
 
-def _best_items(lake: LakeView, name: str, person_id: str, as_of: date | None) -> list[dict[str, Any]]:
-    """What comes first for them of a prediction over items, best first."""
+def best_items(lake: LakeView, name: str, person_id: str, as_of: date | None, most: int = BEST) -> list[dict[str, Any]]:
+    """What comes first for them of a prediction over items on its newest day, best first; at most so many."""
     if not lake.exists(name):
         return []
     table = _until(lake.table(name), as_of)
-    mine = table.filter((table.person_id == person_id) & (table["rank"] <= BEST))
-    rows = mine.order_by(ibis.desc("day"), "rank").limit(BEST).drop("person_id").to_pyarrow().to_pylist()
+    mine = table.filter((table.person_id == person_id) & (table["rank"] <= most))
+    rows = mine.order_by(ibis.desc("day"), "rank").limit(most).drop("person_id").to_pyarrow().to_pylist()
     return [row for row in rows if row["day"] == rows[0]["day"]]
 
 

@@ -81,6 +81,8 @@ class Prediction(Document):
 
     over_items: ClassVar[bool] = False
     """Whether a person has a score for each of several items, instead of one."""
+    a_list: ClassVar[bool] = False
+    """Whether these items are a list to be shown as a whole; of others the first one is what counts."""
 
     kind: Literal["prediction"]
     type: str
@@ -276,6 +278,7 @@ class Ranking(Prediction):
     """
 
     over_items: ClassVar[bool] = True
+    a_list: ClassVar[bool] = True
 
     type: Literal["ranking"]
     target: ItemTarget

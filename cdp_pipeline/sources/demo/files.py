@@ -89,7 +89,7 @@ class Files:
         self._database.close()
 
     def products(self, rows: list[tuple[Any, ...]]) -> None:
-        self._database.executemany("INSERT INTO products VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        self._database.executemany("INSERT INTO products VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def _path(self, feed: Feed) -> str:
         return feed.path.format(day=self.day.date.isoformat())
@@ -163,7 +163,7 @@ def _new_database(path: Path) -> sqlite3.Connection:
         """
         PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
         CREATE TABLE products (sku TEXT PRIMARY KEY, product_name TEXT, category TEXT, brand TEXT, price NUMERIC,
-                               smart INTEGER, warranty_months INTEGER, launched_on TEXT);
+                               smart INTEGER, warranty_months INTEGER, launched_on TEXT, stock INTEGER);
         CREATE TABLE warranties (warranty_id TEXT PRIMARY KEY, registered_at TEXT, serial_number TEXT, email TEXT,
                                  phone TEXT, sku TEXT, category TEXT, ends_on TEXT);
         """

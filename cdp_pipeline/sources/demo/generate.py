@@ -156,12 +156,13 @@ def _follow_up(today: Today, devices: service.Devices) -> None:
 
 def _products(files: Files, goods: Catalogue, first: date) -> None:
     launched = [first - timedelta(days=30 + (index * 37) % 900) for index in range(len(goods.sku))]
+    stocks = [(index * 29) % 83 if index % 19 else 0 for index in range(len(goods.sku))]
     files.products(
         [
-            (sku, name, category, brand, f"{pence / 100:.2f}", int(smart), int(months), launch.isoformat())
-            for sku, name, category, brand, pence, smart, months, launch in zip(
+            (sku, name, category, brand, f"{pence / 100:.2f}", int(smart), int(months), launch.isoformat(), stock)
+            for sku, name, category, brand, pence, smart, months, launch, stock in zip(
                 goods.sku, goods.name, goods.category, goods.brand, goods.pence, goods.smart, goods.warranty_months,
-                launched, strict=True,
+                launched, stocks, strict=True,
             )
         ]
     )  # fmt: skip
