@@ -123,9 +123,10 @@ def source_asset(project: Project, source: Source) -> dg.AssetsDefinition:
         lake: Lake = context.resources.lake
         report = load(lake, source, project, requested_days(context), context.resources.clock(), context.run_id)
         rows = lake.read(source_table(source)).count().to_pyarrow().as_py()
+        last_day = max(requested_days(context) or [newest_day(lake, project, context)])
         return dg.MaterializeResult(
             metadata={"dagster/row_count": rows, **report.metadata()},
-            check_results=list(checks.source_results(lake, source)),
+            check_results=list(checks.source_results(lake, source, last_day)),
         )
 
     return load_source

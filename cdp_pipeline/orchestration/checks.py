@@ -17,6 +17,7 @@ from cdp_pipeline.identity import guard
 from cdp_pipeline.lake import LakeView
 from cdp_pipeline.predictions.leaks import can_leak
 from cdp_pipeline.sources.tables import LOADS, source_table
+from cdp_pipeline.sources.usual import oddities, weekly
 from cdp_pipeline.spec.audience import Audience
 from cdp_pipeline.spec.prediction import Prediction
 from cdp_pipeline.spec.project import Project
@@ -64,11 +65,18 @@ def source_specs(source: Source) -> list[dg.AssetCheckSpec]:
         specs.append(
             spec(key, "usual_volume", f"The newest day is no outlier among the {VOLUME_HISTORY_DAYS} before it.")
         )
+        specs.append(
+            spec(
+                key, "as_usual",
+                "The last week is like those before it: no long pause, as many rows, few of them twice, amounts of the "
+                "usual size, and every country or the like that always comes.",
+            )
+        )  # fmt: skip
     return specs
 
 
-def source_results(lake: LakeView, source: Source) -> Iterator[dg.AssetCheckResult]:
-    """Evaluate source_specs in one pass over the table and one over its loads."""
+def source_results(lake: LakeView, source: Source, last_day: date) -> Iterator[dg.AssetCheckResult]:
+    """Evaluate source_specs in a few passes over the table and one over its loads, as of the end of the last day."""
     table = lake.read(source_table(source))
     required = [name for name, column in source.columns.items() if column.required]
     accepted = {
@@ -94,6 +102,8 @@ def source_results(lake: LakeView, source: Source) -> Iterator[dg.AssetCheckResu
         yield result("accepted_values", not any(odd.values()), rows_with_others=dg.MetadataValue.json(odd))
     if source.mode == "events":
         yield _usual_volume(table)
+        named = oddities(weekly(table, source, last_day).to_pyarrow().to_pylist(), last_day)
+        yield result("as_usual", not named, found="; ".join(named) or "nothing", as_of=str(last_day))
 
 
 def _load_results(lake: LakeView, source: Source) -> Iterator[dg.AssetCheckResult]:
