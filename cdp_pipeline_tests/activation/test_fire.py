@@ -28,6 +28,8 @@ from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.traits.bands import BANDS
 from cdp_pipeline_tests.activation.projects import DAY, NOW, crossing, move, project, trigger, webhook
 from cdp_pipeline_tests.destinations.servers import Receiver
+from cdp_pipeline_tests.predictions.people import prediction as churn_prediction
+from cdp_pipeline_tests.predictions.test_ranking import prediction as ranking_prediction
 
 ONE = timedelta(days=1)
 TEXT = Column("string")
@@ -184,5 +186,21 @@ def test_a_prediction_is_known_by_its_newest_score_up_to_the_day(lake: Lake) -> 
         {"person_id": "p1", "day": DAY + days * ONE, "score": score} for days, score in ((-7, 0.1), (0, 0.7), (1, 0.9))
     ]
     lake.publish(Upsert(churn, rows(churn, *scores)), note=NOTE)
-    whole = replace(project(), predictions={"churn": None})  # type: ignore[dict-item]
+    whole = replace(project(), predictions={"churn": churn_prediction()})
     assert known_people(lake, whole, ["p1", "p2"], DAY) == {"p1": {"person_id": "p1", "churn": 0.7}, "p2": {}}
+
+
+def test_a_ranking_is_known_as_the_whole_newest_list_in_its_order(lake: Lake) -> None:
+    columns = {"person_id": TEXT, "day": Column("date"), "item": TEXT, "rank": Column("int64")}
+    discover = Table("predictions.discover", "Lists.", columns, key=("person_id", "day", "item"))
+    lists = {("p1", -1): "xy", ("p1", 0): "cab", ("p1", 1): "z", ("p2", -3): "b"}
+    scores = [
+        {"person_id": person, "day": DAY + days * ONE, "item": item, "rank": rank}
+        for (person, days), items in lists.items()
+        for rank, item in reversed(list(enumerate(items, 1)))
+    ]
+    lake.publish(Upsert(discover, rows(discover, *scores)), note=NOTE)
+    whole = replace(project(), predictions={"discover": ranking_prediction(name="discover")})
+    assert known_people(lake, whole, ["p1", "p2", "p3"], DAY) == {
+        "p1": {"discover": ["c", "a", "b"]}, "p2": {"discover": ["b"]}, "p3": {}
+    }  # fmt: skip
