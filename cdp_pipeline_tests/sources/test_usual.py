@@ -10,7 +10,7 @@ import ibis
 import pyarrow as pa
 import pytest
 
-from cdp_pipeline.sources.usual import oddities
+from cdp_pipeline.sources.usual import oddities, weekly
 from cdp_pipeline.spec.source import Source
 
 LAST = date(2024, 6, 30)
