@@ -19,6 +19,7 @@ from cdp_pipeline.activation.plan import PLAN
 from cdp_pipeline.activation.refresh import members_now, plan_all
 from cdp_pipeline.activation.sync import conservation
 from cdp_pipeline.activation.tables import CONTACTS, DELIVERIES, OUTBOX, contact_rows, delivery_rows, outbox_rows
+from cdp_pipeline.audiences.look import scope_of
 from cdp_pipeline.audiences.rules import Scope, matching
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.identity.edges import EDGES
@@ -33,7 +34,7 @@ from cdp_pipeline.identity.step import decide_who_is_who
 from cdp_pipeline.lake import Counts, Lake, LakeView, Mirror
 from cdp_pipeline.lake.table import Table
 from cdp_pipeline.orchestration import checks
-from cdp_pipeline.orchestration.audiences import audience_assets, audience_tables
+from cdp_pipeline.orchestration.audiences import asked_of, audience_assets, audience_tables
 from cdp_pipeline.orchestration.describe import asset_arguments, disagreeing, note, published, shown
 from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, is_filed_by_day, requested_days, yesterday
 from cdp_pipeline.orchestration.resources import ledger_of, models_folder
@@ -57,6 +58,7 @@ from cdp_pipeline.profile.timeline import timeline, timeline_table
 from cdp_pipeline.sources.days import newest_complete_day
 from cdp_pipeline.sources.load import load
 from cdp_pipeline.sources.tables import LOADS, QUARANTINE, source_table
+from cdp_pipeline.spec.audience import Rule
 from cdp_pipeline.spec.prediction import Prediction
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.source import Source
@@ -343,11 +345,16 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
     training = kind.training_table(prediction, project, daily_traits.schema)
     scored = kind.scores_table(prediction)
     model_key = ["predictions", f"{name}_model"]
+    asked = sorted([*asked_of(project, prediction.asks), *(["sources", source] for source in prediction.reads)])
 
     def known(lake: Lake) -> Known:
         people = living(lake.read(PEOPLE), project)
         sources = {name: lake.read(source_table(project.sources[name])) for name in prediction.reads}
-        return Known(as_of, lake.read(events), people, population(project, prediction), sources)
+
+        def members(rules: Sequence[Rule], days: Sequence[date]) -> ibis.Table:
+            return matching(project, rules, scope_of(lake, project), days)
+
+        return Known(as_of, lake.read(events), people, population(project, prediction), sources, members)
 
     @dg.asset(
         **asset_arguments(training, owner, {"ibis"}),
@@ -404,7 +411,7 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
 
     @dg.asset(
         **asset_arguments(scored, owner, {"scikitlearn"}),
-        deps=[model_key, key_of(daily_traits), *(["sources", name] for name in prediction.reads)],
+        deps=[model_key, *asked],
         partitions_def=daily(project),
         backfill_policy=SINGLE_RUN,
         required_resource_keys=RESOURCES,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import ibis
 
 from cdp_pipeline.lake.table import Table
+from cdp_pipeline.spec.audience import Rule
 from cdp_pipeline.spec.prediction import Prediction
 from cdp_pipeline.spec.project import Project
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 Population = Callable[[ibis.Table, Sequence[date]], ibis.Table]
 """Keeps the rows (person, day, traits) a prediction speaks of on these days; made from its rules by the caller."""
+
+Members = Callable[[Sequence[Rule], Sequence[date]], ibis.Table]
+"""(person_id, day): for whom all rules of an audience hold on these days."""
 
 
 class AsOf(Protocol):
@@ -43,6 +47,7 @@ class Known:
     """All that is known of people, from which what was known on any day can be had.
 
     sources: the rows of the sources that the prediction reads besides (its `reads`), by name.
+    members: asks the rules of an audience; for predictions that have such (its `asks`).
     """
 
     as_of: AsOf
@@ -50,6 +55,7 @@ class Known:
     people: ibis.Table
     population: Population = everybody
     sources: Mapping[str, ibis.Table] = field(default_factory=dict)
+    members: Members | None = None
 
 
 @dataclass(frozen=True)
@@ -139,5 +145,5 @@ class Kind(Protocol):
 
 def definition_of(prediction: Prediction) -> str:
     """What is foreseen, and of whom, as JSON: how it is learned and judged is left out."""
-    learned = {"cutoffs", "every", "features", "gates", "minimum", "bands"}
+    learned = {"cutoffs", "every", "features", "gates", "minimum", "bands", "reach"}
     return prediction.model_dump_json(exclude={"kind", "name", "description", "owner", *learned})

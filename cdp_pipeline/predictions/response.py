@@ -90,7 +90,17 @@ def training_set(known: Known, prediction: Response, project: Project, windows: 
 
 
 def inputs(known: Known, prediction: Response, project: Project, day: date) -> ibis.Table:
-    return _known(known, prediction, project, contacts(known.timeline, prediction), [day]).drop("day")
+    rows = _known(known, prediction, project, contacts(known.timeline, prediction), [day]).drop("day")
+    return _reached(rows, known, prediction, day)
+
+
+def _reached(rows: ibis.Table, known: Known, prediction: Response, day: date) -> ibis.Table:
+    """The rows without the items by which a person cannot be contacted."""
+    for item, rules in prediction.reach.items():
+        assert known.members is not None
+        able = known.members(rules, [day]).select("person_id")
+        rows = rows.filter(rows.item != item).union(rows.filter(rows.item == item).semi_join(able, "person_id"))
+    return rows
 
 
 def _known(known: Known, prediction: Response, project: Project, every: ibis.Table, days: Sequence[date]) -> ibis.Table:

@@ -106,6 +106,11 @@ class Prediction(Document):
         """The sources it reads besides the timeline."""
         return []
 
+    @property
+    def asks(self) -> list[Rule]:
+        """The conditions of an audience that it asks of people when it scores them."""
+        return []
+
     @model_validator(mode="after")
     def _bands_are_a_ladder(self) -> Self:
         if len({band.name for band in self.bands}) != len(self.bands):
@@ -206,8 +211,15 @@ class Response(Features):
     type: Literal["response"]
     exposure: ItemTarget
     target: ResponseTarget
+    reach: dict[str, Annotated[list[Rule], Field(min_length=1)]] = Field(
+        default={}, description="Who can be contacted by an item; by an item that is not named, everybody can."
+    )
     items: Items = Items()
     gates: ItemGates = ItemGates()
+
+    @property
+    def asks(self) -> list[Rule]:
+        return [rule for rules in self.reach.values() for rule in rules]
 
     @model_validator(mode="after")
     def _contacts_have_time(self) -> Self:

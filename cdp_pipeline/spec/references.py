@@ -56,6 +56,9 @@ RESERVED = {
     "rollup": {"group_id", "name", "people", "day"},
 }
 
+REACHED_BY = ("all", "any", "none", "trait", "attribute", "event", "identifier", "reachable")
+"""What may be asked of people whom a prediction is to reach: nothing that may itself ask the prediction."""
+
 
 @dataclass(frozen=True)
 class Declared:
@@ -278,6 +281,9 @@ def prediction_findings(prediction: Prediction, declared: Declared) -> Findings:
     if isinstance(prediction, Features):
         for i, name in enumerate(prediction.features):
             yield from _trait(name, declared, ("features", i), NUMERIC | {BOOLEAN})
+    for item, rules in getattr(prediction, "reach", {}).items():
+        for i, rule in enumerate(rules):
+            yield from _rule(rule, declared, ("reach", item, i), subjects=REACHED_BY)
     for i, rule in enumerate(prediction.population):
         yield from _rule(rule, declared, ("population", i), subjects=("all", "any", "none", "trait"))
 

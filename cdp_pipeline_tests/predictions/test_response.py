@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from functools import cache
 from typing import Any
@@ -167,6 +168,25 @@ def test_the_best_channel_of_each_person_comes_first_with_its_reasons() -> None:
     tired = [first[f"p_{n:03}"]["score"] for n in range(150) if n % 3 == 2]
     assert np.mean(eager) > 4 * np.mean(tired)
     assert any("how often they answered it so far" in row["reasons"] for row in first.values())
+
+
+def test_nobody_is_offered_a_channel_that_does_not_reach_them() -> None:
+    rows = mailed(people=12)
+    asked: list[tuple[Any, list[date]]] = []
+
+    def members(rules: Any, days: Any) -> ibis.Table:
+        asked.append((rules, days))
+        return ibis.memtable({"person_id": ["p_001", "p_002", "p_009"], "day": [DAY] * 3})
+
+    spec = prediction(reach={"sms": [{"reachable": "phone"}]})
+    inputs = response.inputs(replace(known_of(rows), members=members), spec, SHOP, DAY).to_pyarrow()
+    assert asked == [(spec.reach["sms"], [DAY])]
+    scores = response.score(inputs, Champion("v1", learned()[1].scorer), spec, SHOP, DAY).to_pylist()
+    texted = {row["person_id"] for row in scores if row["item"] == "sms"}
+    assert texted == {"p_001", "p_002", "p_009"}
+    assert {row["person_id"] for row in scores if row["item"] == "email"} == {f"p_{n:03}" for n in range(12)}
+    first = {row["person_id"]: row["item"] for row in scores if row["rank"] == 1}
+    assert first["p_001"] == "sms" and first["p_004"] == "email"
 
 
 def test_two_trainings_are_identical_whatever_the_order_of_rows() -> None:
