@@ -286,6 +286,37 @@ class Csat(Evaluation):
         return parts["satisfied"].cast("float64") / parts["known"].cast("float64").nullif(0)
 
 
+class AtOnce(Evaluation):
+    """An evaluation of all events that a window sees, without parts that could be merged."""
+
+
+class Stddev(AtOnce):
+    def parts(self, rows: Rows) -> Parts:
+        return {"spread": rows.value.cast("float64").std(how="sample", where=rows.where)}
+
+    def result(self, parts: Parts, asked: AsOf) -> Any:
+        return parts["spread"]
+
+
+@dataclass(frozen=True)
+class Quantile(AtOnce):
+    """Between the two values nearest to the place `quantile` * (number - 1), in proportion (as NumPy's `linear`)."""
+
+    quantile: float
+
+    def parts(self, rows: Rows) -> Parts:
+        return {"quantile": rows.value.cast("float64").quantile(self.quantile, where=rows.where)}
+
+    def result(self, parts: Parts, asked: AsOf) -> Any:
+        return parts["quantile"]
+
+
+class Median(Quantile):
+    @classmethod
+    def of(cls, trait: Trait) -> Self:
+        return cls(0.5)
+
+
 class OverValues(Count):
     """An evaluation of the different values: parts are kept for each, and gathered once the cells are merged.
 
@@ -336,54 +367,6 @@ class DaysBetween(OverValues):
     def result(self, parts: Parts, asked: AsOf) -> Any:
         days = parts["newest"].delta(parts["oldest"], unit="day").cast("float64")
         return days / (parts["days"] - 1).cast("float64").nullif(0)
-
-
-class Stddev(OverValues):
-    """In two passes over the values, which loses no digits: their mean, then the squares of what they are off it."""
-
-    def ranks(self, value: Any, parts: Parts) -> Parts:
-        every, count = ibis.window(**_OF_ONE), parts["count"].cast("float64")
-        return {"mean": (value.cast("float64") * count).sum().over(every) / count.sum().over(every).nullif(0)}
-
-    def gathered(self, value: Any, parts: Parts) -> Parts:
-        off = value.cast("float64") - parts["mean"]
-        return {"squares": (off * off * parts["count"].cast("float64")).sum(), "known": parts["count"].sum()}
-
-    def result(self, parts: Parts, asked: AsOf) -> Any:
-        return (parts["squares"] / (parts["known"] - 1).cast("float64").nullif(0)).sqrt()
-
-
-@dataclass(frozen=True)
-class Quantile(OverValues):
-    """Between the two values nearest to the place `quantile` * (number - 1), in proportion (as NumPy's `linear`)."""
-
-    quantile: float
-
-    def ranks(self, value: Any, parts: Parts) -> Parts:
-        so_far = ibis.window(**_OF_ONE, order_by=value, preceding=None, following=0)
-        total = parts["count"].sum().over(ibis.window(**_OF_ONE))
-        return {
-            "so_far": parts["count"].sum().over(so_far),
-            "place": (total.cast("float64") - 1) * number(self.quantile),
-        }
-
-    def gathered(self, value: Any, parts: Parts) -> Parts:
-        seen = parts["count"] > 0
-        return {
-            "below": value.min(where=seen & (parts["so_far"] > parts["place"].floor())),
-            "above": value.min(where=seen & (parts["so_far"] > parts["place"].ceil())),
-            "place": parts["place"].max(),
-        }
-
-    def result(self, parts: Parts, asked: AsOf) -> Any:
-        below, above = parts["below"].cast("float64"), parts["above"].cast("float64")
-        return below + (above - below) * (parts["place"] - parts["place"].floor())
-
-
-class Median(Quantile):
-    @classmethod
-    def of(cls, trait: Trait) -> Self:
-        return cls(0.5)
 
 
 @dataclass(frozen=True)

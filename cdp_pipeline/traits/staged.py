@@ -6,8 +6,9 @@ many, and cost what their cells cost. Where the different values matter, parts a
 merged, and gathered then. What a part is, is up to evaluations.py.
 
 All plain traits are one stage, and the first and last values one, since engines are slow where aggregates that keep
-texts stand in one row with many others; those over the different values of one expression are one, and each window and
-period of a trend. Windows that look ahead, and each sort of session, have stages of their own.
+texts stand in one row with many others; spreads and quantiles are one, which has no cells, since nothing smaller than
+all values tells them; those over the different values of one expression are one, and each window and period of a trend.
+Windows that look ahead, and each sort of session, have stages of their own.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from cdp_pipeline.traits.cells import Span, Spans
 from cdp_pipeline.traits.evaluations import (
     EVALUATIONS,
     AsOf,
+    AtOnce,
     Evaluation,
     OfOneEvent,
     OverValues,
@@ -59,7 +61,7 @@ class Columns:
         key = (frozenset(trait.event), trait.when)
         if key not in self._names:
             self._names[key] = f"c{len(self._names)}"
-            happened = self.timeline.event.isin(sorted(trait.event))
+            happened = _is_one_of(self.timeline.event, trait.event)
             if trait.when is not None:
                 happened &= expressions.compile(trait.when, self._scope).fill_null(False)
             self.named[self._names[key]] = happened
@@ -140,7 +142,7 @@ def _stage_of(trait: Trait) -> tuple[object, ...]:
         return events, trait.window, trait.period
     if issubclass(evaluation, OverValues):
         return events, trait.value or "_day"
-    return events, issubclass(evaluation, OfOneEvent)
+    return events, next((sort for sort in (OfOneEvent, AtOnce) if issubclass(evaluation, sort)), None)
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,8 @@ class Stage:
 
     def table(self) -> ibis.Table:
         """The traits by person_id and day, of people of whom there are events."""
-        table, columns = self._on_the_day() if self._is_one_day else self._on_days(*self._in_cells())
+        at_once = self._is_one_day or isinstance(self._one.evaluation, AtOnce)
+        table, columns = self._at_once() if at_once else self._on_days(*self._in_cells())
         if isinstance(self._one.evaluation, OverValues):
             table, columns = self._gathered(table, columns)
         results = {name: m.result(_parts(table, columns[name]), table.day) for name, m in self.members.items()}
@@ -205,24 +208,28 @@ class Stage:
         known_at_once = self._one.trait.window.reach not in ("next", "session")
         return len(self.days) == 1 and known_at_once and self._trend is None
 
-    def _on_the_day(self) -> tuple[ibis.Table, Names]:
-        """Parts per person and the one day, of the events that each trait's window sees; no cells in between."""
-        [day] = self.days
-        windows = list(dict.fromkeys(member.window for member in self.members.values()))
-        events = self._events().mutate(cell=ibis.date(day))
-        counts = {
-            f"{condition}__{window}": events[condition] & cells.within(events._day, *windows[window][0])
-            for condition, window in dict.fromkeys(
-                (m.condition, windows.index(m.window)) for m in self.members.values()
-            )
-        }
-        events = events.mutate(**counts)
+    def _at_once(self) -> tuple[ibis.Table, Names]:
+        """Parts per person and day, of the events that each trait's window sees; no cells in between."""
+        windows = {member.window: member.spans for member in self.members.values()}
+        number = {window: place for place, window in enumerate(windows)}
+        if self._is_one_day:
+            [day] = self.days
+            events = self._events().mutate(cell=ibis.date(day))
+            seen = [cells.within(events._day, *spans[day]) for spans in windows.values()]
+        else:
+            events = cells.on_days(self._events(), self.days, list(windows.values()))
+            seen = [events[f"seen_{place}"] for place in number.values()]
+        asked = dict.fromkeys((member.condition, number[member.window]) for member in self.members.values())
+        events = events.mutate(
+            **{f"{condition}__{place}": events[condition] & seen[place] for condition, place in asked}
+        )
         parts, names = Aggregates("part_"), Names()
         for name, member in self.members.items():
-            seen = windows.index(member.window)
-            names[name] = parts.names(self._parts_of(member, events, f"{member.condition}__{seen}"))
-        keys = ["person_id"] if self._key is None else ["person_id", self._key]
-        table = events.group_by(*keys).aggregate(**parts.named).mutate(day=ibis.date(day))
+            names[name] = parts.names(self._parts_of(member, events, f"{member.condition}__{number[member.window]}"))
+        keys = [key for key in ("person_id", "day", self._key) if key in events.columns]
+        table = events.group_by(*keys).aggregate(**parts.named)
+        if self._is_one_day:
+            table = table.mutate(day=ibis.date(self.days[0]))
         return table if self._key is None else table.rename(value=self._key), names
 
     def _in_cells(self) -> tuple[ibis.Table, Names]:
@@ -269,8 +276,8 @@ class Stage:
         timeline, reach = self.timeline, self._one.trait.window.reach
         spans = [span for member in self.members.values() for span in member.window]
         ends = cells.cell_ends(spans if self._trend is None else self._trend.period_spans(spans))
-        named = sorted({event for trait in self.traits.values() for event in trait.event})
-        seen = timeline.person_id.notnull() & timeline.event.isin(named) & (timeline._day <= ibis.date(ends[-1]))
+        looked_at = _is_one_of(timeline.event, {event for trait in self.traits.values() for event in trait.event})
+        seen = timeline.person_id.notnull() & looked_at & (timeline._day <= ibis.date(ends[-1]))
         firsts = [first for first, _ in spans if first is not None]
         if len(firsts) == len(spans):
             seen &= timeline._day >= ibis.date(min(firsts))
@@ -283,6 +290,12 @@ class Stage:
         if self._key is not None:
             events = events.filter(events[self._key].notnull())
         return events.mutate(cell=cells.cell(events._day, ends))
+
+
+def _is_one_of(event: Any, events: Iterable[str]) -> Any:
+    """In short lists: DuckDB 1.5 joins longer ones, and then loses track of fields of structs (an internal error)."""
+    every = sorted(events)
+    return ibis.or_(*(event.isin(every[start : start + 4]) for start in range(0, len(every), 4)))
 
 
 def _parts(table: ibis.Table, columns: Mapping[str, str]) -> Parts:
