@@ -1,7 +1,7 @@
-"""The shop's own clock: a day is as long as people act on it. By it a busy season is no change of anybody's rhythm.
+"""The clock of the season: a day is as long as people were busy on it, so that a season is no change of a rhythm.
 
 On the calendar, whoever bought before Christmas looks like a frequent buyer in January: on Online Retail II, with a
-year behind, totals were off by .36 in logarithms, by this clock by .17 (cut-offs from 2010-12-28 to 2011-01-13).
+year behind, totals were off by .36 in logarithms, by this clock by .12 (six windows from 2010-12-28 to 2011-01-13).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from datetime import date
 
 import ibis
 
-from cdp_pipeline.predictions.level import YEAR
+from cdp_pipeline.predictions.level import FURTHEST, YEAR
 from cdp_pipeline.predictions.targets import at_each, target_events
 from cdp_pipeline.spec.prediction import Value
 
 CLOCK = {
-    "_recency_clock": "days since the last {event}, each as long as people were busy on it",
-    "_since_first_clock": "days since the first {event}, each as long as people were busy on it",
+    "_recency_clock": "days since the last {event}, each as long as its season was busy",
+    "_since_first_clock": "days since the first {event}, each as long as its season was busy",
     "_ahead": "how many average days the days ahead are likely to be, going by the year before",
 }
 COMPARED, AT_LEAST = 91, 28
@@ -27,50 +27,58 @@ COMPARED, AT_LEAST = 91, 28
 def with_clock(rows: ibis.Table, timeline: ibis.Table, prediction: Value, days: Sequence[date]) -> ibis.Table:
     """Rows that have person_id, day, _recency and _since_first, with the columns CLOCK beside them.
 
-    The clock of a day knows what had happened up to that day. Its unit is the average day so far.
+    The clock of a day knows what had happened up to that day. It goes by the calendar until a year and AT_LEAST days
+    are known: before, nobody can tell a season from a trend.
     """
     ticks = _ticks(timeline, prediction, days)
     for name in ("_recency", "_since_first"):
-        at = ticks.select("day", **{name: ticks.ago.cast("float64"), f"{name}_clock": ticks.since / ticks.rate})
+        at = ticks.select("day", **{name: ticks.ago.cast("float64"), f"{name}_clock": ticks.clock})
         # A view: Ibis would take the column for the one it was computed from, before an earlier join.
         rows = rows.view().left_join(at, ["day", name]).drop("day_right", f"{name}_right")
-    rows = rows.left_join(_ahead(ticks, prediction.labelled.days), "day").drop("day_right")
-    filled = rows._ahead.fill_null(float(prediction.labelled.days))
+    horizon = prediction.labelled.days
+    rows = rows.left_join(_ahead(ticks, horizon), "day").drop("day_right")
     return rows.mutate(
         _recency_clock=rows._recency_clock.round(6), _since_first_clock=rows._since_first_clock.round(6),
-        _ahead=filled.round(6),
+        _ahead=rows._ahead.fill_null(float(horizon)).round(6),
     )  # fmt: skip
 
 
 def _ticks(timeline: ibis.Table, prediction: Value, days: Sequence[date]) -> ibis.Table:
-    """(day, ago, acts, since, rate, oldest): how many people acted so many days ago, and since then up to the day; per
-    day how many do on an average day so far, and how many days ago the first did."""
+    """(day, ago, busy, clock, rate, seasonal): how busy the day so long ago was, the time since then by the clock, and
+    per day how busy an average day was and whether there is a year to tell it from.
+
+    Busy is how many people acted, at the level of today: growth from year to year is no season.
+    """
     events = target_events(timeline, prediction)
     acts = events.group_by("_day").agg(acts=events.person_id.nunique().cast("float64"))
     past = at_each(acts, days).mutate(ago=lambda t: t.day.delta(t._day, unit="day").cast("int64"))
     past = past.filter(past.ago >= 0)
     of_day = ibis.window(group_by="day")
+    past = past.mutate(oldest=past.ago.max().over(of_day))
+    past = past.mutate(compared=ibis.least(past.oldest - YEAR + 1, COMPARED))
+
+    def people(newest: int) -> ibis.Value:
+        within = (past.ago >= newest) & (past.ago < past.compared + newest)
+        return ibis.ifelse(within, past.acts, 0.0).sum().over(of_day)
+
+    past = past.mutate(now=people(0), then=people(YEAR))
+    seasonal = (past.compared >= AT_LEAST) & (past.now > 0) & (past.then > 0)
+    bounded = ibis.greatest(ibis.least(past.now / past.then.nullif(0), FURTHEST), 1 / FURTHEST).fill_null(1.0)
+    past = past.mutate(seasonal=seasonal, busy=past.acts * (bounded.ln() * past.ago / YEAR).exp())
     later = ibis.window(group_by="day", order_by="ago", preceding=(None, 1), following=None)
-    past = past.mutate(
-        since=past.acts.sum().over(later).fill_null(0.0),
-        all=past.acts.sum().over(of_day),
-        oldest=past.ago.max().over(of_day),
-    )
-    return past.mutate(rate=past["all"] / (past.oldest + 1))
+    since = past.busy.sum().over(later).fill_null(0.0)
+    past = past.mutate(since=since, rate=past.busy.sum().over(of_day) / (past.oldest + 1))
+    return past.mutate(clock=ibis.ifelse(past.seasonal, past.since / past.rate, past.ago.cast("float64")))
 
 
 def _ahead(ticks: ibis.Table, horizon: int) -> ibis.Table:
-    """(day, _ahead): the horizon in average days: as many as the same days of last year, times what this year is of the
-    last so far; days whose last year is unknown are average days."""
-    compared = ibis.least(ticks.oldest - YEAR + 1, COMPARED)
-    known = ibis.greatest(0, ibis.least(horizon, ticks.oldest - (YEAR - horizon) + 1))
-    sums = ticks.group_by("day").agg(
-        ahead=ticks.acts.sum(where=(ticks.ago >= YEAR - horizon) & (ticks.ago < YEAR)).fill_null(0.0),
-        now=ticks.acts.sum(where=ticks.ago < compared),
-        then=ticks.acts.sum(where=(ticks.ago >= YEAR) & (ticks.ago < YEAR + compared)),
-        compared=compared.max(),
-        known=known.max(),
-        rate=ticks.rate.max(),
+    """(day, _ahead): the horizon in average days: as many as the same days of last year were."""
+    sums = (
+        ticks.filter(ticks.seasonal)
+        .group_by("day")
+        .agg(
+            busy=lambda t: t.busy.sum(where=(t.ago >= YEAR - horizon) & (t.ago < YEAR)).fill_null(0.0),
+            rate=lambda t: t.rate.max(),
+        )
     )
-    growth = ibis.ifelse(sums.compared >= AT_LEAST, sums.now / sums.then.nullif(0), 1.0).fill_null(1.0)
-    return sums.select("day", _ahead=sums.ahead * growth / sums.rate + (horizon - sums.known).cast("float64"))
+    return sums.select("day", _ahead=sums.busy / sums.rate + float(max(horizon - YEAR, 0)))
