@@ -15,6 +15,8 @@ KINDS: dict[str, Kind] = {
     "topics": topics,
     "value": value,
 }
+INHERITING = ("topics",)
+"""Types whose new model takes names over from the champion, and is not measured beside it: they always get it."""
 
 
 def kind_of(prediction: Prediction) -> Kind:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.predictions.kind import Champion, definition_of
-from cdp_pipeline.predictions.kinds import kind_of
+from cdp_pipeline.predictions.kinds import INHERITING, kind_of
 from cdp_pipeline.predictions.model import matrix
 from cdp_pipeline.spec.prediction import Prediction
 
@@ -122,7 +122,8 @@ def renew(
             return Renewal(row, rival)
     reigning = champion(prediction, models, folder, training.column_names)
     kind = kind_of(prediction)
-    trained = kind.train(training, prediction, seed, _comparable(reigning, rows, training))
+    before = reigning.scorer if prediction.type in INHERITING else _comparable(reigning, rows, training)
+    trained = kind.train(training, prediction, seed, before)
     gates = kind.judge(trained, prediction)
     promoted = all(gate.passed for gate in gates)
     card = trained.card | {

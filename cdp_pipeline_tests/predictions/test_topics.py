@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import ibis
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from cdp_pipeline.predictions import topics
 from cdp_pipeline.predictions.kind import Champion, Known, Trained
+from cdp_pipeline.predictions.registry import MODELS, champion, renew
 from cdp_pipeline.predictions.themes import Themes
 from cdp_pipeline.spec.prediction import Topics
 from cdp_pipeline_tests.predictions.test_affinity import DAY, KINDS, SHOP, WINDOWS, known_of, shoppers
 
+NOW = datetime(2024, 7, 1, tzinfo=UTC)
 HALVES = (set(KINDS[:3]), set(KINDS[3:]))
 
 
@@ -80,6 +86,21 @@ def test_a_topic_that_was_known_before_keeps_its_name() -> None:
         assert old == new
     strange = Themes.fit(random.poisson(2, (200, 4)).astype(float), ("w", "x", "y", "z"), 2, seed=0, before=renamed)
     assert not {"breakfast", "laundry"} & set(strange.names)
+
+
+def test_a_model_trained_anew_takes_the_names_of_the_champion(tmp_path: Path) -> None:
+    """Audiences ask for a topic by its name, so it must outlive the model that found it."""
+    _, training, _ = learned()
+    first = renew(training, prediction(), MODELS.schema.to_pyarrow().empty_table(), tmp_path, NOW)
+    assert first.row["status"] == "champion"
+    models = pa.Table.from_pylist([first.row], schema=MODELS.schema.to_pyarrow())
+    known = champion(prediction(), models, tmp_path, training.column_names).scorer
+    rare = pc.if_else(pc.is_in(training["item"], pa.array([known.names[0].split(" + ")[0]])), 0.3, 1.0)
+    changed = training.set_column(training.column_names.index("_slow"), "_slow", pc.multiply(training["_slow"], rare))
+    again = topics.train(changed, prediction())
+    assert set(again.scorer.names) != set(known.names), "by itself it would have been called otherwise"
+    second = renew(changed, prediction(), models, tmp_path, NOW)
+    assert set(json.loads(second.row["card"])["topics"]) == set(known.names)
 
 
 def test_somebody_of_whom_nothing_is_known_is_an_even_mixture() -> None:
