@@ -1,6 +1,8 @@
 """What customers bring within 90 days: Online Retail II
 
 Gini says who brings more than whom, the total ratio whether the sum is right; absolute error would be won by zero.
+The test windows are not untouched: they were looked at four times while the season and the blend were worked out. What
+was changed was chosen on earlier windows; first look: Gini .8222 against .8243, totals 1.44 and 1.08.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ __all__ = [
     "training_table",
 ]  # fmt: skip
 
-RECIPE = "loglinear+trees at the level of rhythm x spend/2"
+RECIPE = "loglinear+trees at the level of rhythm x spend/3"
 KEYS = ("person_id", "day", "split", "label")
 
 

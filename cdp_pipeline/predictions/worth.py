@@ -231,13 +231,18 @@ class Worth:
 
     def learned(self, values: np.ndarray) -> np.ndarray:
         """What comes within the labelled days of an average season, before the level: the geometric mean of both
-        estimators. Of rows as `inputs` makes them."""
+        estimators and, for those who have acted, of what their own rhythm says. Of rows as `inputs` makes them.
+
+        With a few months known the estimators rank people better, with years their rhythm does.
+        """
         import numpy as np
         from threadpoolctl import threadpool_limits
 
         with threadpool_limits(None if len(values) >= WORTH_THREADS else 1):
             grown = self.trees.predict(values)
-        return np.sqrt(self.linear.amount(values) * grown)
+        own = values[:, -len(BUYING) + BUYING.index("_value")]
+        both = np.sqrt(self.linear.amount(values) * grown)
+        return np.where(own > 0, np.cbrt(both**2 * own), both)
 
     def amount(self, rows: pa.Table, values: np.ndarray) -> np.ndarray:
         """What is foreseen over the whole horizon: the labelled days as learned, the rest by the own rhythm."""
