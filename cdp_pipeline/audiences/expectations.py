@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import ibis
 
 from cdp_pipeline.audiences.rules import audiences_in_order, named_audiences
-from cdp_pipeline.spec.audience import CHANNELS, Audience, Rule
+from cdp_pipeline.spec.audience import Audience, Rule
 from cdp_pipeline.spec.base import counted, unknown
+from cdp_pipeline.spec.reach import CHANNELS
 
 if TYPE_CHECKING:
     from cdp_pipeline.spec.project import Project

@@ -8,8 +8,16 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from cdp_pipeline.audiences.accounts import with_their_groups
-from cdp_pipeline.audiences.reach import reach_rule
-from cdp_pipeline.audiences.rules import Scope, columns_of, every_rule, gathered, holds, leaves, may_be_older
+from cdp_pipeline.audiences.rules import (
+    Scope,
+    columns_of,
+    every_rule,
+    gathered,
+    holds,
+    leaves,
+    may_be_older,
+    reach_rule,
+)
 from cdp_pipeline.spec.audience import Account, Compared, Happening, Rule
 from cdp_pipeline.spec.operators import CHANGES, OPERATORS, whole_days
 

@@ -9,8 +9,9 @@ import ibis
 
 from cdp_pipeline.audiences.rules import Scope, gathered
 from cdp_pipeline.lake.table import Column, Table
-from cdp_pipeline.spec.audience import CHANNELS, Rule
+from cdp_pipeline.spec.audience import Rule
 from cdp_pipeline.spec.project import Project
+from cdp_pipeline.spec.reach import CHANNELS
 from cdp_pipeline.traits.cells import days_table
 
 AUDIENCE = Column("string", "The audience.")

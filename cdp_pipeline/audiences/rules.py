@@ -8,6 +8,7 @@ many audiences ask. A question about something unknown is answered with no: ever
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from functools import reduce
 from operator import and_, or_
@@ -19,13 +20,14 @@ import ibis
 from cdp_pipeline.audiences.accounts import account_column, account_holds, groups, with_accounts
 from cdp_pipeline.audiences.events import figure_columns, with_figures
 from cdp_pipeline.audiences.operators import by_the_clock, changed, compare, compare_two, days_later, distance_km
-from cdp_pipeline.audiences.reach import reach_rule
 from cdp_pipeline.audiences.related import related, related_column
 from cdp_pipeline.audiences.scope import Found, Scope, ScopeError, digest, given
 from cdp_pipeline.audiences.sequences import sequence_column, sequences
 from cdp_pipeline.spec.audience import Rule
 from cdp_pipeline.spec.operators import BY_THE_DAY, CHANGES, whole_days
 from cdp_pipeline.spec.project import Project
+from cdp_pipeline.spec.reach import WAYS, reached_by
+from cdp_pipeline.spec.types import attribute_type
 from cdp_pipeline.traits.as_of import in_batches
 from cdp_pipeline.traits.cells import days_table
 
@@ -112,6 +114,29 @@ def every_rule(project: Project, rules: Sequence[Rule]) -> list[Rule]:
 def named_audiences(rules: Iterable[Rule]) -> set[str]:
     """The audiences these rules name themselves."""
     return {rule.audience for rule in leaves(rules) if rule.audience}
+
+
+def reach_rule(project: Project, channel: str) -> Rule:
+    """What must hold of a person whom the channel reaches."""
+    types = {name: attribute_type(attribute, project.sources) for name, attribute in project.attributes.items()}
+    yes_or_no = [name for name, type_ in types.items() if type_ == "boolean"]
+    addresses = WAYS[channel].identifiers
+    found = reached_by(channel, project.identifiers or addresses, yes_or_no)
+    return Rule.model_validate({"all": found or [{"identifier": addresses[0]}]})
+
+
+def known_of(project: Project, rules: Sequence[Rule], scope: Scope) -> ibis.Table:
+    """One row per person in `scope.traits`, on whatever day, with what rules on identifiers and attributes ask about.
+
+    Of attributes nothing is known where there is no table of them.
+    """
+    asked = list(leaves(rules))
+    if scope.customers is None:
+        nothing = {rule.attribute: ibis.null("boolean") for rule in asked if rule.attribute is not None}
+        scope = replace(scope, customers=scope.traits.select("person_id", **nothing).distinct())
+    founds = [found for gather in (_identifiers, _attributes) for found in gather(project, asked, scope, [])]
+    table = _joined(scope.traits.select("person_id").distinct(), founds)
+    return table.mutate(day=ibis.null("date"))  # `holds` wants one; nothing asked here is of a day
 
 
 def leaves(rules: Iterable[Rule]) -> Iterator[Rule]:

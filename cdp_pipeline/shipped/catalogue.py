@@ -13,6 +13,7 @@ from cdp_pipeline.spec import expressions
 from cdp_pipeline.spec.base import counted, unknown
 from cdp_pipeline.spec.documents import DataPath
 from cdp_pipeline.spec.project import Project, ProjectSettings
+from cdp_pipeline.spec.reach import WAYS
 from cdp_pipeline.spec.types import fragment_names
 
 PLACEHOLDER = re.compile(r"<([a-z_]+(?:\.[a-z]+)?)>")
@@ -235,7 +236,7 @@ def _rule(rule: dict[str, Any], facts: Facts, known: Mapping[str, set[str]]) -> 
     if subject == "reach":
         rules = facts.reach(asked)
         if rules is None:
-            raise LacksError(f"needs an identifier such as {' or '.join(facts.words.reach[asked].identifiers)}")
+            raise LacksError(f"needs an identifier such as {' or '.join(WAYS[asked].identifiers)}")
         return {"all": rules}
     if subject == "identified":
         if not facts.identified():

@@ -12,6 +12,7 @@ from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.identifier import Identifier
 from cdp_pipeline.spec.prediction import Binary, Features, Prediction, Value
 from cdp_pipeline.spec.project import ProjectSettings
+from cdp_pipeline.spec.reach import reached_by
 from cdp_pipeline.spec.source import IBIS_TYPES, EventMapping, Source
 from cdp_pipeline.spec.types import NUMERIC, attribute_type, event_columns, fragment_names
 
@@ -97,16 +98,12 @@ class Facts:
 
     def reach(self, medium: str) -> list[dict[str, Any]] | None:
         """The rules by which somebody may be written to, or None where the project has no such identifier."""
-        way = self.words.reach[medium]
-        identifiers: Mapping[str, Identifier] = self.sound.get("identifier", {})
-        address = next((name for name in way.identifiers if name in identifiers), None)
-        if address is None:
-            return None
         attributes: Mapping[str, Attribute] = self.sound.get("attribute", {})
-        consent = next((name for name in way.consents if name in attributes), None)
-        if consent is None or attribute_type(attributes[consent], self.sound["source"]) != IBIS_TYPES["boolean"]:
-            return [{"identifier": address}]
-        return [{"identifier": address}, {"attribute": consent, "op": "=", "value": True}]
+        yes_or_no = [
+            name for name, attribute in attributes.items()
+            if attribute_type(attribute, self.sound["source"]) == IBIS_TYPES["boolean"]
+        ]  # fmt: skip
+        return reached_by(medium, self.sound.get("identifier", {}), yes_or_no)
 
     def identified(self) -> list[dict[str, Any]]:
         """The rules by which more is known of somebody than a device."""

@@ -21,14 +21,6 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way to write to people: identifiers that will do, and attributes that say whether they agreed."""
-
-    identifiers: tuple[str, ...]
-    consents: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Line:
     """One line of the catalogue: what it says, and where it stands."""
 
@@ -45,7 +37,6 @@ class Words:
     roles: dict[str, list[list[str]]]
     fields: dict[str, Field]
     each: dict[str, dict[str, dict[str, str]]]
-    reach: dict[str, Way]
     lines: list[Line]
 
 
@@ -58,7 +49,6 @@ def words() -> Words:
         roles={role: [one.split(" | ") for one in alternatives] for role, alternatives in data["roles"].items()},
         fields={name: Field(field["type"], tuple(field["names"])) for name, field in data["fields"].items()},
         each=data["each"],
-        reach={name: Way(tuple(way["identifiers"]), tuple(way["consents"])) for name, way in data["reach"].items()},
         lines=[
             *(line for path in sorted((FOLDER / "traits").glob("*.yaml")) for line in _lines("trait", path)),
             *_lines("audience", FOLDER / "audiences.yaml"),

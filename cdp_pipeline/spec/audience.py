@@ -10,14 +10,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from cdp_pipeline.spec.base import Document, Duration, Name, Part, SqlFragment
 from cdp_pipeline.spec.operators import BY_THE_DAY, CHANGES, COMPARISONS, OPERATORS, OperatorName, Value
+from cdp_pipeline.spec.reach import WAYS
 from cdp_pipeline.spec.window import Window, WindowText
 
 SUBJECTS = (
     "all", "any", "none", "trait", "attribute", "prediction", "band", "event", "sequence", "related", "account",
     "audience", "identifier", "reachable",
 )  # fmt: skip
-CHANNELS = ("email", "phone")
-"""What people are reached by, each by the type of identifier of that name."""
 MEASURES = ("count", "sum", "average", "min", "max", "distinct", "first", "last")
 BELONGS = {
     "trait": {"op", "value"},
@@ -164,7 +163,7 @@ class Rule(Part):
     account: Account | None = None
     audience: Name | None = None
     identifier: Name | None = None
-    reachable: Literal[CHANNELS] | None = None  # type: ignore[valid-type]
+    reachable: Literal[tuple(WAYS)] | None = None  # type: ignore[valid-type]
 
     @property
     def subject(self) -> str:

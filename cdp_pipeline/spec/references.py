@@ -14,7 +14,7 @@ from typing import Any
 
 from cdp_pipeline.spec import expressions, template
 from cdp_pipeline.spec.attribute import Attribute
-from cdp_pipeline.spec.audience import CHANNELS, SUBJECTS, Audience, Happening, Rule
+from cdp_pipeline.spec.audience import SUBJECTS, Audience, Happening, Rule
 from cdp_pipeline.spec.base import unknown
 from cdp_pipeline.spec.destination import Smtp
 from cdp_pipeline.spec.documents import DataPath
@@ -24,6 +24,7 @@ from cdp_pipeline.spec.match import Match
 from cdp_pipeline.spec.operators import CHANGES, OPERATORS, Kind, misfit, unsuited
 from cdp_pipeline.spec.prediction import EventTarget, Features, ItemFilter, Prediction, Ranking, ValueTarget
 from cdp_pipeline.spec.project import ProjectSettings
+from cdp_pipeline.spec.reach import CHANNELS, WAYS
 from cdp_pipeline.spec.source import IBIS_TYPES, Check, EventMapping, Source
 from cdp_pipeline.spec.sync import Sync
 from cdp_pipeline.spec.trait import EVALUATIONS, Trait
@@ -517,7 +518,10 @@ def _rule(rule: Rule, declared: Declared, path: DataPath, subjects: tuple[str, .
             yield from _rule(nested, declared, (*path, "account", "rules", i), subjects)
     yield from declared.reference("audience", rule.audience, (*path, "audience"))
     yield from declared.reference("identifier", rule.identifier, (*path, "identifier"))
-    yield from declared.reference("identifier", rule.reachable, (*path, "reachable"))
+    if rule.reachable is not None:
+        ways = WAYS[rule.reachable].identifiers
+        if not any(name in declared.of("identifier") or declared.unreadable("identifier", name) for name in ways):
+            yield (*path, "reachable"), f"needs an identifier called {' or '.join(ways)}"
 
 
 def _happening(what: Rule | Happening, declared: Declared, path: DataPath) -> Findings:

@@ -113,6 +113,40 @@ CUSTOMERS = f"""SELECT customer, count(DISTINCT invoice) FILTER (day > today - 3
     FROM ({SOLD}), (SELECT max(invoice_date)::DATE AS today FROM '{RAW}') GROUP BY customer, today"""
 
 
+@pytest.mark.parametrize("day", ["2010-12-31", "2011-03-27", "2011-12-09"])
+def test_recency_frequency_and_money_of_each_person_equal_handwritten_sql(shop: Cdp, day: str) -> None:
+    """As of the end of a year, of the day the clocks went forward, and of the newest day."""
+    known = shop.sql(f"SELECT count(*) AS n FROM traits.daily WHERE day = DATE '{day}'")
+    if known == [{"n": 0}]:
+        shop.run("run", 'key:"traits/daily"', "--day", day)
+    raw = duckdb.sql(
+        f"""SELECT customer, DATE '{day}' - max(day) AS recency,
+              count(DISTINCT invoice) FILTER (day > DATE '{day}' - 365) AS frequency,
+              coalesce(sum(amount) FILTER (day > DATE '{day}' - 365), 0) AS money,
+              count(DISTINCT invoice) AS frequency_ever, sum(amount) AS money_ever
+            FROM ({SOLD}) WHERE day <= DATE '{day}' GROUP BY customer ORDER BY customer"""
+    ).fetchall()
+    ours = shop.sql(
+        f"""SELECT i.value AS customer, days_since_order AS recency, orders_365d AS frequency,
+              revenue_365d::VARCHAR AS money, orders_lifetime AS frequency_ever, revenue_lifetime::VARCHAR AS money_ever
+            FROM traits.daily t JOIN identity.identifiers i USING (person_id)
+            WHERE t.day = DATE '{day}' AND orders_lifetime > 0 ORDER BY customer"""
+    )
+    told = [
+        (
+            r["customer"],
+            r["recency"],
+            r["frequency"],
+            Decimal(r["money"]),
+            r["frequency_ever"],
+            Decimal(r["money_ever"]),
+        )
+        for r in ours
+    ]
+    assert told == raw
+    assert len(raw) > 4_000
+
+
 def test_waterfalls_add_up_and_equal_handwritten_sql(shop: Cdp) -> None:
     everybody = duckdb.sql(f"SELECT count(DISTINCT customer_id) FROM '{RAW}'").fetchone()
     conditions = {
