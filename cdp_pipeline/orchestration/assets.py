@@ -36,7 +36,7 @@ from cdp_pipeline.lake.table import Table
 from cdp_pipeline.orchestration import checks
 from cdp_pipeline.orchestration.audiences import asked_of, audience_assets, audience_tables
 from cdp_pipeline.orchestration.describe import asset_arguments, disagreeing, note, published, shown
-from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, is_filed_by_day, requested_days, yesterday
+from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, is_filed_by_day, requested_days
 from cdp_pipeline.orchestration.resources import ledger_of, models_folder
 from cdp_pipeline.predictions.champions import card_of, register
 from cdp_pipeline.predictions.charts import learning_charts
@@ -323,9 +323,8 @@ def trait_history(project: Project) -> Iterator[dg.AssetsDefinition]:
 
 
 def newest_day(lake: LakeView, project: Project, context: dg.AssetExecutionContext) -> date:
-    """The newest day that is over and has data; yesterday where nothing was loaded yet."""
-    now = context.resources.clock()
-    return newest_complete_day(lake.read(LOADS), project, now) or yesterday(project, now)
+    """The newest day that is over, at the time of the run."""
+    return newest_complete_day(lake.read(LOADS), project, context.resources.clock())
 
 
 def population(project: Project, prediction: Prediction) -> Any:

@@ -85,7 +85,7 @@ def run_project(
             _execute(defs, instance, filed, span, report)
         rest = wanted - sources
         if rest and report.success:
-            day = last or first or _default_day(project, clock())
+            day = last or first or _newest_day(project, clock())
             report.day = day
             _execute(defs, instance, rest, (first or day, day), report)
     return report
@@ -122,10 +122,9 @@ def _days_to_load(project: Project, filed: Iterable[dg.AssetKey], now: datetime)
     return (min(days), max(days)) if days else (yesterday(project, now),) * 2
 
 
-def _default_day(project: Project, now: datetime) -> date:
+def _newest_day(project: Project, now: datetime) -> date:
     with lake_of(project) as lake:
-        newest = newest_complete_day(lake.read(LOADS), project, now)
-    return newest or yesterday(project, now)
+        return newest_complete_day(lake.read(LOADS), project, now)
 
 
 def _execute(
