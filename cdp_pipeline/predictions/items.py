@@ -119,7 +119,7 @@ def _zero(column: ibis.Column) -> ibis.Value:
 
 def pair_labels(happened: ibis.Table, pairs: ibis.Table, days: Sequence[date], horizon: int) -> ibis.Table:
     """The pairs (person_id, day, item, …) with `label`: 1 if it happened in (day, day + horizon]."""
-    joined = pairs.left_join(_hits(happened, days, horizon), ["person_id", "day", "item"])
+    joined = pairs.left_join(hits(happened, days, horizon), ["person_id", "day", "item"])
     return joined.select(*pairs.columns, label=joined.hit.notnull().cast("int64"))
 
 
@@ -130,7 +130,8 @@ def outcomes_of(happened: ibis.Table, days: Sequence[date], horizon: int) -> ibi
     return pair_labels(happened, people.inner_join(items, "day").select("person_id", "day", "item"), days, horizon)
 
 
-def _hits(happened: ibis.Table, days: Sequence[date], horizon: int) -> ibis.Table:
+def hits(happened: ibis.Table, days: Sequence[date], horizon: int) -> ibis.Table:
+    """(person_id, day, item, hit): the pairs that happened in (day, day + horizon]."""
     ahead = happened.filter((happened._day > min(days)) & (happened._day.delta(max(days), unit="day") <= horizon))
     ahead = at_each(ahead, days).mutate(ahead=lambda t: t._day.delta(t.day, unit="day"))
     ahead = ahead.filter(lambda t: t.ahead.between(1, horizon))

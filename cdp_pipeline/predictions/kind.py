@@ -131,7 +131,10 @@ class Kind(Protocol):
         ...
 
     def outcomes(self, timeline: ibis.Table, prediction: Any, days: Sequence[date]) -> ibis.Table | None:
-        """(person_id, day[, item], label): what happened within the horizon of these days; None where nothing can."""
+        """(person_id, day[, item], label): what happened within the horizon of these days; None where nothing can.
+
+        A row without an item speaks of all items of which no other row of the person and day does.
+        """
         ...
 
     def realised(self, label: np.ndarray, score: np.ndarray) -> dict[str, float]:

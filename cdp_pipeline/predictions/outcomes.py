@@ -83,11 +83,20 @@ def due(scored: Scored, realised: Iterable[Mapping[str, Any]], horizon: timedelt
 def joined(scores: ibis.Table, happened: ibis.Table, prediction: Prediction, days: Sequence[date]) -> ibis.Table:
     """The rows of OUTCOMES of these days: scores, and what `happened` (person_id, day[, item], label) says of them.
 
-    Somebody who is not known under that id any more (merged into another person since) has no outcome.
+    A row without an item says it of all items of which no other row of the person speaks. Somebody who is not known
+    under that id any more (merged into another person since) has no outcome.
     """
     of_days = scores.filter(scores.day.isin(list(days)))
     key = [name for name in ("person_id", "day", "item") if name in scores.columns]
-    rows = of_days.inner_join(happened.select(*key, "label"), key)
+    if "item" in key:
+        named, others = happened.filter(happened.item.notnull()), happened.filter(happened.item.isnull())
+        rows = of_days.left_join(named.select(*key, _named="label"), key)
+        rows = rows.select(*of_days.columns, "_named")
+        both = rows.left_join(others.select("person_id", "day", _other="label"), ["person_id", "day"])
+        rows = both.select(*of_days.columns, label=ibis.coalesce(both["_named"], both["_other"]))
+        rows = rows.filter(rows.label.notnull())
+    else:
+        rows = of_days.inner_join(happened.select(*key, "label"), key)
     item = rows.item if "item" in key else ibis.null("string")
     return rows.select(
         prediction=ibis.literal(prediction.name),

@@ -15,9 +15,10 @@ import ibis
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.predictions.charts import picture
 from cdp_pipeline.predictions.item_scores import item_scores_table
-from cdp_pipeline.predictions.items import item_days, outcomes_of
+from cdp_pipeline.predictions.items import hits, item_days
 from cdp_pipeline.predictions.kind import Champion, Gate, Known, Trained
 from cdp_pipeline.predictions.scores import bands
+from cdp_pipeline.predictions.targets import at_each
 from cdp_pipeline.predictions.training import population_of
 from cdp_pipeline.predictions.windows import Cutoffs
 from cdp_pipeline.profile.timeline import event_scope
@@ -443,7 +444,14 @@ def _listed(
 
 
 def outcomes(timeline: ibis.Table, prediction: Ranking, days: Sequence[date]) -> ibis.Table:
-    return outcomes_of(item_days(timeline, prediction.target), days, prediction.horizon.days)
+    """1 for what people had, and for everybody seen by the day a row without an item: 0 for all the rest."""
+    had = hits(item_days(timeline, prediction.target), days, prediction.horizon.days)
+    seen = timeline.filter(timeline.person_id.notnull()).group_by("person_id").agg(first=lambda t: t["_day"].min())
+    others = at_each(seen, days).filter(lambda t: t["first"] <= t.day)
+    one, zero, nothing = ibis.literal(1, "int64"), ibis.literal(0, "int64"), ibis.null("string")
+    return had.select("person_id", "day", "item", label=one).union(
+        others.select("person_id", "day", item=nothing, label=zero)
+    )
 
 
 def realised(label: np.ndarray, score: np.ndarray) -> dict[str, float]:

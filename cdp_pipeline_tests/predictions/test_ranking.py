@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from cdp_pipeline.predictions import ranking
 from cdp_pipeline.predictions.kind import Champion, Known, Trained
+from cdp_pipeline.predictions.outcomes import joined
 from cdp_pipeline.predictions.registry import version_of
 from cdp_pipeline.predictions.windows import Cutoffs, LeakageError
 from cdp_pipeline.sources.tables import source_table
@@ -202,12 +203,29 @@ def test_the_card_says_how_much_of_the_lists_each_way_has_and_the_charts_draw_it
     assert "p_0" not in str(trained.card)
 
 
-def test_scores_of_the_learned_way_come_true() -> None:
-    found = listed(known_of(shoppers()), prediction(), champion_of(learned()[1]))
-    happened = ranking.outcomes(known_of(shoppers()).timeline, prediction(), [DAY]).to_pyarrow().to_pylist()
-    label = {(row["person_id"], row["item"]): row["label"] for row in happened}
-    pairs = [(row["score"], label[row["person_id"], row["item"]]) for row in found if row["way"] == "learned"]
-    assert sum(score for score, _ in pairs) == pytest.approx(sum(came for _, came in pairs), rel=0.15)
+def test_lists_are_joined_to_what_people_had_and_the_learned_scores_come_true() -> None:
+    declared = prediction()
+    rows = [*shoppers(), had("p_new", "a01", -3), had("p_late", "a02", 3, "visit")]
+    found = listed(known_of(shoppers()), declared, champion_of(learned()[1]))
+    scores = ranking.scores_table(declared).schema.to_pyarrow()
+    given = [
+        *found,
+        found[0] | {"person_id": "p_late", "item": "a02"},
+        found[0] | {"person_id": "p_new", "item": "a01"},
+    ]
+    happened = ranking.outcomes(known_of(rows).timeline, declared, [DAY])
+    outcome = joined(ibis.memtable(pa.Table.from_pylist(given, schema=scores)), happened, declared, [DAY])
+    label = {(row["person_id"], row["item"]): row["label"] for row in outcome.to_pyarrow().to_pylist()}
+    after = {
+        (row["person_id"], row["product_id"])
+        for row in rows
+        if row["event"] == "order" and DAY < row["_day"] <= DAY + HORIZON
+    }
+    pairs = {(row["person_id"], row["item"]) for row in given}
+    # p_new had it, so that a row says so; p_late only looked at it.
+    assert label == {pair: float(pair in after) for pair in pairs}
+    said = [(row["score"], label[row["person_id"], row["item"]]) for row in found if row["way"] == "learned"]
+    assert sum(score for score, _ in said) == pytest.approx(sum(came for _, came in said), rel=0.15)
 
 
 def test_mistakes_in_a_chain_are_named() -> None:
