@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, is_filed_by
 from cdp_pipeline.orchestration.resources import ledger_of, models_folder
 from cdp_pipeline.predictions.champions import card_of, register
 from cdp_pipeline.predictions.charts import learning_charts
-from cdp_pipeline.predictions.kind import Known
+from cdp_pipeline.predictions.kind import Known, Watchful
 from cdp_pipeline.predictions.kinds import kind_of
 from cdp_pipeline.predictions.leaks import can_leak, looked_for
 from cdp_pipeline.predictions.registry import MODELS, champion, renew
@@ -337,6 +338,16 @@ def population(project: Project, prediction: Prediction) -> Any:
     return select
 
 
+def beginning(stream: Any) -> tuple[Any, Any]:
+    """The first batch of a stream of batches, as a table, and the whole stream."""
+    import pyarrow as pa
+
+    first = next(iter(stream), None)
+    if first is None:
+        return stream.schema.empty_table(), stream
+    return pa.Table.from_batches([first]), pa.RecordBatchReader.from_batches(stream.schema, chain([first], stream))
+
+
 def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.AssetsDefinition]:
     """One prediction: what is learned from, the model that must prove itself, and everybody's score."""
     name, owner = prediction.name, prediction.owner or project.settings.owner
@@ -411,6 +422,7 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
     @dg.asset(
         **asset_arguments(scored, owner, {"scikitlearn"}),
         deps=[model_key, *asked],
+        check_specs=checks.score_specs(prediction),
         partitions_def=daily(project),
         backfill_policy=SINGLE_RUN,
         required_resource_keys=RESOURCES,
@@ -421,17 +433,22 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
         lake: Lake = context.resources.lake
         days = requested_days(context) or []
         best = champion(prediction, lake.read(MODELS).to_pyarrow(), models_folder(project), list(training.columns))
-        of_days = []
+        of_days, drift = [], {}
         # One query per day: a single day needs no edges of windows, and memory stays that of a day.
         for day in days:
             inputs = kind.inputs(known(lake), prediction, project, day)
             in_order = inputs.order_by(*(name for name in ("person_id", "item") if name in inputs.columns))
             stream = in_order.to_pyarrow_batches(chunk_size=CHUNK)
+            first, stream = beginning(stream)
             of_days.append(kind.score(stream, best, prediction, project, day))
+            drift = best.scorer.drift(first) if isinstance(best.scorer, Watchful) else {}
         rows = pa.concat_tables(of_days)
         result = lake.publish(Mirror(scored, rows, within={"day": days}), note=note(context))
         said = {"model version": best.version or "none", "basis": best.why_prior or "model"}
-        return dg.MaterializeResult(metadata=published(result.counts[scored.name], said))
+        return dg.MaterializeResult(
+            metadata=published(result.counts[scored.name], said),
+            check_results=list(checks.score_results(prediction, drift)),
+        )
 
     yield foresee
 

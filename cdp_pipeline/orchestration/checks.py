@@ -15,11 +15,12 @@ import ibis
 from cdp_pipeline.audiences.expectations import Outcome, Verdicts, expectations
 from cdp_pipeline.identity import guard
 from cdp_pipeline.lake import LakeView
+from cdp_pipeline.predictions.drift import MOVED
 from cdp_pipeline.predictions.leaks import can_leak
 from cdp_pipeline.sources.tables import LOADS, source_table
 from cdp_pipeline.sources.usual import oddities, weekly
 from cdp_pipeline.spec.audience import Audience
-from cdp_pipeline.spec.prediction import Prediction
+from cdp_pipeline.spec.prediction import Binary, Prediction
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.source import Source
 
@@ -363,6 +364,21 @@ def training_results(prediction: Prediction, found: Sequence[str]) -> Iterator[d
     """Evaluate training_specs on the leaks that were found: with any, nothing is learned and the champion goes on."""
     for one in training_specs(prediction):
         yield result(one.name, not found, list(one.asset_key.path), severe=True, found="; ".join(found) or "nothing")
+
+
+def score_specs(prediction: Prediction) -> list[dg.AssetCheckSpec]:
+    """What is asked of the people that were scored."""
+    words = "The people scored are like those the model was proven on, in what hardly moves by itself."
+    key = ["predictions", prediction.name]
+    return [spec(key, "no_drift", words)] if isinstance(prediction, Binary) else []
+
+
+def score_results(prediction: Prediction, drift: Mapping[str, float]) -> Iterator[dg.AssetCheckResult]:
+    """Evaluate score_specs on the drift of the newest day (drift.drift)."""
+    for one in score_specs(prediction):
+        moved = [f"{name} {index:.2f}" for name, index in drift.items() if index > MOVED]
+        figures: dict[str, Any] = {"limit": MOVED, "watched": len(drift), "most": max(drift.values(), default=0.0)}
+        yield result(one.name, not moved, list(one.asset_key.path), moved=", ".join(moved) or "none", **figures)
 
 
 def audience_specs(audience: Audience) -> list[dg.AssetCheckSpec]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import ibis
 
@@ -89,6 +89,13 @@ class Gate:
     name: str
     passed: bool
     words: str
+
+
+@runtime_checkable
+class Watchful(Protocol):
+    """A scorer that can say how far the people to be scored have moved from those it was proven on."""
+
+    def drift(self, rows: pa.Table) -> dict[str, float]: ...
 
 
 class Kind(Protocol):

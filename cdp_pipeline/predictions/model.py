@@ -5,10 +5,12 @@ Trains and applies; what a model must prove is in gates.py, where it is kept in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from cdp_pipeline.predictions.drift import Reference, drift, watched
 from cdp_pipeline.predictions.kind import Trained
 from cdp_pipeline.predictions.level import Level, lately, log_odds, shift_to, sigmoid
 from cdp_pipeline.predictions.metrics import gains, measure, ranking, reliability
@@ -25,11 +27,13 @@ RHYTHM = ("_recency", "_times", "_since_first")
 NEW_DAYS, NEW_EVENTS = 30, 2
 """Seen for fewer days with fewer active ones: nothing personal can be said (measured AUC .58)."""
 PRIOR_WEIGHT = 20
+SAMPLE = 20_000
+"""People looked at for drift."""
 NOT_FEATURES = ("person_id", "day", "split", "label", "_soon", "_season")
 WORTH_THREADS = 50_000
 """Rows below which threads cost more than they bring: they spin while others use the cores."""
 TREES_HEARD = (0.0, 0.25, 0.5, 0.75, 1.0)
-RECIPE = "logistic+trees+rhythm+level/3"
+RECIPE = "logistic+trees+rhythm+level/4"
 """Part of every version id: raise it when training changes, so that models are trained anew."""
 
 
@@ -178,6 +182,7 @@ class Scorer:
     model: Model
     rate_new: float
     level: Level
+    usual: Mapping[str, Reference] = field(default_factory=dict)
 
     def odds(self, rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """(log-odds at the level of the training windows, whether it is a prior) per row."""
@@ -191,6 +196,17 @@ class Scorer:
         given = self.model.linear.contributions(values)
         odds = np.where(new, log_odds(np.array([self.rate_new])), self.model.odds(values, given))
         return odds, new, values, given
+
+    def figures(self, rows: pa.Table) -> dict[str, np.ndarray]:
+        """What is watched for drift, as far as it is still: the features, and log-odds at the level of training."""
+        return {name: matrix(rows, (name,))[:, 0] for name in self.model.features} | {"_score": self.odds(rows)[0]}
+
+    def drift(self, rows: pa.Table) -> dict[str, float]:
+        """How far each watched figure of people to be scored has moved since the model was proven (drift.py)."""
+        import pyarrow.compute as pc
+
+        today = rows.filter(pc.is_null(rows["_soon"])).slice(0, SAMPLE)
+        return drift(self.usual, self.figures(today)) if today.num_rows else {}
 
     def moved(self, before: pa.Table) -> float:
         """How far the level has moved since training, by rows of some days ago of which `_soon` is known."""
@@ -244,6 +260,9 @@ def train(training: pa.Table, prediction: Binary, seed: int = 0, champion: Score
     # One thread: the same model on every machine, and no spinning where cores are shared (measured 10 times slower).
     with threadpool_limits(1):
         scorer = _learn(past, prediction, seed)
+        days = sorted(set(past["day"].to_pylist()))
+        own = [*(past.filter(pc.equal(past["day"], day)) for day in days), test]
+        scorer = replace(scorer, usual=watched([scorer.figures(rows) for rows in own]))
         metrics, evidence = _prove(scorer, past, before, test, prediction, seed, champion)
     return Trained(scorer, metrics, None, card | evidence, {"rate": float(matrix(past, ("label",)).mean())})
 
