@@ -40,7 +40,8 @@ from cdp_pipeline.orchestration.describe import asset_arguments, disagreeing, no
 from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, is_filed_by_day, requested_days
 from cdp_pipeline.orchestration.resources import ledger_of, models_folder
 from cdp_pipeline.predictions.champions import card_of, register
-from cdp_pipeline.predictions.charts import learning_charts
+from cdp_pipeline.predictions.charts import drift_chart, learning_charts
+from cdp_pipeline.predictions.drift import MOVED
 from cdp_pipeline.predictions.kind import Known, Watchful
 from cdp_pipeline.predictions.kinds import kind_of
 from cdp_pipeline.predictions.leaks import can_leak, looked_for
@@ -428,25 +429,23 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
         required_resource_keys=RESOURCES,
     )
     def foresee(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        import pyarrow as pa
-
         lake: Lake = context.resources.lake
-        days = requested_days(context) or []
         best = champion(prediction, lake.read(MODELS).to_pyarrow(), models_folder(project), list(training.columns))
-        of_days, drift = [], {}
-        # One query per day: a single day needs no edges of windows, and memory stays that of a day.
-        for day in days:
+        made, drift = Counts(0, 0, 0, 0), {}
+        # Day by day: a single day's query needs no edges of windows, and memory stays that of a day.
+        for day in requested_days(context) or []:
             inputs = kind.inputs(known(lake), prediction, project, day)
             in_order = inputs.order_by(*(name for name in ("person_id", "item") if name in inputs.columns))
             stream = in_order.to_pyarrow_batches(chunk_size=CHUNK)
             first, stream = beginning(stream)
-            of_days.append(kind.score(stream, best, prediction, project, day))
+            rows = kind.score(stream, best, prediction, project, day)
+            made += lake.publish(Mirror(scored, rows, within={"day": [day]}), note=note(context)).counts[scored.name]
             drift = best.scorer.drift(first) if isinstance(best.scorer, Watchful) else {}
-        rows = pa.concat_tables(of_days)
-        result = lake.publish(Mirror(scored, rows, within={"day": days}), note=note(context))
-        said = {"model version": best.version or "none", "basis": best.why_prior or "model"}
+        said: dict[str, Any] = {"model version": best.version or "none", "basis": best.why_prior or "model"}
+        if drift:
+            said["drift"] = dg.MetadataValue.md(drift_chart(drift, MOVED, {}))
         return dg.MaterializeResult(
-            metadata=published(result.counts[scored.name], said),
+            metadata=published(made, said),
             check_results=list(checks.score_results(prediction, drift)),
         )
 

@@ -346,7 +346,7 @@ def gates_result(
     gates = found["card"]["gates"]
     failed = [gate["words"] for gate in gates if not gate["passed"]]
     champion = next((row["version"] for row in versions if row["status"] == "champion"), None)
-    scoring = f"{champion} goes on scoring" if champion else "everybody gets the known rate until a model passes"
+    scoring = f"{champion} goes on scoring" if champion else "Everybody gets the known rate until a model passes"
     return result(
         "gates", not failed, key, why=f"{found['version']}: {'; '.join(failed)}. {scoring}" if failed else "",
         champion=champion or "none", **{gate["name"]: gate["words"] for gate in gates},

@@ -119,6 +119,19 @@ def realised_chart(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) ->
     return picture("What the scores proved to be worth", draw)
 
 
+def drift_chart(drift: Mapping[str, float], limit: float, words: Mapping[str, str]) -> str:
+    """How far each watched figure has moved from what the model learned from (PSI), and how far it may."""
+
+    def draw(axes: Axes) -> None:
+        top = sorted(drift.items(), key=lambda item: -item[1])[:MOST_IMPORTANT][::-1]
+        axes.barh([words.get(name, name)[:60] for name, _ in top], [index for _, index in top])
+        axes.axvline(limit, color="tab:red", label="moved too far")
+        axes.set(xlabel="population stability index against training")
+        axes.legend(loc="lower right")
+
+    return picture("What has moved since training", draw)
+
+
 def importance_chart(card: dict[str, Any], words: dict[str, str], measure: str = "AUC") -> str:
     """What the model leans on: the AUC (or another measure) lost when a feature is shuffled among people."""
 
