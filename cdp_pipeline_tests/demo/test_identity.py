@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 import pytest
 
-from cdp_pipeline.identity.edges import edges
 from cdp_pipeline.identity.history import read_truth
-from cdp_pipeline.identity.people import resolve
 from cdp_pipeline.identity.quality import quality
-from cdp_pipeline.identity.seen import identifiers_seen, seen
-from cdp_pipeline.lake import open_lake
 from cdp_pipeline.sources.demo import generate
-from cdp_pipeline.sources.load import load
-from cdp_pipeline.sources.tables import source_table
-from cdp_pipeline.spec.load import DEMO, load_project
-from cdp_pipeline.spec.project import LakeLocation
+from cdp_pipeline_tests.demo.company import resolved
 from cdp_pipeline_tests.sources_demo.exports import Company, identifiers
-
-NOW = datetime(2026, 1, 16, 6, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +26,10 @@ def found(
     company: Company, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """The figures, and the identifiers with whose they are, as the demo project resolves them."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("CDP_DATA", str(company.folder))
-        project = load_project(DEMO)
-    with open_lake(LakeLocation(path=str(tmp_path_factory.mktemp("lake")))) as lake:
-        named = {name: source for name, source in project.sources.items() if source.identifier_columns}
-        for source in named.values():
-            load(lake, source, project, None, NOW, "test")
-        sources = {name: lake.read(source_table(source)) for name, source in named.items()}
-        evidence = edges(sources, project).to_pyarrow()
-        result = resolve(evidence, identifiers_seen(seen(sources, project)), None, None, project, NOW)
+    with resolved(company.folder, tmp_path_factory.mktemp("lake")) as shop:
+        result, truth = shop.found, read_truth(shop.project, shop.lake.ibis)
         identifiers = result.identifiers.to_pyarrow()
-        figures = quality(identifiers, result.people, result.edges.to_pyarrow(), read_truth(project, lake.ibis))
+        figures = quality(identifiers, result.people, result.edges.to_pyarrow(), truth)
         yield figures, identifiers.to_pylist()
 
 

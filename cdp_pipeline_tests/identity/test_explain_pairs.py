@@ -10,26 +10,23 @@ import os
 import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import ibis
 import pytest
 
-from cdp_pipeline.identity.edges import EDGES, edges
+from cdp_pipeline.identity.edges import EDGES
 from cdp_pipeline.identity.explain import explain_link
-from cdp_pipeline.identity.people import IDENTIFIERS, resolve
-from cdp_pipeline.identity.seen import identifiers_seen, seen
+from cdp_pipeline.identity.people import IDENTIFIERS
 from cdp_pipeline.lake import open_lake
 from cdp_pipeline.sources.demo import generate
-from cdp_pipeline.sources.load import load
-from cdp_pipeline.sources.tables import source_table
 from cdp_pipeline.spec.load import DEMO, load_project
 from cdp_pipeline.spec.project import LakeLocation, Project
+from cdp_pipeline_tests.demo.company import resolved
 
 PAIRS = int(os.environ.get("CDP_EXPLAIN_PAIRS", "100"))
-NOW = datetime(2026, 1, 16, 6, tzinfo=UTC)
 End = tuple[str, str]
 
 
@@ -43,16 +40,8 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ibis.Tab
         return
     data = tmp_path_factory.mktemp("data")
     generate(data, 300, 10, seed=11, last_day=date(2026, 1, 15))
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("CDP_DATA", str(data))
-        project = load_project(DEMO)
-    with open_lake(LakeLocation(path=str(tmp_path_factory.mktemp("lake")))) as lake:
-        named = {name: source for name, source in project.sources.items() if source.identifier_columns}
-        for source in named.values():
-            load(lake, source, project, None, NOW, "test")
-        rows = {name: lake.read(source_table(source)) for name, source in named.items()}
-        found = resolve(edges(rows, project), identifiers_seen(seen(rows, project)), None, None, project, NOW)
-        yield lake.held(found.edges), lake.held(found.identifiers), project
+    with resolved(data, tmp_path_factory.mktemp("lake")) as shop:
+        yield shop.lake.held(shop.found.edges), shop.lake.held(shop.found.identifiers), shop.project
 
 
 class Search:
