@@ -5,7 +5,8 @@ from __future__ import annotations
 import pickle
 from datetime import date, timedelta
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import ibis
 import numpy as np
@@ -17,10 +18,12 @@ from pydantic import ValidationError
 from cdp_pipeline.predictions import ranking
 from cdp_pipeline.predictions.kind import Champion, Known, Trained
 from cdp_pipeline.predictions.outcomes import joined
+from cdp_pipeline.predictions.recommend.chain import VOICES
 from cdp_pipeline.predictions.registry import version_of
 from cdp_pipeline.predictions.windows import Cutoffs, LeakageError
 from cdp_pipeline.sources.tables import source_table
-from cdp_pipeline.spec.prediction import Ranking
+from cdp_pipeline.spec.load import ProjectError, load_project
+from cdp_pipeline.spec.prediction import Ranking, Way
 from cdp_pipeline.traits.as_of import as_of
 from cdp_pipeline_tests.traits.shop import SHOP as SOURCE
 from cdp_pipeline_tests.traits.shop import event, project, rows_table, timeline_rows
@@ -228,6 +231,10 @@ def test_lists_are_joined_to_what_people_had_and_the_learned_scores_come_true() 
     assert sum(score for score, _ in said) == pytest.approx(sum(came for _, came in said), rel=0.15)
 
 
+def test_every_way_that_can_be_declared_is_there_and_has_words() -> None:
+    assert set(get_args(Way)) == {"learned", *VOICES} == set(ranking.SAID)
+
+
 def test_mistakes_in_a_chain_are_named() -> None:
     with pytest.raises(ValidationError, match="named twice"):
         prediction(chain=["popular", "popular"])
@@ -235,3 +242,45 @@ def test_mistakes_in_a_chain_are_named() -> None:
         prediction(chain=["session"], views=None)
     with pytest.raises(ValidationError, match="bought_together"):
         prediction(chain=["boughttogether"])
+
+
+def test_what_a_ranking_names_and_is_not_there_is_told_with_the_nearest(tmp_path: Path) -> None:
+    document = """
+kind: project
+name: shop
+description: A shop.
+timezone: UTC
+currency: GBP
+first_day: 2026-01-01
+lake: {path: lake}
+---
+kind: source
+name: products
+description: The range.
+files: products.csv
+mode: snapshot
+grain: [sku]
+columns: {sku: {type: string}, stock: {type: integer}}
+---
+kind: prediction
+name: discover
+type: ranking
+description: What they will like.
+target: {event: [bought], item: product_id}
+views: {event: [viewed], item: product_idd}
+horizon: 30 days
+category: categry
+filters:
+  - {source: product, on: sku}
+  - {source: products, on: skuu, when: stock > 0}
+  - {source: products, on: sku, when: stok > 0}
+"""
+    (tmp_path / "project.yaml").write_text(document)
+    with pytest.raises(ProjectError) as told:
+        load_project(tmp_path)
+    said = "\n".join(map(str, told.value.problems))
+    for where, nearest in (
+        ("views.item", "product_id"), ("category", "category"), ("filters[0].source", "products"),
+        ("filters[1].on", "sku"), ("filters[2].when", "stock"),
+    ):  # fmt: skip
+        assert any(f" {where}: " in line and f"'{nearest}'" in line for line in said.splitlines()), (where, said)
