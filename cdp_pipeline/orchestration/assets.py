@@ -356,20 +356,23 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
     training = kind.training_table(prediction, project, daily_traits.schema)
     scored = kind.scores_table(prediction)
     model_key = ["predictions", f"{name}_model"]
+    sliced = bool(getattr(prediction, "slices", []))
     asked = sorted([*asked_of(project, prediction.asks), *(["sources", source] for source in prediction.reads)])
 
     def known(lake: Lake) -> Known:
         people = living(lake.read(PEOPLE), project)
         sources = {name: lake.read(source_table(project.sources[name])) for name in prediction.reads}
 
+        attributes = lake.read(customers_table(project)) if sliced else None
+
         def members(rules: Sequence[Rule], days: Sequence[date]) -> ibis.Table:
             return matching(project, rules, scope_of(lake, project), days)
 
-        return Known(as_of, lake.read(events), people, population(project, prediction), sources, members)
+        return Known(as_of, lake.read(events), people, population(project, prediction), sources, members, attributes)
 
     @dg.asset(
         **asset_arguments(training, owner, {"ibis"}),
-        deps=[key_of(events), key_of(PEOPLE)],
+        deps=[key_of(events), key_of(PEOPLE), *([key_of(customers_table(project))] if sliced else [])],
         check_specs=checks.training_specs(prediction),
         required_resource_keys=RESOURCES,
     )

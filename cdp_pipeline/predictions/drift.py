@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 PARTS = 10
 STILL = 0.02
-"""Most a watched figure moved between the model's own windows. So watched, nothing moved by more than .02 in
-eight healthy months of Online Retail II, and by .23 with a month's amounts x 100. At .05 it would watch orders_90d, which
+"""Most a watched figure moved between the model's own windows. So watched, nothing moved by more than .02 in eight
+healthy months of Online Retail II, and by .23 with a month's amounts x 100. At .05 orders_90d would be watched, which
 moves by .24 after Christmas."""
 MOVED = 0.1
 """Beyond this, what is watched is no longer what the model learned from."""

@@ -35,4 +35,22 @@ def judge(trained: Trained, prediction: Binary) -> list[Gate]:
             not_worse = m[f"gain_over_{rival}_high"] >= 0
             words = f"AUC {m['auc']:.3f}, {said} reaches {m[f'{rival}_auc']:.3f}"
             verdicts.append(Gate(f"not_worse_than_{rival}", not_worse, words))
+    if prediction.slices:
+        verdicts.append(_slices(trained, prediction))
     return verdicts
+
+
+def _slices(trained: Trained, prediction: Binary) -> Gate:
+    most = prediction.gates.max_slice_error
+    found = [
+        (one["ece"] - one["ece_by_chance"], f"{name} = {value}", one)
+        for name, values in trained.card["slices"].items()
+        for value, one in values.items()
+    ]
+    wrong = [
+        f"for {who} probabilities are off by {one['ece']:.3f}, {one['ece_by_chance']:.3f} of it by chance; at most "
+        f"{most:g} is allowed"
+        for error, who, one in found
+        if error > most
+    ]
+    return Gate("slices", not wrong, "; ".join(wrong) or f"as good for each of {len(found)} groups of people")

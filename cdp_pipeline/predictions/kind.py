@@ -48,6 +48,7 @@ class Known:
 
     sources: the rows of the sources that the prediction reads besides (its `reads`), by name.
     members: asks the rules of an audience; for predictions that have such (its `asks`).
+    attributes: person_id and attributes as they are now; for predictions that are judged by slices of them.
     """
 
     as_of: AsOf
@@ -56,6 +57,7 @@ class Known:
     population: Population = everybody
     sources: Mapping[str, ibis.Table] = field(default_factory=dict)
     members: Members | None = None
+    attributes: ibis.Table | None = None
 
 
 @dataclass(frozen=True)
@@ -155,5 +157,5 @@ class Kind(Protocol):
 
 def definition_of(prediction: Prediction) -> str:
     """What is foreseen, and of whom, as JSON: how it is learned and judged is left out."""
-    learned = {"cutoffs", "every", "features", "gates", "minimum", "bands", "reach"}
+    learned = {"cutoffs", "every", "features", "gates", "minimum", "bands", "reach", "slices"}
     return prediction.model_dump_json(exclude={"kind", "name", "description", "owner", *learned})

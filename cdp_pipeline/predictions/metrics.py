@@ -64,6 +64,35 @@ def calibration_error(label: np.ndarray, score: np.ndarray) -> float:
     return sum(people * abs(said - was) for said, was, people in reliability(label, score)) / len(label)
 
 
+def chance_error(score: np.ndarray, bins: int = 10) -> float:
+    """The calibration error that probabilities which are exactly right have all the same, among so few people."""
+    import numpy as np
+
+    which = np.minimum((score * bins).astype(int), bins - 1)
+    groups = [score[which == b] for b in range(bins) if (which == b).any()]
+    # The mean of |x| of a normal x is sqrt(2 / pi) times its standard deviation.
+    return float(sum(np.sqrt(2 / np.pi * (g * (1 - g)).sum()) for g in groups) / len(score))
+
+
+def sliced(
+    label: np.ndarray, score: np.ndarray, values: list[str | None], least: int = 300
+) -> dict[str, dict[str, float]]:
+    """AUC and calibration of each value that at least `least` people have; largest first."""
+    import numpy as np
+
+    kept, of_each = np.array([str(value) for value in values], dtype=object), {}
+    for value in set(values) - {None}:
+        of_it = kept == value
+        if of_it.sum() >= least:
+            of_each[str(value)] = {
+                "people": float(of_it.sum()),
+                "auc": ranking(label[of_it], score[of_it]),
+                "ece": calibration_error(label[of_it], score[of_it]),
+                "ece_by_chance": chance_error(score[of_it]),
+            }
+    return dict(sorted(of_each.items(), key=lambda item: (-item[1]["people"], item[0])))
+
+
 def lift(label: np.ndarray, score: np.ndarray, share: float = 0.1) -> float:
     """How many times the overall rate the top `share` of people reach; ties at its edge count as a random draw."""
     import numpy as np

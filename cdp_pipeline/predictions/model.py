@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from cdp_pipeline.predictions.drift import Reference, drift, watched
 from cdp_pipeline.predictions.kind import Trained
 from cdp_pipeline.predictions.level import Level, lately, log_odds, shift_to, sigmoid
-from cdp_pipeline.predictions.metrics import gains, measure, ranking, reliability
+from cdp_pipeline.predictions.metrics import gains, measure, ranking, reliability, sliced
 from cdp_pipeline.predictions.rhythm import Rhythm
+from cdp_pipeline.predictions.training import SLICE
 from cdp_pipeline.predictions.windows import Cutoffs, LeakageError
 from cdp_pipeline.spec.prediction import Binary
 
@@ -270,7 +271,7 @@ def train(training: pa.Table, prediction: Binary, seed: int = 0, champion: Score
 def _learn(past: pa.Table, prediction: Binary, seed: int) -> Scorer:
     import numpy as np
 
-    listed = (name for name in past.column_names if name not in NOT_FEATURES)
+    listed = (name for name in past.column_names if name not in NOT_FEATURES and not name.startswith(SLICE))
     names = tuple(name for name in listed if len(np.unique(matrix(past, (name,)))) > 1)
     model = Model.fit(past, names, prediction.horizon.days, seed)
     label, new = matrix(past, ("label",))[:, 0], is_new(past)
@@ -307,6 +308,7 @@ def _prove(
         "reliability": reliability(label, score),
         "gains": gains(label, score),
         "importance": _importance(model, test, label, seed),
+        "slices": {name: sliced(label, score, test[SLICE + name].to_pylist()) for name in prediction.slices},
     }
     metrics = measure(label, score, rivals, seed)
     return metrics | {"level_moved": moved, "season": float(matrix(test, ("_season",)).mean())}, evidence

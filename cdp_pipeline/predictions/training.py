@@ -31,6 +31,8 @@ HISTORY = {
 """What every model knows besides the declared traits: the person's own history of the target, in words."""
 
 
+SLICE = "_slice_"
+"""Before the name of an attribute by which a model is judged; what begins so is never learned from."""
 KEYS = ("person_id", "day", "split", "label")
 
 
@@ -129,7 +131,12 @@ def training_set(known: Known, prediction: Binary, project: Project, windows: Cu
         )
     learnt = [name for name in learned.columns if name not in ("person_id", "day")]
     columns = ("person_id", "day", "split", "label", "_soon", "_season", *learnt)
-    return ibis.union(*(one.select(*columns) for one in sets)) if len(sets) > 1 else sets[0].select(*columns)
+    rows = ibis.union(*(one.select(*columns) for one in sets)) if len(sets) > 1 else sets[0].select(*columns)
+    if not prediction.slices:
+        return rows
+    assert known.attributes is not None
+    named = {SLICE + name: known.attributes[name].cast("string") for name in prediction.slices}
+    return rows.left_join(known.attributes.select("person_id", **named), "person_id").select(*columns, *named)
 
 
 def binary_inputs(known: Known, prediction: Binary, project: Project, day: date) -> ibis.Table:
@@ -208,4 +215,10 @@ def binary_table(prediction: Binary, project: Project, traits: ibis.Schema) -> T
         "_season": Column("float64", "How much more of the target the horizon was to see than the days just before."),
     }
     features = {name: column for name, column in table.columns.items() if name not in KEYS}
+    features |= {
+        SLICE + name: Column(
+            "string", f"{project.attributes[name].description} To judge by, not to learn from.", pii=True
+        )
+        for name in prediction.slices
+    }
     return replace(table, columns={name: table.columns[name] for name in KEYS} | own | features)

@@ -60,6 +60,9 @@ class Gates(Part):
     min_auc: Annotated[float, Field(ge=0.5, lt=1)] = 0.6
     max_calibration_error: Annotated[float, Field(gt=0, le=1)] = 0.1
     min_lift: Annotated[float, Field(ge=1)] = 1.2
+    max_slice_error: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.08, description="Calibration error within any slice of enough people, what chance gives taken off."
+    )
 
 
 class Minimum(Part):
@@ -136,6 +139,10 @@ class Binary(Features):
     type: Literal["binary"] = "binary"
     target: Target
     gates: Gates = Gates()
+    slices: list[Name] = Field(
+        default=[],
+        description="Attributes for whose every value the model is judged alone. What they say is never a feature.",
+    )
 
 
 class ValueGates(Part):

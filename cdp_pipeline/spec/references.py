@@ -282,11 +282,44 @@ def prediction_findings(prediction: Prediction, declared: Declared) -> Findings:
     if isinstance(prediction, Features):
         for i, name in enumerate(prediction.features):
             yield from _trait(name, declared, ("features", i), NUMERIC | {BOOLEAN})
+        for i, name in enumerate(getattr(prediction, "slices", [])):
+            yield from declared.reference("attribute", name, ("slices", i))
+            yield from _told_by_features(name, prediction, declared)
     for item, rules in getattr(prediction, "reach", {}).items():
         for i, rule in enumerate(rules):
             yield from _rule(rule, declared, ("reach", item, i), subjects=REACHED_BY)
     for i, rule in enumerate(prediction.population):
         yield from _rule(rule, declared, ("population", i), subjects=("all", "any", "none", "trait"))
+
+
+def _told_by_features(attribute: str, prediction: Features, declared: Declared) -> Findings:
+    """Features that read a column from which an attribute is made by which the model is to be judged."""
+    found = declared.of("attribute").get(attribute)
+    columns = {name for one in found.sources for name in fragment_names(one.column)} if found is not None else set()
+    for i, feature in enumerate(prediction.features):
+        told = sorted(_columns_read(feature, declared) & columns)
+        if told:
+            yield (
+                ("features", i),
+                f"'{feature}' reads {', '.join(told)}, which tells the attribute '{attribute}': what a model is judged "
+                "by is never a feature",
+            )
+
+
+def _columns_read(trait: str, declared: Declared) -> set[str]:
+    """Columns of events that a trait reads, and those it is made of."""
+    columns: set[str] = set()
+    waiting, seen = [trait], set()
+    while waiting:
+        name = waiting.pop()
+        found = declared.of("trait").get(name)
+        if found is None or name in seen:
+            continue
+        seen.add(name)
+        fragments = [one for one in (found.value, found.when, found.weight) if one is not None]
+        columns |= {column for fragment in fragments for column in fragment_names(fragment)}
+        waiting += traits_read(found)
+    return columns
 
 
 def _item_filter(one: ItemFilter, declared: Declared, path: DataPath) -> Findings:
