@@ -79,8 +79,8 @@ def picked(table: ibis.Table, names: Sequence[str]) -> ibis.Table:
         rows = table.filter(table[f"audience_{name}"])
         return rows.select(ibis.literal(name).name("audience"), "person_id", "day")
     held = [ibis.ifelse(table[f"audience_{name}"], ibis.literal(name), ibis.null("string")) for name in names]
-    rows = table.select(ibis.array(held).unnest().name("audience"), "person_id", "day")
-    return rows.filter(rows.audience.notnull())
+    those = ibis.array(held).filter(lambda name: name.notnull())
+    return table.select(those.unnest().name("audience"), "person_id", "day")
 
 
 def changes(
