@@ -256,10 +256,14 @@ def _scored(rows: pa.Table, champion: Champion) -> pa.Table:
     else:
         chance = champion.scorer.probability(_clock(rows, champion.scorer.memory))
         seen = np.repeat(counts.sum(axis=1), 24)
+    near = counts + np.roll(counts, 1, axis=1) + np.roll(counts, -1, axis=1)
     own = pc.binary_join_element_wise(
-        pa.array(counts.ravel().astype("int64")).cast(pa.string()), " of their ",
-        pa.array(seen.astype("int64")).cast(pa.string()), " so far", "",
-    )  # fmt: skip
+        pa.array(near.ravel().astype("int64")).cast(pa.string()),
+        " of their ",
+        pa.array(seen.astype("int64")).cast(pa.string()),
+        " so far within an hour of it",
+        "",
+    )
     why = "when everybody does" if champion.why_prior is None else f"when everybody does: {champion.why_prior}"
     return pa.table(
         {

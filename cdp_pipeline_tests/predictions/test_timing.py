@@ -134,7 +134,7 @@ def test_everybody_gets_their_hours_best_first_and_newcomers_the_usual_ones() ->
     near = [abs(int(first[f"p_{n:03}"]["item"]) - (8 + n % 12)) <= 1 for n in range(120)]
     assert np.mean(near) > 0.85
     assert first["new"]["basis"] == "prior" and first["new"]["reasons"] == "when everybody does"
-    assert first["p_000"]["basis"] == "model" and " so far" in first["p_000"]["reasons"]
+    assert first["p_000"]["basis"] == "model" and " so far within an hour of it" in first["p_000"]["reasons"]
     mine = [row["score"] for row in scores if row["person_id"] == "p_000"]
     assert sum(mine) == pytest.approx(1, abs=1e-4)
 
