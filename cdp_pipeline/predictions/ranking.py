@@ -105,7 +105,9 @@ def inputs(known: Known, prediction: Ranking, project: Project, day: date) -> ib
         rows = rows.mutate(allowed=rows._before & rows._now).drop("_before", "_now")
     if not prediction.filters:
         rows = rows.mutate(allowed=ibis.literal(True))
+    seen = known.timeline.filter(known.timeline["_day"] <= ibis.date(day)).select("person_id").distinct()
     who = population_of(known, prediction, project, [day]).select("person_id").distinct().mutate(_asked=True)
+    who = who.semi_join(seen, "person_id")
     joined = rows.left_join(who, "person_id")
     columns = ["person_id", "item", "on", "label", "looked", "category", "allowed"]
     rows = joined.select(*columns, asked=joined._asked.notnull())

@@ -128,10 +128,16 @@ def test_the_test_days_are_not_seen_by_what_is_learned() -> None:
 
 def test_a_list_of_a_past_day_is_the_same_whatever_came_later() -> None:
     champion, past = champion_of(learned()[1]), DAY - timedelta(days=40)
-    truncated = [row for row in shoppers() if row["_day"] <= past]
-    assert listed(known_of(shoppers()), prediction(), champion, past) == listed(
-        known_of(truncated), prediction(), champion, past
-    )
+    rows = [
+        *shoppers(),
+        had("p_later", "a01", 5),
+        had("p_silent", "", 50, "visit"),
+        had("p_silent_later", "", 5, "visit"),
+    ]
+    truncated = [row for row in rows if row["_day"] <= past]
+    lists = listed(known_of(rows), prediction(), champion, past)
+    assert lists == listed(known_of(truncated), prediction(), champion, past)
+    assert "p_silent" in {row["person_id"] for row in lists}
 
 
 def test_everybody_has_a_full_list_of_different_items_ranked_from_one() -> None:

@@ -126,7 +126,7 @@ def test_again_ranks_by_days_had_and_then_by_what_sells() -> None:
     voice = again(known)
     assert (-voice.scores(np.array([0]))[0]).argsort(kind="stable")[:3].tolist() == [0, 2, 1]
     assert voice.scores(np.array([0]))[0, 3] == 0
-    assert voice.because(np.array([0]), np.array([0]), NAMES).to_pylist() == ["had on 2 days"]
+    assert voice.because(np.array([0]), np.array([0]), NAMES).to_pylist() == ["had before (×2)"]
 
 
 def test_replenishment_is_strongest_when_the_usual_interval_has_passed() -> None:

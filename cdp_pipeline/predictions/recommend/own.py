@@ -38,7 +38,7 @@ def again(history: History) -> Own:
     lately = history.people_within(0, 30)
     strength = history.times.copy()
     strength.data = strength.data + lately[strength.indices] / (lately.max(initial=0) + 1)
-    return Own(strength, history.times, "had on {} days")
+    return Own(strength, history.times, "had before (×{})")
 
 
 def looked_at(history: History) -> Own:
