@@ -335,13 +335,13 @@ def judge(trained: Trained, prediction: Ranking) -> list[Gate]:
     if trained.missing:
         return [Gate("minimum_data", False, trained.missing)]
     m, gates = trained.metrics, prediction.gates
-    gained = m["gain_over_popular_low"]
+    low, high = m["gain_over_popular_low"], m["gain_over_popular_high"]
     verdicts = [
         Gate("minimum_data", True, f"learned from {trained.card['train_people']} people"),
         Gate(
-            "better_than_popular", gained > 0,
-            f"NDCG {m['ndcg']:.3f}, what sells well reaches {m['popular_ndcg']:.3f} (the difference is at least "
-            f"{gained:.3f})",
+            "better_than_popular", m["ndcg"] > m["popular_ndcg"],
+            f"NDCG {m['ndcg']:.3f}, what sells well reaches {m['popular_ndcg']:.3f} "
+            f"(95 % of the difference: {low:+.3f} to {high:+.3f})",
         ),
         Gate(
             "hit_rate", m["hit_rate"] >= gates.min_hit_rate,
