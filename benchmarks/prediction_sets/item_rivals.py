@@ -34,6 +34,7 @@ class Pairs:
 
 
 def halves(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
+    rows = rows.sort_by([(name, "ascending") for name in ("day", "person_id", "item")])
     return rows.filter(pc.equal(rows["split"], "train")), rows.filter(pc.equal(rows["split"], "test"))
 
 

@@ -26,7 +26,6 @@ def rows(data: Path, days: tuple[date, ...] = (windows.JOURNEY_HOURS_FROM,)) -> 
     prediction = shop.project.predictions["shopping_hour"]
     for day in days:
         training = shop.training_set(prediction, day)
-        training = training.sort_by([(name, "ascending") for name in ("day", "person_id", "item")])
         trained, (_, test) = train(training, prediction), halves(training)
         assert trained.scorer is not None, trained.missing
         own, happened = (test[name].to_numpy().reshape(-1, 24) for name in ("_events", "label"))
