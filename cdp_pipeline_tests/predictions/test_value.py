@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
+from io import BytesIO
 from typing import Any
 
 import ibis
+import joblib
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -115,6 +117,10 @@ def test_two_trainings_are_identical_and_the_order_of_rows_does_not_matter(learn
     again = value.train(learned.take(pa.array(order)), prediction())
     assert again.metrics == trained.metrics
     assert again.card == trained.card
+    files = [BytesIO(), BytesIO()]
+    for file, made in zip(files, (again, trained), strict=True):
+        joblib.dump(made.scorer, file)
+    assert files[0].getvalue() == files[1].getvalue()
 
 
 def test_scores_have_ordered_intervals_bands_and_reasons(events: list[dict[str, Any]], trained: Trained) -> None:
