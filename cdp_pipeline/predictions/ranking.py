@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 RECIPE = "chain/1"
 IMPERSONAL = ("popular", "bestselling", "trending", "new")
 PEOPLE_AT_ONCE = 20_000
+SOME = 2_000
+"""People whose lists tell how often a way is right that no list needed."""
 WANTS = {"buy_again": "again", "discover": "new", "anything": "any"}
 SAID = {
     "learned": "all ways weighed together",
@@ -313,6 +315,13 @@ def _prove(
     hit, ways = cells(after, lists.person, lists.item) > 0, list(voices)
     counts, hits = (np.bincount(lists.level, weights=each, minlength=len(ways)) for each in (np.ones(len(hit)), hit))
     rates = {way: round(float(hits[n] / max(counts[n], 1)), 6) for n, way in enumerate(ways)}
+    some = then.seen[:: len(then.seen) // SOME + 1]
+    for n, way in enumerate(ways):
+        if not counts[n]:  # The ways before it filled every list: measured alone.
+            alone = fill({way: voices[way]}, then, some, wanted, top)
+            rates[way] = round(
+                float(np.mean(cells(after, alone.person, alone.item) > 0)) if len(alone.item) else 0.0, 6
+            )
     evidence = {
         "shares": {way: round(float(counts[n] / max(counts.sum(), 1)), 6) for n, way in enumerate(ways)},
         "rates": rates,

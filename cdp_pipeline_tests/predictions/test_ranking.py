@@ -208,6 +208,8 @@ def test_the_card_says_how_much_of_the_lists_each_way_has_and_the_charts_draw_it
     trained = learned()[1]
     assert sum(trained.card["shares"].values()) == pytest.approx(1, abs=1e-4)
     assert set(trained.card["alone"]) == set(prediction().ways)
+    # The learned way filled every list, and still it is known how often the others are right.
+    assert trained.card["shares"]["popular"] == 0 < trained.prior["rates"]["popular"] < 0.5
     assert sorted(ranking.charts(trained.card, prediction(), SHOP)) == ["drivers", "levels", "ways alone"]
     assert "p_0" not in str(trained.card)
 
