@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cdp_pipeline.predictions.recommend.offline import Judged
     from cdp_pipeline.predictions.recommend.recommender import Recommender
 
-RECIPE = "chain/1"
+RECIPE = "chain/2"
 IMPERSONAL = ("popular", "bestselling", "trending", "new")
 PEOPLE_AT_ONCE = 20_000
 SOME = 2_000
