@@ -17,7 +17,6 @@ from cdp_pipeline.predictions.item_metrics import judge_items, least_data, measu
 from cdp_pipeline.predictions.item_scores import (
     by_item_rates,
     item_card,
-    item_scores_table,
     ranked,
     rated,
     whole_people,
@@ -25,6 +24,7 @@ from cdp_pipeline.predictions.item_scores import (
 from cdp_pipeline.predictions.items import KNOWN, item_days, known_pairs, outcomes_of, pair_labels, words
 from cdp_pipeline.predictions.kind import Champion, Gate, Known, Trained
 from cdp_pipeline.predictions.metrics import gains, ranking, realised, reliability
+from cdp_pipeline.predictions.tables import scores_table_of, training_table_of
 from cdp_pipeline.predictions.training import population_of
 from cdp_pipeline.predictions.windows import Cutoffs, halves
 from cdp_pipeline.spec.prediction import Affinity, OverItems
@@ -46,20 +46,9 @@ RIVALS = {"own_rate": "how often they had the item so far", "popularity": "how m
 
 def training_table(prediction: OverItems, project: Project, traits: ibis.Schema) -> Table:
     said = words(" or ".join(prediction.target.event), prediction.horizon.days)
-    return Table(
-        name=f"predictions.{prediction.name}_training",
-        description=f"What the model of '{prediction.name}' learned from (train) and was tested on (test).",
-        columns={
-            "person_id": Column("string", "The person."),
-            "day": Column("date", "The cut-off: nothing after this day is known."),
-            "item": Column("string", f"The {prediction.target.item}."),
-            "split": Column("string", "train, or test for the newest fully labelled cut-off."),
-            "label": Column("int64", f"1 if it happened with the item in the {prediction.horizon.days} days after."),
-            **{name: Column("float64", text) for name, text in said.items()},
-        },
-        key=("person_id", "day", "item"),
-        derived=True,
-    )
+    label = Column("int64", f"1 if it happened with the item in the {prediction.horizon.days} days after.")
+    learned = {name: Column("float64", text) for name, text in said.items()}
+    return training_table_of(prediction, label, learned, f"The {prediction.target.item}.")
 
 
 def training_set(known: Known, prediction: OverItems, project: Project, windows: Cutoffs) -> ibis.Table:
@@ -132,10 +121,10 @@ def judge(trained: Trained, prediction: Affinity) -> list[Gate]:
 
 def scores_table(prediction: Affinity) -> Table:
     event, days = " or ".join(prediction.target.event), prediction.horizon.days
-    return item_scores_table(
+    return scores_table_of(
         prediction,
-        f"The {prediction.target.item}.",
-        f"Probability that {event} concerns the item within the next {days} days, 0 to 1.",
+        item=f"The {prediction.target.item}.",
+        score=f"Probability that {event} concerns the item within the next {days} days, 0 to 1.",
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import factorial
 from typing import TYPE_CHECKING, Any
 
-from cdp_pipeline.predictions.level import sigmoid
+from cdp_pipeline.predictions.logistic import sigmoid
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cdp_pipeline.predictions.kind import Gate, Trained
 from cdp_pipeline.predictions.metrics import Ranking, calibration_error, ranking
+from cdp_pipeline.predictions.windows import lacking
 from cdp_pipeline.spec.prediction import ItemGates, Prediction
 
 if TYPE_CHECKING:
@@ -89,10 +90,7 @@ def least_data(past: pa.Table, test: pa.Table, prediction: Prediction, items: in
         "pairs in the test window for which it happened": (ones(test), 1),
         "pairs in the test window for which it did not happen": (test.num_rows - ones(test), 1),
     }
-    for what, (count, needed) in have.items():
-        if count < needed:
-            return f"needs {needed} {what}, has {count}"
-    return None
+    return lacking(have)
 
 
 def judge_items(trained: Trained, gates: ItemGates, rivals: dict[str, str]) -> list[Gate]:

@@ -6,35 +6,15 @@ from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from cdp_pipeline.lake.table import Column, Table
+from cdp_pipeline.lake.table import Table
 from cdp_pipeline.predictions.kind import Champion
 from cdp_pipeline.predictions.scores import CHUNK, bands, chunks
+from cdp_pipeline.predictions.windows import card_of
 from cdp_pipeline.spec.prediction import Prediction
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-
-
-def item_scores_table(prediction: Prediction, item: str, score: str) -> Table:
-    """`predictions.<name>`: one score per person, item and day; `item` and `score` say in words what these are."""
-    return Table(
-        name=f"predictions.{prediction.name}",
-        description=prediction.description,
-        columns={
-            "person_id": Column("string", "The person."),
-            "day": Column("date", "As of the end of this day."),
-            "item": Column("string", item),
-            "score": Column("float64", score),
-            "rank": Column("int64", "1 is the person's highest score of the day."),
-            "band": Column("string", "The named range the score falls into."),
-            "basis": Column("string", "model: personal; prior: a known rate, where nothing personal can be said."),
-            "reasons": Column("string", "What raises or lowers the score most, in words."),
-            "model_version": Column("string", "The version in predictions.models that said so."),
-        },
-        key=("person_id", "day", "item"),
-        month_of="day",
-    )
 
 
 def whole_people(rows: pa.Table | pa.RecordBatchReader, size: int = CHUNK) -> Iterator[pa.Table]:
@@ -108,16 +88,7 @@ def item_card(past: pa.Table, test: pa.Table, seed: int, recipe: str, features: 
     """What a card says of every model of people and items."""
     import pyarrow.compute as pc
 
-    return {
-        "train_cutoffs": [str(day) for day in sorted(pc.unique(past["day"]).to_pylist())],
-        "test_cutoff": str(test["day"][0]) if test.num_rows else None,
-        "train_rows": past.num_rows,
-        "train_people": pc.count_distinct(past["person_id"]).as_py(),
-        "train_positives": pc.sum(past["label"]).as_py() or 0,
-        "seed": seed,
-        "recipe": recipe,
-        "features": list(features),
-    }
+    return card_of(past, test, seed, recipe, pc.sum(past["label"]).as_py() or 0, features)
 
 
 def _places(people: pa.ChunkedArray) -> np.ndarray:

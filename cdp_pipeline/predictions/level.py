@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import ibis
 
+from cdp_pipeline.predictions.logistic import sigmoid
 from cdp_pipeline.predictions.targets import at_each, target_events
 from cdp_pipeline.spec.prediction import Features
 from cdp_pipeline.traits.cells import days_table
@@ -110,12 +111,6 @@ class Level:
         """Log-odds at the level of now, and then with as much more as the season brings, as rates multiply."""
         chance = sigmoid(odds + moved)
         return 1 - (1 - chance) ** season if self.happens else chance**season
-
-
-def sigmoid(odds: np.ndarray) -> np.ndarray:
-    import numpy as np
-
-    return 1 / (1 + np.exp(-np.clip(odds, -30, 30)))
 
 
 def log_odds(probability: np.ndarray) -> np.ndarray:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from cdp_pipeline.predictions.drift import Reference, drift, watched
 from cdp_pipeline.predictions.kind import Trained
-from cdp_pipeline.predictions.level import Level, lately, log_odds, shift_to, sigmoid
+from cdp_pipeline.predictions.level import Level, lately, log_odds, shift_to
+from cdp_pipeline.predictions.logistic import sigmoid
 from cdp_pipeline.predictions.metrics import gains, measure, ranking, reliability, sliced
 from cdp_pipeline.predictions.rhythm import Rhythm
 from cdp_pipeline.predictions.training import SLICE
-from cdp_pipeline.predictions.windows import Cutoffs, LeakageError
+from cdp_pipeline.predictions.windows import card_of, halves, lacking
 from cdp_pipeline.spec.prediction import Binary
 
 if TYPE_CHECKING:
@@ -223,9 +224,8 @@ def splits(training: pa.Table, prediction: Binary) -> tuple[pa.Table, pa.Table, 
     """What is learned from, what the level at the test cut-off is measured on, and what is tested on."""
     import pyarrow.compute as pc
 
-    training = training.sort_by([("day", "ascending"), ("person_id", "ascending")])
-    past, test = (training.filter(pc.equal(training["split"], split)) for split in ("train", "test"))
-    before = training.filter(pc.is_valid(training["_soon"]))
+    past, test = halves(training, prediction)
+    before = training.filter(pc.is_valid(training["_soon"])).sort_by([("day", "ascending"), ("person_id", "ascending")])
     if test.num_rows:
         before = before.filter(pc.equal(before["day"], test["day"][0].as_py() - timedelta(lately(prediction.horizon))))
     return past, before, test
@@ -243,21 +243,12 @@ def train(training: pa.Table, prediction: Binary, seed: int = 0, champion: Score
     from threadpoolctl import threadpool_limits
 
     past, before, test = splits(training, prediction)
-    _check_days(past, test, prediction)
-    card: dict[str, Any] = {
-        "train_cutoffs": [str(day) for day in sorted(set(past["day"].to_pylist()))],
-        "test_cutoff": str(test["day"][0]) if test.num_rows else None,
-        "train_rows": past.num_rows,
-        "train_people": pc.count_distinct(past["person_id"]).as_py(),
-        "train_positives": pc.sum(past["label"]).as_py() or 0,
-        "seed": seed,
-        "recipe": RECIPE,
-    }
+    card = card_of(past, test, seed, RECIPE, pc.sum(past["label"]).as_py() or 0)
     missing = _missing(past, test, prediction)
     if missing:
         known = matrix(pa.concat_tables([past, test]), ("label",))
         rate = float((known.sum() + 0.5) / (len(known) + 1))
-        return Trained(None, {}, missing, card | {"features": []}, {"rate": rate})
+        return Trained(None, {}, missing, card, {"rate": rate})
     # One thread: the same model on every machine, and no spinning where cores are shared (measured 10 times slower).
     with threadpool_limits(1):
         scorer = _learn(past, prediction, seed)
@@ -314,14 +305,6 @@ def _prove(
     return metrics | {"level_moved": moved, "season": float(matrix(test, ("_season",)).mean())}, evidence
 
 
-def _check_days(past: pa.Table, test: pa.Table, prediction: Binary) -> None:
-    if test.num_rows:
-        test_days = sorted(set(test["day"].to_pylist()))
-        if len(test_days) > 1:
-            raise LeakageError(f"the test split holds {len(test_days)} cut-offs; it is one untouched window")
-        Cutoffs(tuple(sorted(set(past["day"].to_pylist()))), test_days[0], prediction.horizon).check_embargo()
-
-
 def _missing(past: pa.Table, test: pa.Table, prediction: Binary) -> str | None:
     """The first number that is too small to learn from, in words."""
     import pyarrow.compute as pc
@@ -334,10 +317,7 @@ def _missing(past: pa.Table, test: pa.Table, prediction: Binary) -> str | None:
         "people in the test window for whom it happened": (int(test_label.sum()), 1),
         "people in the test window for whom it did not happen": (int((1 - test_label).sum()), 1),
     }
-    for what, (count, needed) in have.items():
-        if count < needed:
-            return f"needs {needed} {what}, has {count}"
-    return None
+    return lacking(have)
 
 
 def _calibrated(model: Model, past: pa.Table, horizon: timedelta, seed: int) -> Model:

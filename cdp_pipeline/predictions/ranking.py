@@ -14,13 +14,13 @@ import ibis
 
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.predictions.charts import picture
-from cdp_pipeline.predictions.item_scores import item_scores_table
 from cdp_pipeline.predictions.items import hits, item_days
 from cdp_pipeline.predictions.kind import Champion, Gate, Known, Trained
 from cdp_pipeline.predictions.scores import bands
+from cdp_pipeline.predictions.tables import scores_table_of
 from cdp_pipeline.predictions.targets import at_each
 from cdp_pipeline.predictions.training import population_of
-from cdp_pipeline.predictions.windows import Cutoffs
+from cdp_pipeline.predictions.windows import Cutoffs, lacking
 from cdp_pipeline.profile.timeline import event_scope
 from cdp_pipeline.spec import expressions
 from cdp_pipeline.spec.prediction import ItemTarget, Ranking
@@ -264,10 +264,7 @@ def _missing(training: pa.Table, past: pa.Table, prediction: Ranking) -> str | N
         "items": (pc.count_distinct(had["item"]).as_py(), 2),
         "items had in the test days": (after.num_rows, least.positives),
     }
-    for what, (count, needed) in have.items():
-        if count < needed:
-            return f"needs {needed} {what}, has {count}"
-    return None
+    return lacking(have)
 
 
 def _prove(
@@ -370,11 +367,11 @@ def judge(trained: Trained, prediction: Ranking) -> list[Gate]:
 
 def scores_table(prediction: Ranking) -> Table:
     days = prediction.horizon.days
-    table = item_scores_table(
+    table = scores_table_of(
         prediction,
-        f"The {prediction.target.item}.",
-        f"How likely they have it within {days} days: of the learned way for them, of others the share of hits of that "
-        "way when it was measured.",
+        item=f"The {prediction.target.item}.",
+        score=f"How likely they have it within {days} days: of the learned way for them, of others the share of hits "
+        "of that way when it was measured.",
     )
     ranked = {"rank": Column("int64", "1 is the first of the person's list.")}
     way = {"way": Column("string", "The way of recommending that put it on the list.")}

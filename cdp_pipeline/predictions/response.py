@@ -18,13 +18,13 @@ from cdp_pipeline.predictions.item_metrics import judge_items, least_data, measu
 from cdp_pipeline.predictions.item_scores import (
     by_item_rates,
     item_card,
-    item_scores_table,
     ranked,
     rated,
     whole_people,
 )
 from cdp_pipeline.predictions.kind import Champion, Gate, Known, Trained
 from cdp_pipeline.predictions.metrics import gains, ranking, realised, reliability
+from cdp_pipeline.predictions.tables import scores_table_of, training_table_of
 from cdp_pipeline.predictions.training import HISTORY, feature_names, features, words
 from cdp_pipeline.predictions.windows import Cutoffs, halves
 from cdp_pipeline.spec.prediction import Response
@@ -61,20 +61,9 @@ def said(prediction: Response, project: Project) -> dict[str, str]:
 def training_table(prediction: Response, project: Project, traits: ibis.Schema) -> Table:
     names = (*feature_names(prediction, traits), *HISTORY, *CONTACTS)
     text = said(prediction, project)
-    return Table(
-        name=f"predictions.{prediction.name}_training",
-        description=f"What the model of '{prediction.name}' learned from (train) and was tested on (test).",
-        columns={
-            "person_id": Column("string", "The person."),
-            "day": Column("date", "The cut-off: nothing after this day is known."),
-            "item": Column("string", f"The {prediction.exposure.item} of the contact."),
-            "split": Column("string", "train, or test for the newest fully labelled cut-off."),
-            "label": Column("int64", f"1 if they answered within {prediction.target.within.days} days of the contact."),
-            **{name: Column("float64", text[name]) for name in names},
-        },
-        key=("person_id", "day", "item"),
-        derived=True,
-    )
+    label = Column("int64", f"1 if they answered within {prediction.target.within.days} days of the contact.")
+    learned = {name: Column("float64", text[name]) for name in names}
+    return training_table_of(prediction, label, learned, f"The {prediction.exposure.item} of the contact.")
 
 
 def training_set(known: Known, prediction: Response, project: Project, windows: Cutoffs) -> ibis.Table:
@@ -157,10 +146,10 @@ def judge(trained: Trained, prediction: Response) -> list[Gate]:
 
 def scores_table(prediction: Response) -> Table:
     days = prediction.target.within.days
-    return item_scores_table(
+    return scores_table_of(
         prediction,
-        f"The {prediction.exposure.item} of the contact.",
-        f"Probability that a contact by it is answered within {days} days, 0 to 1.",
+        item=f"The {prediction.exposure.item} of the contact.",
+        score=f"Probability that a contact by it is answered within {days} days, 0 to 1.",
     )
 
 

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from typing import TYPE_CHECKING
 
-from cdp_pipeline.lake.table import Column, Table
+from cdp_pipeline.lake.table import Table
 from cdp_pipeline.predictions.kind import Champion
-from cdp_pipeline.predictions.level import Level, log_odds, sigmoid
+from cdp_pipeline.predictions.level import Level, log_odds
+from cdp_pipeline.predictions.logistic import sigmoid
+from cdp_pipeline.predictions.tables import scores_table_of
 from cdp_pipeline.predictions.training import words
 from cdp_pipeline.spec.prediction import Binary, Prediction
 from cdp_pipeline.spec.project import Project
@@ -23,22 +25,7 @@ REASONS = 3
 
 def scores_table(prediction: Binary) -> Table:
     """`predictions.<name>`: one score per person and day."""
-    return Table(
-        name=f"predictions.{prediction.name}",
-        description=prediction.description,
-        columns={
-            "person_id": Column("string", "The person."),
-            "day": Column("date", "As of the end of this day."),
-            "score": Column("float64", f"Probability within the next {prediction.horizon.days} days, 0 to 1."),
-            "rank": Column("int64", "1 is the highest score of the day."),
-            "band": Column("string", "The named range the score falls into."),
-            "basis": Column("string", "model: personal; prior: a known rate, where nothing personal can be said."),
-            "reasons": Column("string", "What raises or lowers the score most, in words."),
-            "model_version": Column("string", "The version in predictions.models that said so."),
-        },
-        key=("person_id", "day"),
-        month_of="day",
-    )
+    return scores_table_of(prediction, f"Probability within the next {prediction.horizon.days} days, 0 to 1.")
 
 
 def score(

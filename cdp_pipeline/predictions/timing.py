@@ -15,9 +15,10 @@ import ibis
 
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.predictions.charts import picture
-from cdp_pipeline.predictions.item_scores import item_card, item_scores_table, ranked, whole_people
+from cdp_pipeline.predictions.item_scores import item_card, ranked, whole_people
 from cdp_pipeline.predictions.kind import Champion, Gate, Known, Trained
 from cdp_pipeline.predictions.metrics import realised
+from cdp_pipeline.predictions.tables import scores_table_of, training_table_of
 from cdp_pipeline.predictions.targets import at_each, events_of
 from cdp_pipeline.predictions.training import population_of
 from cdp_pipeline.predictions.windows import Cutoffs, halves
@@ -38,28 +39,20 @@ __all__ = [
 RECIPE = "hours/1"
 MEMORIES = {"_events": None, "_fading_120": 120, "_fading_60": 60}
 """The counts there are of a person's past events per hour: all alike, or each worth less the older (e-fold in days)."""
+HOUR = "The hour of the day, 00 to 23, in the project's time zone."
 HOURS = tuple(f"{hour:02}" for hour in range(24))
 RESAMPLES = 200
 
 
 def training_table(prediction: Timing, project: Project, traits: ibis.Schema) -> Table:
     event = " or ".join(prediction.target.event)
-    return Table(
-        name=f"predictions.{prediction.name}_training",
-        description=f"What the model of '{prediction.name}' learned from (train) and was tested on (test).",
-        columns={
-            "person_id": Column("string", "The person."),
-            "day": Column("date", "The cut-off: nothing after this day is known."),
-            "item": Column("string", "The hour of the day, 00 to 23, in the project's time zone."),
-            "split": Column("string", "train, or test for the newest fully labelled cut-off."),
-            "label": Column("int64", f"How often {event} fell into it in the {prediction.horizon.days} days after."),
-            "_events": Column("float64", f"How often {event} fell into it so far."),
-            "_fading_120": Column("float64", "The same, each worth less the older it is (e-fold in 120 days)."),
-            "_fading_60": Column("float64", "The same, each worth less the older it is (e-fold in 60 days)."),
-        },
-        key=("person_id", "day", "item"),
-        derived=True,
-    )
+    label = Column("int64", f"How often {event} fell into it in the {prediction.horizon.days} days after.")
+    learned = {
+        "_events": Column("float64", f"How often {event} fell into it so far."),
+        "_fading_120": Column("float64", "The same, each worth less the older it is (e-fold in 120 days)."),
+        "_fading_60": Column("float64", "The same, each worth less the older it is (e-fold in 60 days)."),
+    }
+    return training_table_of(prediction, label, learned, HOUR)
 
 
 def local_hour(moment: ibis.Value, zone: ZoneInfo, first: date, last: date) -> ibis.Value:
@@ -230,10 +223,10 @@ def judge(trained: Trained, prediction: Timing) -> list[Gate]:
 
 def scores_table(prediction: Timing) -> Table:
     event = " or ".join(prediction.target.event)
-    return item_scores_table(
+    return scores_table_of(
         prediction,
-        "The hour of the day, 00 to 23, in the project's time zone.",
-        f"Share of their {event} that falls into the hour; those of a person sum to 1.",
+        item=HOUR,
+        score=f"Share of their {event} that falls into the hour; those of a person sum to 1.",
     )
 
 

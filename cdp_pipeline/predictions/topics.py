@@ -15,10 +15,11 @@ from cdp_pipeline.lake.table import Table
 from cdp_pipeline.predictions import affinity
 from cdp_pipeline.predictions.charts import picture
 from cdp_pipeline.predictions.item_metrics import least_data, within
-from cdp_pipeline.predictions.item_scores import item_card, item_scores_table, ranked
+from cdp_pipeline.predictions.item_scores import item_card, ranked
 from cdp_pipeline.predictions.items import KNOWN
 from cdp_pipeline.predictions.kind import Champion, Gate, Known, Trained
 from cdp_pipeline.predictions.metrics import ranking, realised
+from cdp_pipeline.predictions.tables import scores_table_of
 from cdp_pipeline.predictions.windows import Cutoffs, halves
 from cdp_pipeline.spec.prediction import Topics
 from cdp_pipeline.spec.project import Project
@@ -147,10 +148,10 @@ def judge(trained: Trained, prediction: Topics) -> list[Gate]:
 
 
 def scores_table(prediction: Topics) -> Table:
-    return item_scores_table(
+    return scores_table_of(
         prediction,
-        "The topic, called by its foremost items.",
-        "How much of the person's taste it is; the topics of a person sum to 1.",
+        item="The topic, called by its foremost items.",
+        score="How much of the person's taste it is; the topics of a person sum to 1.",
     )
 
 

@@ -14,6 +14,7 @@ import ibis
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.predictions.kind import Known
 from cdp_pipeline.predictions.level import lately, looked_at, seasons
+from cdp_pipeline.predictions.tables import training_table_of
 from cdp_pipeline.predictions.targets import at_each, labels, target_events, worth
 from cdp_pipeline.predictions.windows import Cutoffs
 from cdp_pipeline.spec.audience import Rule
@@ -189,19 +190,9 @@ def words(prediction: Features, project: Project) -> dict[str, str]:
 def training_table(prediction: Features, project: Project, traits: ibis.Schema) -> Table:
     """`predictions.<name>_training`: what the model of this prediction learned from and was tested on."""
     said = words(prediction, project)
-    return Table(
-        name=f"predictions.{prediction.name}_training",
-        description=f"What the model of '{prediction.name}' learned from (train) and was tested on (test).",
-        columns={
-            "person_id": Column("string", "The person."),
-            "day": Column("date", "The cut-off: features know nothing after this day."),
-            "split": Column("string", "train, or test for the newest fully labelled cut-off."),
-            "label": Column("int64", f"1 if, in the {prediction.horizon.days} days after: {prediction.description}"),
-            **{name: Column("float64", said[name]) for name in (*feature_names(prediction, traits), *HISTORY)},
-        },
-        key=("person_id", "day"),
-        derived=True,
-    )
+    label = Column("int64", f"1 if, in the {prediction.horizon.days} days after: {prediction.description}")
+    names = (*feature_names(prediction, traits), *HISTORY)
+    return training_table_of(prediction, label, {name: Column("float64", said[name]) for name in names})
 
 
 def binary_table(prediction: Binary, project: Project, traits: ibis.Schema) -> Table:

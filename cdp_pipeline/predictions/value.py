@@ -19,8 +19,9 @@ from cdp_pipeline.predictions.clock import CLOCK, with_clock
 from cdp_pipeline.predictions.kind import Champion, Gate, Known, Trained
 from cdp_pipeline.predictions.model import matrix
 from cdp_pipeline.predictions.scores import chunks, finished, reasons_of
+from cdp_pipeline.predictions.tables import scores_table_of, training_table_of
 from cdp_pipeline.predictions.targets import totals
-from cdp_pipeline.predictions.windows import Cutoffs, halves
+from cdp_pipeline.predictions.windows import Cutoffs, card_of, halves, lacking
 from cdp_pipeline.predictions.worth import Worth, by_calendar
 from cdp_pipeline.spec.prediction import Value
 from cdp_pipeline.spec.project import Project
@@ -68,23 +69,9 @@ def _features(known: Known, prediction: Value, project: Project, days: Sequence[
 def training_table(prediction: Value, project: Project, traits: ibis.Schema) -> Table:
     """`predictions.<name>_training`: what the model of this prediction learned from and was tested on."""
     said = words(prediction, project)
-    days = prediction.labelled.days
-    return Table(
-        name=f"predictions.{prediction.name}_training",
-        description=f"What the model of '{prediction.name}' learned from (train) and was tested on (test).",
-        columns={
-            "person_id": Column("string", "The person."),
-            "day": Column("date", "The cut-off: features know nothing after this day."),
-            "split": Column("string", "train, or test for the newest fully labelled cut-off."),
-            "label": Column("float64", f"What they brought in the {days} days after."),
-            **{
-                name: Column("float64", said[name])
-                for name in (*training.feature_names(prediction, traits), *training.HISTORY, *CLOCK)
-            },
-        },
-        key=("person_id", "day"),
-        derived=True,
-    )
+    label = Column("float64", f"What they brought in the {prediction.labelled.days} days after.")
+    names = (*training.feature_names(prediction, traits), *training.HISTORY, *CLOCK)
+    return training_table_of(prediction, label, {name: Column("float64", said[name]) for name in names})
 
 
 def words(prediction: Value, project: Project) -> dict[str, str]:
@@ -105,26 +92,17 @@ def train(rows: pa.Table, prediction: Value, seed: int = 0, champion: Worth | No
 
     With less than the declared minimum there is no model: `missing` names the number that lacks.
     """
-    import pyarrow.compute as pc
     import sklearn.ensemble  # noqa: F401 - brings the thread pool that is limited below
     from threadpoolctl import threadpool_limits
 
     past, test = halves(rows, prediction)
     label = matrix(past, ("label",))[:, 0]
-    card: dict[str, Any] = {
-        "train_cutoffs": [str(day) for day in sorted(set(past["day"].to_pylist()))],
-        "test_cutoff": str(test["day"][0]) if test.num_rows else None,
-        "train_rows": past.num_rows,
-        "train_people": pc.count_distinct(past["person_id"]).as_py(),
-        "train_positives": int((label > 0).sum()),
-        "seed": seed,
-        "recipe": RECIPE,
-    }
+    card = card_of(past, test, seed, RECIPE, int((label > 0).sum()))
     missing = _missing(past, test, prediction)
     if missing:
         everybody = matrix(rows, ("label",))[:, 0]
         prior = {"amount": float(everybody.mean()) if len(everybody) else 0.0}
-        return Trained(None, {}, missing, card | {"features": []}, prior)
+        return Trained(None, {}, missing, card, prior)
     with threadpool_limits(1):
         scorer = _learn(past, test, prediction, seed)
         metrics, evidence = _prove(scorer, test, seed, champion)
@@ -180,10 +158,7 @@ def _missing(past: pa.Table, test: pa.Table, prediction: Value) -> str | None:
         "people there who brought something": (brought[0], prediction.minimum.positives),
         "people in the test window who brought something": (brought[1], 1),
     }
-    for what, (count, needed) in have.items():
-        if count < needed:
-            return f"needs {needed} {what}, has {count}"
-    return None
+    return lacking(have)
 
 
 def _importance(model: Worth, test: pa.Table, label: np.ndarray, seed: int) -> dict[str, float]:
@@ -234,23 +209,15 @@ def judge(trained: Trained, prediction: Value) -> list[Gate]:
 def scores_table(prediction: Value) -> Table:
     """`predictions.<name>`: one amount per person and day."""
     worth = f", a year later worth {prediction.discount:.0%} less" if prediction.discount else ""
-    return Table(
-        name=f"predictions.{prediction.name}",
-        description=prediction.description,
-        columns={
-            "person_id": Column("string", "The person."),
-            "day": Column("date", "As of the end of this day."),
-            "score": Column("float64", f"Amount within the next {prediction.horizon.days} days{worth}."),
-            "low": Column("float64", "It will be less for a tenth of people; 0 where a tenth or more bring nothing."),
-            "high": Column("float64", "80 % of people will lie between low and high."),
-            "rank": Column("int64", "1 is the highest score of the day."),
-            "band": Column("string", "The named range the score falls into."),
-            "basis": Column("string", "model: personal; prior: the mean of everybody, where there is no model."),
-            "reasons": Column("string", "What raises or lowers the score most, in words."),
-            "model_version": Column("string", "The version in predictions.models that said so."),
-        },
-        key=("person_id", "day"),
-        month_of="day",
+    interval = {
+        "low": Column("float64", "It will be less for a tenth of people; 0 where a tenth or more bring nothing."),
+        "high": Column("float64", "80 % of people will lie between low and high."),
+    }
+    return scores_table_of(
+        prediction,
+        f"Amount within the next {prediction.horizon.days} days{worth}.",
+        between=interval,
+        basis="model: personal; prior: the mean of everybody, where there is no model.",
     )
 
 

@@ -1,10 +1,14 @@
-"""The days a model learns from and the one it is tested on: past cut-offs, an embargo of one horizon between them."""
+"""The days a model learns from and the one it is tested on: past cut-offs, an embargo of one horizon between them.
+
+Also the rows of these days: parted, counted, and told in the card. What is in them is each type's own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cdp_pipeline.spec.prediction import Prediction
 
@@ -60,3 +64,26 @@ def halves(training: pa.Table, prediction: Prediction) -> tuple[pa.Table, pa.Tab
     if tested:
         Cutoffs(tuple(sorted(pc.unique(past["day"]).to_pylist())), tested[0], prediction.labelled).check_embargo()
     return past, test
+
+
+def lacking(have: Mapping[str, tuple[int, int]]) -> str | None:
+    """The first number that is too small to learn from, in words; `have` says how many there are and are needed."""
+    return next((f"needs {needed} {what}, has {n}" for what, (n, needed) in have.items() if n < needed), None)
+
+
+def card_of(
+    past: pa.Table, test: pa.Table, seed: int, recipe: str, positives: int, features: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What the card of every model says of the rows it was learned from and tested on."""
+    import pyarrow.compute as pc
+
+    return {
+        "train_cutoffs": [str(day) for day in sorted(pc.unique(past["day"]).to_pylist())],
+        "test_cutoff": str(test["day"][0]) if test.num_rows else None,
+        "train_rows": past.num_rows,
+        "train_people": pc.count_distinct(past["person_id"]).as_py(),
+        "train_positives": positives,
+        "seed": seed,
+        "recipe": recipe,
+        "features": list(features),
+    }
