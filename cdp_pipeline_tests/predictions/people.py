@@ -5,11 +5,15 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import Any
 
+import ibis
 import numpy as np
 import pyarrow as pa
 
+from cdp_pipeline.predictions.kind import Known
 from cdp_pipeline.predictions.training import HISTORY
 from cdp_pipeline.spec.prediction import Binary
+from cdp_pipeline.traits.as_of import as_of
+from cdp_pipeline_tests.traits.shop import timeline_rows
 
 TEST_DAY = date(2024, 6, 1)
 TRAIN_DAYS = [TEST_DAY - timedelta(days=ago) for ago in (150, 120, 90, 60)]
@@ -21,6 +25,12 @@ def prediction(**fields: Any) -> Binary:
         "horizon": "60 days", "bands": [{"name": "low", "above": 0}, {"name": "high", "above": 0.6}],
     }  # fmt: skip
     return Binary.model_validate(document | fields)
+
+
+def known_of(rows: list[dict[str, Any]]) -> Known:
+    """All that these events tell, of everybody in them."""
+    timeline = ibis.memtable(timeline_rows(rows))
+    return Known(as_of, timeline, timeline.filter(timeline.person_id.notnull()).select("person_id").distinct())
 
 
 def truth(signal: np.ndarray, curve: np.ndarray) -> np.ndarray:

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from cdp_pipeline.predictions import affinity
 from cdp_pipeline.predictions.item_scores import whole_people
 from cdp_pipeline.predictions.items import ITEM, PAIR, PERSON, item_days, known_pairs, listed_items
-from cdp_pipeline.predictions.kind import Champion, Known, Trained
+from cdp_pipeline.predictions.kind import Champion, Trained
 from cdp_pipeline.predictions.registry import version_of
 from cdp_pipeline.predictions.windows import Cutoffs, LeakageError
 from cdp_pipeline.spec.prediction import Affinity, Items
-from cdp_pipeline.traits.as_of import as_of
+from cdp_pipeline_tests.predictions.people import known_of
 from cdp_pipeline_tests.traits.shop import DAYS, event, project, timeline_rows
 
 SHOP, HORIZON = project(), 28
@@ -55,11 +55,6 @@ def shoppers(people: int = 120, seed: int = 5) -> list[dict[str, Any]]:
                 )
             )  # fmt: skip
     return rows
-
-
-def known_of(rows: list[dict[str, Any]]) -> Known:
-    timeline = ibis.memtable(timeline_rows(rows))
-    return Known(as_of, timeline, timeline.filter(timeline.person_id.notnull()).select("person_id").distinct())
 
 
 @cache

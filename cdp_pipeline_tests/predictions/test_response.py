@@ -17,10 +17,11 @@ from pydantic import ValidationError
 
 from cdp_pipeline.predictions import response
 from cdp_pipeline.predictions.contacts import CONTACTS, contacts, known_contacts, next_answers
-from cdp_pipeline.predictions.kind import Champion, Known, Trained
+from cdp_pipeline.predictions.kind import Champion, Trained
 from cdp_pipeline.predictions.windows import Cutoffs, LeakageError
 from cdp_pipeline.spec.prediction import Items, Response
 from cdp_pipeline.traits.as_of import as_of
+from cdp_pipeline_tests.predictions.people import known_of
 from cdp_pipeline_tests.traits.shop import DAYS, event, project, timeline_rows, trait
 
 SHOP = project(trait("orders", "count"))
@@ -56,11 +57,6 @@ def mailed(people: int = 150, seed: int = 2) -> list[dict[str, Any]]:
                     event(event_id=f"a{len(rows)}", _day=day + timedelta(days=int(random.integers(1, 5))), **told)
                 )
     return rows
-
-
-def known_of(rows: list[dict[str, Any]]) -> Known:
-    timeline = ibis.memtable(timeline_rows(rows))
-    return Known(as_of, timeline, timeline.filter(timeline.person_id.notnull()).select("person_id").distinct())
 
 
 @cache

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from cdp_pipeline.predictions import timing
 from cdp_pipeline.predictions.hours import Hours, around_the_clock, hit, surprise
-from cdp_pipeline.predictions.kind import Champion, Known, Trained
+from cdp_pipeline.predictions.kind import Champion, Trained
 from cdp_pipeline.predictions.windows import Cutoffs, LeakageError
 from cdp_pipeline.spec.prediction import Timing
-from cdp_pipeline.traits.as_of import as_of
-from cdp_pipeline_tests.traits.shop import event, project, timeline_rows
+from cdp_pipeline_tests.predictions.people import known_of
+from cdp_pipeline_tests.traits.shop import event, project
 
 SHOP, DAY = project(), date(2024, 6, 1)
 WINDOWS = Cutoffs((DAY - timedelta(days=30),), DAY, timedelta(days=30))
@@ -49,11 +49,6 @@ def visitors(people: int = 120, seed: int = 4) -> list[dict[str, Any]]:
                 )
             )  # fmt: skip
     return rows
-
-
-def known_of(rows: list[dict[str, Any]]) -> Known:
-    timeline = ibis.memtable(timeline_rows(rows))
-    return Known(as_of, timeline, timeline.filter(timeline.person_id.notnull()).select("person_id").distinct())
 
 
 @cache
