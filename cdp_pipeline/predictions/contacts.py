@@ -16,7 +16,7 @@ from cdp_pipeline.predictions.targets import at_each, events_of
 from cdp_pipeline.profile.timeline import event_scope
 
 if TYPE_CHECKING:
-    from cdp_pipeline.spec.prediction import Items, Response
+    from cdp_pipeline.spec.prediction import EventTarget, Items, Response, ResponseTarget, Uplift
 
 OF_ITEM = {
     "_contacted": "times they were contacted by it",
@@ -37,11 +37,13 @@ CONTACTS = OF_ITEM | OF_PERSON | USUAL
 """What is known of a person's contacts, in words."""
 
 
-def contacts(timeline: ibis.Table, prediction: Response) -> ibis.Table:
-    """(event_id, person_id, item, occurred_at, _day, answered_on): every contact; null: not answered in time."""
-    target = prediction.target
-    sent = events_of(timeline, prediction.exposure)
-    item = event_scope(sent)[prediction.exposure.item].cast("string")
+def contacts(timeline: ibis.Table, exposure: EventTarget, item_of: str, target: ResponseTarget) -> ibis.Table:
+    """(event_id, person_id, item, occurred_at, _day, answered_on): every contact; null: not answered in time.
+
+    `item_of` is the column or property of the contact that is its item; contacts without one are left out.
+    """
+    sent = events_of(timeline, exposure)
+    item = event_scope(sent)[item_of].cast("string")
     same = {} if target.same is None else {"same": event_scope(sent)[target.same].cast("string")}
     sent = sent.select("event_id", "person_id", "occurred_at", "_day", item=item, **same)
     sent = sent.filter(sent.item.notnull() & (sent.item != ""))
@@ -102,8 +104,11 @@ def _or_none(column: ibis.Column) -> ibis.Value:
     return column if "recency" in name else column.fill_null(0).name(name)
 
 
-def next_answers(every: ibis.Table, prediction: Response, days: Sequence[date]) -> ibis.Table:
-    """(person_id, day, item, label): the first contact by each item after each day, and whether it was answered.
+def next_answers(
+    every: ibis.Table, prediction: Response | Uplift, days: Sequence[date], of_each_item: bool = True
+) -> ibis.Table:
+    """(person_id, day, item, label): the first contact by each item (or at all) after each day, and whether it was
+    answered.
 
     Only contacts early enough that their time to answer ends within the horizon: so the label is known when it has
     passed, and a training window never reaches into the test window.
@@ -111,6 +116,7 @@ def next_answers(every: ibis.Table, prediction: Response, days: Sequence[date]) 
     room = prediction.horizon.days - prediction.target.within.days
     ahead = at_each(every, days).mutate(ahead=lambda t: t._day.delta(t.day, unit="day"))
     ahead = ahead.filter(lambda t: t.ahead.between(1, room))
-    place = ibis.row_number().over(group_by=["person_id", "day", "item"], order_by=[ahead.occurred_at, ahead.event_id])
+    group = ["person_id", "day", *(["item"] if of_each_item else [])]
+    place = ibis.row_number().over(group_by=group, order_by=[ahead.occurred_at, ahead.event_id])
     first = ahead.mutate(place=place).filter(lambda t: t.place == 0)
     return first.select("person_id", "day", "item", label=first.answered_on.notnull().cast("int64"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cdp_pipeline.predictions import affinity, binary, ranking, response, timing, topics, value
+from cdp_pipeline.predictions import affinity, binary, ranking, response, timing, topics, uplift, value
 from cdp_pipeline.predictions.kind import Kind
 from cdp_pipeline.spec.prediction import Prediction
 
@@ -13,6 +13,7 @@ KINDS: dict[str, Kind] = {
     "response": response,
     "timing": timing,
     "topics": topics,
+    "uplift": uplift,
     "value": value,
 }
 INHERITING = ("topics",)

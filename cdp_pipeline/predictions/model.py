@@ -105,6 +105,11 @@ def log_scaled(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     return (wide - mean) / scale, fill, mean, scale
 
 
+def scaled_as(values: np.ndarray, fill: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """The same for other rows, as `log_scaled` filled, centred and scaled."""
+    return (_with_unknown(_signed_log(values), fill) - mean) / scale
+
+
 def _signed_log(values: np.ndarray) -> np.ndarray:
     import numpy as np
 

@@ -68,7 +68,7 @@ def training_table(prediction: Response, project: Project, traits: ibis.Schema) 
 
 def training_set(known: Known, prediction: Response, project: Project, windows: Cutoffs) -> ibis.Table:
     windows.check_embargo()
-    every = contacts(known.timeline, prediction)
+    every = _contacts(known.timeline, prediction)
     rows = _known(known, prediction, project, every, windows.days)
     answers = next_answers(every, prediction, windows.days)
     keys = ["person_id", "day", "item"]
@@ -79,8 +79,12 @@ def training_set(known: Known, prediction: Response, project: Project, windows: 
 
 
 def inputs(known: Known, prediction: Response, project: Project, day: date) -> ibis.Table:
-    rows = _known(known, prediction, project, contacts(known.timeline, prediction), [day]).drop("day")
+    rows = _known(known, prediction, project, _contacts(known.timeline, prediction), [day]).drop("day")
     return _reached(rows, known, prediction, day)
+
+
+def _contacts(timeline: ibis.Table, prediction: Response) -> ibis.Table:
+    return contacts(timeline, prediction.exposure, prediction.exposure.item, prediction.target)
 
 
 def _reached(rows: ibis.Table, known: Known, prediction: Response, day: date) -> ibis.Table:
@@ -176,7 +180,7 @@ def score(
 
 def outcomes(timeline: ibis.Table, prediction: Response, days: Sequence[date]) -> ibis.Table:
     """Only of people who were contacted: whether somebody would have answered is never known."""
-    return next_answers(contacts(timeline, prediction), prediction, days)
+    return next_answers(_contacts(timeline, prediction), prediction, days)
 
 
 def charts(card: dict[str, Any], prediction: Response, project: Project) -> dict[str, str]:

@@ -54,6 +54,13 @@ class ResponseTarget(EventTarget):
     same: Name | None = None
 
 
+def _contacts_have_time(target: ResponseTarget, horizon: timedelta) -> None:
+    if target.within >= horizon:
+        raise ValueError(
+            "the horizon should be longer than target.within: contacts of the days between them are learned from"
+        )
+
+
 class Gates(Part):
     """What a model must prove on the newest labelled window before it scores anybody."""
 
@@ -230,10 +237,38 @@ class Response(Features):
 
     @model_validator(mode="after")
     def _contacts_have_time(self) -> Self:
-        if self.target.within >= self.horizon:
-            raise ValueError(
-                "the horizon should be longer than target.within: contacts of the days between them are learned from"
-            )
+        _contacts_have_time(self.target, self.horizon)
+        return self
+
+
+class Treatment(EventTarget):
+    """The contacts whose effect is asked for. A coin must have decided who got one; who did not has an event too."""
+
+    arm: Name = Field(description="Column or property of the event that says on which side the coin fell.")
+    treated: Annotated[list[str], Field(min_length=1)]
+    control: Annotated[list[str], Field(min_length=1)]
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.5, description="The share of people who were meant to be treated."
+    )
+
+    @model_validator(mode="after")
+    def _arms_differ(self) -> Self:
+        both = set(self.treated) & set(self.control)
+        if both:
+            raise ValueError(f"'{min(both)}' is both treated and control")
+        return self
+
+
+class Uplift(Features):
+    """How much likelier a contact makes it that a person does something: learned from contacts a coin decided."""
+
+    type: Literal["uplift"]
+    treatment: Treatment
+    target: ResponseTarget
+
+    @model_validator(mode="after")
+    def _contacts_have_time(self) -> Self:
+        _contacts_have_time(self.target, self.horizon)
         return self
 
 
@@ -333,4 +368,4 @@ class Ranking(Prediction):
         return sorted({one.source for one in self.filters})
 
 
-PREDICTIONS: tuple[type[Prediction], ...] = (Binary, Value, Affinity, Response, Timing, Topics, Ranking)
+PREDICTIONS: tuple[type[Prediction], ...] = (Binary, Value, Affinity, Response, Timing, Topics, Ranking, Uplift)

@@ -270,7 +270,7 @@ def _over_traits(fragment: str, declared: Declared, path: DataPath, wanted: Coll
 
 
 def prediction_findings(prediction: Prediction, declared: Declared) -> Findings:
-    for field in ("target", "exposure", "views"):
+    for field in ("target", "exposure", "treatment", "views"):
         target = getattr(prediction, field, None)
         if isinstance(target, EventTarget):
             yield from _event_target(target, declared, (field,))
@@ -338,7 +338,7 @@ def _event_target(target: EventTarget, declared: Declared, path: DataPath) -> Fi
     yield from _fragment(target.when, declared.event_columns, (*path, "when"), {BOOLEAN})
     if isinstance(target, ValueTarget):
         yield from _fragment(target.value, declared.event_columns, (*path, "value"), NUMERIC)
-    for field in ("item", "same"):
+    for field in ("item", "same", "arm"):
         name = getattr(target, field, None)
         if name is not None and name not in declared.event_columns:
             yield (*path, field), unknown("column of an event", name, declared.event_columns)

@@ -100,7 +100,7 @@ def test_contacts_and_answers_are_what_a_loop_over_events_says(
         target={"event": ["order"], "within": "2 days"} | ({"same": "quantity"} if same else {}), horizon="5 days"
     )
     sent = [row | {"on": answered_on(row, rows, same)} for row in rows if row["event"] == "visit" and row["channel"]]
-    every = contacts(ibis.memtable(timeline_rows(rows)), spec)
+    every = contacts(ibis.memtable(timeline_rows(rows)), spec.exposure, spec.exposure.item, spec.target)
     found = {row["event_id"]: row["answered_on"] for row in every.to_pyarrow().to_pylist()}
     assert found == {row["event_id"]: row["on"] for row in sent}
 
