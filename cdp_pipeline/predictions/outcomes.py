@@ -27,7 +27,7 @@ OUTCOMES = Table(
         "person_id": Column("string", "The person."),
         "item": Column("string", "The item scored, where a prediction scores several for each person."),
         "score": Column("float64", "What was foreseen."),
-        "label": Column("float64", "What happened: 1 or 0, or the amount."),
+        "label": Column("float64", "What happened: 1 or 0, the amount, or a figure whose mean is the effect."),
         "basis": Column("string", "model: a personal score; prior: a known rate."),
         "model_version": Column("string", "The version that said so."),
     },
