@@ -120,3 +120,15 @@ def next_answers(
     place = ibis.row_number().over(group_by=group, order_by=[ahead.occurred_at, ahead.event_id])
     first = ahead.mutate(place=place).filter(lambda t: t.place == 0)
     return first.select("person_id", "day", "item", label=first.answered_on.notnull().cast("int64"))
+
+
+def drawn(timeline: ibis.Table, prediction: Uplift, days: Sequence[date]) -> ibis.Table:
+    """(person_id, day, treated, label): on which side the first coin after each day fell, and what they then did.
+
+    Only of people for whom a coin was thrown so early that their time to act ends within the horizon.
+    """
+    treatment = prediction.treatment
+    every = contacts(timeline, treatment, treatment.arm, prediction.target)
+    every = every.filter(every.item.isin([*treatment.treated, *treatment.control]))
+    rows = next_answers(every, prediction, days, of_each_item=False)
+    return rows.select("person_id", "day", treated=rows.item.isin(treatment.treated).cast("int64"), label=rows.label)

@@ -75,8 +75,8 @@ class TTrees:
     def fit(values: np.ndarray, label: np.ndarray, treated: np.ndarray, seed: int) -> TTrees:
         given = treated == 1
         return TTrees(
-            _trees(sum(given), seed).fit(values[given], label[given]),
-            _trees(sum(~given), seed).fit(values[~given], label[~given]),
+            _trees(int(given.sum()), seed).fit(values[given], label[given]),
+            _trees(int((~given).sum()), seed).fit(values[~given], label[~given]),
         )
 
     def change(self, values: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import ibis
 
+from cdp_pipeline.predictions.contacts import drawn
 from cdp_pipeline.predictions.kind import Known
 from cdp_pipeline.predictions.level import looked_at
 from cdp_pipeline.predictions.metrics import ranking
@@ -20,7 +21,7 @@ from cdp_pipeline.predictions.model import matrix
 from cdp_pipeline.predictions.targets import target_events
 from cdp_pipeline.predictions.training import features
 from cdp_pipeline.predictions.windows import Cutoffs, LeakageError
-from cdp_pipeline.spec.prediction import Binary, Features, Prediction
+from cdp_pipeline.spec.prediction import Binary, Features, Prediction, Uplift
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.window import midnight
 
@@ -56,8 +57,11 @@ def known_on(known: Known, project: Project, day: date) -> Known:
 
 
 def rebuilt(known: Known, prediction: Features, project: Project, day: date) -> ibis.Table:
-    """(person_id, features) of some people, made from what was known on the day alone."""
-    return features(known_on(known, project, day), prediction, project, [day]).drop("day")
+    """(person_id, features) of some people who should be in the set, made from what was known on the day alone."""
+    rows = features(known_on(known, project, day), prediction, project, [day]).drop("day")
+    if isinstance(prediction, Uplift):
+        return rows.semi_join(drawn(known.timeline, prediction, [day]), "person_id")
+    return rows
 
 
 def relabelled(known: Known, prediction: Binary, day: date) -> ibis.Table:

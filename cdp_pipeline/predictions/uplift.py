@@ -14,7 +14,7 @@ import ibis
 
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.predictions.charts import picture
-from cdp_pipeline.predictions.contacts import contacts, next_answers
+from cdp_pipeline.predictions.contacts import drawn
 from cdp_pipeline.predictions.item_metrics import codes
 from cdp_pipeline.predictions.kind import Champion, Gate, Known, Trained
 from cdp_pipeline.predictions.logistic import Logistic
@@ -80,18 +80,6 @@ def training_set(known: Known, prediction: Uplift, project: Project, windows: Cu
     split = ibis.ifelse(rows.day == windows.test, "test", "train")
     learnt = [name for name in learned.columns if name not in ("person_id", "day")]
     return rows.select("person_id", "day", split.name("split"), "treated", "label", *learnt)
-
-
-def drawn(timeline: ibis.Table, prediction: Uplift, days: Sequence[date]) -> ibis.Table:
-    """(person_id, day, treated, label): on which side the first coin after each day fell, and what they then did.
-
-    Only of people for whom a coin was thrown so early that their time to act ends within the horizon.
-    """
-    treatment = prediction.treatment
-    every = contacts(timeline, treatment, treatment.arm, prediction.target)
-    every = every.filter(every.item.isin([*treatment.treated, *treatment.control]))
-    rows = next_answers(every, prediction, days, of_each_item=False)
-    return rows.select("person_id", "day", treated=rows.item.isin(treatment.treated).cast("int64"), label=rows.label)
 
 
 def outcomes(timeline: ibis.Table, prediction: Uplift, days: Sequence[date]) -> ibis.Table:

@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from cdp_pipeline.predictions import effects, uplift
 from cdp_pipeline.predictions.kind import Champion, Known, Trained
+from cdp_pipeline.predictions.leaks import looked_for
 from cdp_pipeline.predictions.qini import Order, Qini, best, effect, measure_effects, sample_ratio, together
 from cdp_pipeline.predictions.windows import Cutoffs, LeakageError
 from cdp_pipeline.spec.prediction import Uplift
@@ -177,6 +178,10 @@ def test_the_first_coin_after_a_day_counts_and_what_followed_in_time() -> None:
         for row in uplift.outcomes(timeline, prediction(), [day]).to_pyarrow().to_pylist()
     }
     assert worth == {"a": 2, "b": 0, "c": 0, "g": -2}
+    assert looked_for(known, prediction(), SHOP, rows, day) == []  # though of the others it holds nobody
+    assert looked_for(known, prediction(), SHOP, rows.slice(1), day) == [
+        "1 of 4 people known on 2024-02-29 are not in the set"
+    ]
     with pytest.raises(LeakageError, match="training cut-off"):
         uplift.training_set(known, prediction(), SHOP, Cutoffs((day,), day, timedelta(days=5)))
 
