@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from datetime import date, timedelta
-from functools import cache
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import ibis
@@ -24,6 +24,7 @@ from cdp_pipeline.predictions import effects, uplift
 from cdp_pipeline.predictions.kind import Champion, Known, Trained
 from cdp_pipeline.predictions.leaks import looked_for
 from cdp_pipeline.predictions.qini import Order, Qini, best, effect, measure_effects, sample_ratio, together
+from cdp_pipeline.predictions.registry import MODELS, champion, renew
 from cdp_pipeline.predictions.windows import Cutoffs, LeakageError
 from cdp_pipeline.spec.prediction import Uplift
 from cdp_pipeline.traits.as_of import as_of
@@ -63,11 +64,6 @@ def people(moved: bool, count: int = 1000, seed: int = 3, coin: bool = True) -> 
             )
         )  # fmt: skip
     return pa.concat_tables(parts)
-
-
-@cache
-def learned(moved: bool) -> Trained:
-    return uplift.train(people(moved), prediction())
 
 
 def gates(trained: Trained) -> dict[str, bool]:
@@ -187,7 +183,7 @@ def test_the_first_coin_after_a_day_counts_and_what_followed_in_time() -> None:
 
 
 def test_who_is_moved_is_found_and_proven() -> None:
-    trained = learned(True)
+    trained = uplift.train(people(True), prediction())
     assert all(gates(trained).values())
     assert "targeting has value" in trained.card["verdict"]
     asked = people(True, count=400, seed=8)
@@ -204,15 +200,19 @@ def test_who_is_moved_is_found_and_proven() -> None:
     assert told.startswith("told by trees") or (told.startswith("taste: ") and "(raises)" in told.split(";")[0])
 
 
-def test_where_all_are_moved_alike_there_is_no_targeting_value_and_all_get_the_average() -> None:
-    trained = learned(False)
-    assert [name for name, passed in gates(trained).items() if not passed] == ["targeting_value"]
-    assert "no targeting value" in trained.card["verdict"] and "on average" in trained.card["verdict"]
-    assert trained.prior["effect_low"] < 0.25 < trained.prior["effect_high"]
-    why = trained.card["verdict"]
-    scores = uplift.score(people(False, 5), Champion("v", None, why, trained.prior), prediction(), SHOP, DAY)
-    assert {*scores["score"].to_pylist()} == {round(trained.prior["effect"], 6)}
-    assert {*scores["basis"].to_pylist()} == {"prior"} and why in scores["reasons"][0].as_py()
+def test_where_all_are_moved_alike_there_is_no_targeting_value_and_all_get_the_average(tmp_path: Path) -> None:
+    rows, none = people(False), MODELS.schema.to_pyarrow().empty_table()
+    renewed = renew(rows, prediction(), none, tmp_path, datetime(2024, 7, 1, tzinfo=UTC))
+    assert renewed.status == "rejected"
+    assert [gate["name"] for gate in renewed.card["gates"] if not gate["passed"]] == ["targeting_value"]
+    verdict, prior = renewed.card["verdict"], renewed.card["prior"]
+    assert "no targeting value" in verdict and "on average" in verdict
+    assert prior["effect_low"] < 0.25 < prior["effect_high"]
+    models = pa.Table.from_pylist([renewed.row], schema=none.schema)
+    best = champion(prediction(), models, tmp_path, rows.column_names)
+    scores = uplift.score(people(False, 5), best, prediction(), SHOP, DAY)
+    assert {*scores["score"].to_pylist()} == {round(prior["effect"], 6)}
+    assert {*scores["basis"].to_pylist()} == {"prior"} and verdict in scores["reasons"][0].as_py()
 
 
 def test_what_no_coin_decided_is_never_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
