@@ -50,6 +50,8 @@ __all__ = [
 RECIPE = "t/s-logistic, t-trees, transformed class/1"
 BY_CHANCE = 0.001
 """A share of treated that comes by chance less often than this did not come by chance."""
+FOR_FOLDS = 30
+"""Of either arm who did it, at least: a quarter of the people, from which a learner is chosen, must not be without."""
 ALIKE = 0.02
 """How far beyond .5 features may rank the arms, where there are so many people that chance leaves less room."""
 
@@ -183,7 +185,7 @@ def _missing(past: pa.Table, test: pa.Table, prediction: Uplift) -> str | None:
 
     least, have = prediction.minimum, {}
     for where, rows, people, positives in (
-        ("training windows", past, least.people, least.positives), ("test window", test, 2, 1)
+        ("training windows", past, least.people, max(least.positives, FOR_FOLDS)), ("test window", test, 2, 1)
     ):  # fmt: skip
         for arm, said in ((1, "treated"), (0, "held out")):
             of_arm = rows.filter(pc.equal(rows["treated"], arm))
