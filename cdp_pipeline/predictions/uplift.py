@@ -191,8 +191,8 @@ def _missing(past: pa.Table, test: pa.Table, prediction: Uplift) -> str | None:
             of_arm = rows.filter(pc.equal(rows["treated"], arm))
             did = pc.sum(of_arm["label"]).as_py() or 0
             have[f"{said} people in the {where}"] = (pc.count_distinct(of_arm["person_id"]).as_py(), people)
-            have[f"{said} there who did it"] = (did, positives)
-            have[f"{said} there who did not"] = (of_arm.num_rows - did, positives)
+            have[f"{said} people in the {where} who did it"] = (did, positives)
+            have[f"{said} people in the {where} who did not"] = (of_arm.num_rows - did, positives)
     for what, (count, needed) in have.items():
         if count < needed:
             return f"needs {needed} {what}, has {count}"

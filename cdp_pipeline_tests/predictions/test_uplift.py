@@ -231,6 +231,11 @@ def test_too_few_people_are_refused_with_the_missing_number() -> None:
     few = uplift.train(people(True, count=60), prediction())
     assert few.missing is not None and few.missing.startswith("needs 50 treated people in the training windows, has ")
     assert uplift.judge(few, prediction())[0].name == "minimum_data"
+    rare = people(True)
+    seldom = pa.array(rare["label"].to_numpy() * (np.arange(rare.num_rows) % 20 == 0))
+    rare = rare.set_column(rare.column_names.index("label"), "label", seldom)
+    told = uplift.train(rare, prediction()).missing
+    assert told is not None and "held out people in the training windows who did it, has " in told
     nothing = uplift.train(people(True, count=9).slice(0, 0), prediction())
     assert nothing.missing is not None
 
