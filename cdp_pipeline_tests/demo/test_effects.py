@@ -148,8 +148,10 @@ def test_the_effect_of_the_coupon_is_recovered_with_its_interval(coupon: tuple[U
     assert m["effect_low"] < truth.mean() < m["effect_high"]
     assert m["effect_low"] > 0
     gates = {gate.name: gate for gate in uplift.judge(trained, prediction)}
-    assert gates["sample_ratio"].passed and gates["arms_alike"].passed and gates["targeting_value"].passed
-    assert "targeting has value" in trained.card["verdict"]
+    assert gates["sample_ratio"].passed and gates["arms_alike"].passed
+    # A company of this size cannot be sure of targeting; it is only claimed where both intervals say so.
+    sure = m["qini_low"] > 0 and m["gain_best_low"] > 0
+    assert gates["targeting_value"].passed == sure == trained.card["verdict"].startswith("targeting has value")
 
 
 def test_whom_the_coupon_moves_is_found_as_far_as_it_can_be_seen(coupon: tuple[Uplift, pa.Table, Trained]) -> None:
@@ -159,6 +161,7 @@ def test_whom_the_coupon_moves_is_found_as_far_as_it_can_be_seen(coupon: tuple[U
     truth, said = true_effects(test, prediction), trained.scorer.change(test)
     best = np.argsort(-said)[: len(said) * 3 // 10]
     assert truth[best].mean() > 2 * truth.mean()
+    assert trained.metrics["gain_best_low"] < truth[best].mean() - truth.mean() < trained.metrics["gain_best_high"]
 
 
 def test_who_has_left_is_foreseen_with_an_honest_interval(timeline: ibis.Table, project: Project) -> None:
