@@ -31,8 +31,9 @@ from cdp_pipeline.predictions.qini import (
     together,
 )
 from cdp_pipeline.predictions.scores import chunks, finished, reasons_of
+from cdp_pipeline.predictions.tables import scores_table_of, training_table_of
 from cdp_pipeline.predictions.training import HISTORY, feature_names, features, inputs, words
-from cdp_pipeline.predictions.windows import Cutoffs, halves
+from cdp_pipeline.predictions.windows import Cutoffs, card_of, halves, lacking
 from cdp_pipeline.spec.prediction import Uplift
 from cdp_pipeline.spec.project import Project
 
@@ -58,21 +59,10 @@ ALIKE = 0.02
 
 def training_table(prediction: Uplift, project: Project, traits: ibis.Schema) -> Table:
     said = words(prediction, project)
-    within = prediction.target.within.days
-    return Table(
-        name=f"predictions.{prediction.name}_training",
-        description=f"What the model of '{prediction.name}' learned from (train) and was tested on (test).",
-        columns={
-            "person_id": Column("string", "The person."),
-            "day": Column("date", "The cut-off: features know nothing after this day."),
-            "split": Column("string", "train, or test for the newest fully labelled cut-off."),
-            "treated": Column("int64", "1 if the first contact after it reached them, 0 if they were held out of it."),
-            "label": Column("int64", f"1 if they did it within {within} days of that."),
-            **{name: Column("float64", said[name]) for name in (*feature_names(prediction, traits), *HISTORY)},
-        },
-        key=("person_id", "day"),
-        derived=True,
-    )
+    label = Column("int64", f"1 if they did it within {prediction.target.within.days} days of that.")
+    arm = Column("int64", "1 if the first contact after it reached them, 0 if they were held out of it.")
+    learned = {name: Column("float64", said[name]) for name in (*feature_names(prediction, traits), *HISTORY)}
+    return training_table_of(prediction, label, {"treated": arm, **learned})
 
 
 def training_set(known: Known, prediction: Uplift, project: Project, windows: Cutoffs) -> ibis.Table:
@@ -116,9 +106,10 @@ def train(training: pa.Table, prediction: Uplift, seed: int = 0, champion: Effec
     past, test = halves(training, prediction)
     both = pa.concat_tables([past, test])
     names = tuple(name for name in _learnt(past) if _varies(past, name))
-    card, known = _card(past, test, seed), _missing(past, test, prediction)
+    known = _missing(past, test, prediction)
+    card = card_of(past, test, seed, RECIPE, sum(past["label"].to_pylist()), [] if known else names)
     if known:
-        return Trained(None, {}, known, card | {"features": []})
+        return Trained(None, {}, known, card)
     label, treated = matrix(both, ("label", "treated")).T
     people = codes(both["person_id"])
     # One thread: the same model to the last byte on every machine.
@@ -139,7 +130,6 @@ def train(training: pa.Table, prediction: Uplift, seed: int = 0, champion: Effec
     metrics |= {f"newest_{name}": of_newest[name] for name in ("qini", "qini_low", "qini_high")}
     metrics |= {name: value for name, value in of_newest.items() if "champion" in name}
     evidence = {
-        "features": list(names),
         "learner": scorer.learner,
         "learners": scorer.chosen_by,
         "verdict": _verdict(metrics),
@@ -166,19 +156,6 @@ def _joined(past: np.ndarray, test: np.ndarray) -> np.ndarray:
     return np.concatenate([past, test])
 
 
-def _card(past: pa.Table, test: pa.Table, seed: int) -> dict[str, Any]:
-    import pyarrow.compute as pc
-
-    return {
-        "train_cutoffs": [str(day) for day in sorted(set(past["day"].to_pylist()))],
-        "test_cutoff": str(test["day"][0]) if test.num_rows else None,
-        "train_rows": past.num_rows,
-        "train_people": pc.count_distinct(past["person_id"]).as_py(),
-        "seed": seed,
-        "recipe": RECIPE,
-    }
-
-
 def _missing(past: pa.Table, test: pa.Table, prediction: Uplift) -> str | None:
     """The first number that is too small to learn from, in words."""
     import pyarrow.compute as pc
@@ -193,10 +170,7 @@ def _missing(past: pa.Table, test: pa.Table, prediction: Uplift) -> str | None:
             have[f"{said} people in the {where}"] = (pc.count_distinct(of_arm["person_id"]).as_py(), people)
             have[f"{said} people in the {where} who did it"] = (did, positives)
             have[f"{said} people in the {where} who did not"] = (of_arm.num_rows - did, positives)
-    for what, (count, needed) in have.items():
-        if count < needed:
-            return f"needs {needed} {what}, has {count}"
-    return None
+    return lacking(have)
 
 
 def _arms(
@@ -280,22 +254,10 @@ def judge(trained: Trained, prediction: Uplift) -> list[Gate]:
 
 def scores_table(prediction: Uplift) -> Table:
     """`predictions.<name>`: what a contact would change, per person and day."""
-    days = prediction.target.within.days
-    return Table(
-        name=f"predictions.{prediction.name}",
-        description=prediction.description,
-        columns={
-            "person_id": Column("string", "The person."),
-            "day": Column("date", "As of the end of this day."),
-            "score": Column("float64", f"How much likelier a contact makes it within {days} days, -1 to 1."),
-            "rank": Column("int64", "1 is the highest score of the day."),
-            "band": Column("string", "The named range the score falls into."),
-            "basis": Column("string", "model: personal; prior: the average effect, where targeting has no value."),
-            "reasons": Column("string", "What raises or lowers the effect most, in words."),
-            "model_version": Column("string", "The version in predictions.models that said so."),
-        },
-        key=("person_id", "day"),
-        month_of="day",
+    return scores_table_of(
+        prediction,
+        f"How much likelier a contact makes it within {prediction.target.within.days} days, -1 to 1.",
+        basis="model: personal; prior: the average effect, where targeting has no value.",
     )
 
 
