@@ -9,7 +9,7 @@ from email.utils import parseaddr
 from cdp_pipeline.activation.deliver import DeliverySummary, deliver
 from cdp_pipeline.activation.ledger import Ledger, Op, operation_id
 from cdp_pipeline.activation.protocol import Connect
-from cdp_pipeline.spec.destination import Smtp, Webhook
+from cdp_pipeline.spec.destination import Destination
 from cdp_pipeline.spec.project import Project
 
 log = logging.getLogger(__name__)
@@ -45,12 +45,15 @@ def alert(
 
 
 def _payload(
-    project: Project, destination: Webhook | Smtp, title: str, text: str, link: str, now: datetime
+    project: Project, destination: Destination, title: str, text: str, link: str, now: datetime
 ) -> dict[str, object]:
-    if isinstance(destination, Webhook):
+    if not destination.words:
         data = {"project": project.settings.name, "title": title, "text": text, "link": link}
         return {"type": "alert", "timestamp": now.isoformat(), "data": data}
-    # To the project's owner where that is an address, else to whom the letters come from.
-    owner = project.settings.owner or ""
-    to = owner if "@" in owner else parseaddr(destination.sender)[1]
-    return {"to": to, "subject": f"[{project.settings.name}] {title}", "body": f"{text}\n\n{link}\n"}
+    said = {"subject": f"[{project.settings.name}] {title}", "body": f"{text}\n\n{link}\n"}
+    payload: dict[str, object] = {name: said[name] for name in destination.words if name in said}
+    if "to" in destination.needed:
+        # To the project's owner where that is an address, else to whom the letters come from.
+        owner = project.settings.owner or ""
+        payload["to"] = owner if "@" in owner else parseaddr(getattr(destination, "sender", ""))[1]
+    return payload

@@ -13,9 +13,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from cdp_pipeline.activation.gates import Gates
 from cdp_pipeline.activation.ledger import Ledger
 from cdp_pipeline.activation.protocol import Connect, DestinationError
-from cdp_pipeline.spec.destination import Smtp, Webhook
+from cdp_pipeline.spec.destination import Destination
 from cdp_pipeline.spec.project import Project
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ def deliver(
     budget: timedelta = BUDGET,
     lease_beyond: timedelta = LEASE_BEYOND_BUDGET,
     only: Collection[str] | None = None,
+    gates: Gates | None = None,
 ) -> DeliverySummary:
     """Deliver what is due, at each destination's pace, in about `budget` and never starting more than `limit`."""
     # The name in the ledger is this round's own: a later round of the same worker must not settle for it.
@@ -91,7 +93,7 @@ def deliver(
             summary.add(name, {"dry_run": ledger.show_dry_run(name, now)})
             continue
         try:
-            limit -= _deliver_to(ledger, spec, summary, this, connect, limit)
+            limit -= _deliver_to(ledger, spec, summary, this, connect, limit, gates)
         except DestinationError as error:
             # One that is declared wrongly must not keep the others from being served; its operations wait.
             log.warning("destination '%s': %s", name, error)
@@ -100,7 +102,13 @@ def deliver(
 
 
 def _deliver_to(
-    ledger: Ledger, spec: Webhook | Smtp, summary: DeliverySummary, this: _Round, connect: Connect, limit: int
+    ledger: Ledger,
+    spec: Destination,
+    summary: DeliverySummary,
+    this: _Round,
+    connect: Connect,
+    limit: int,
+    gates: Gates | None,
 ) -> int:
     """Serve one destination until nothing is due, it asks to wait, or time or limit are used up; how many it was."""
     done = 0
@@ -121,10 +129,12 @@ def _deliver_to(
                     break
                 time.sleep(claim.wait.total_seconds())
                 continue
-            deliveries = [claimed.delivery for claimed in claim.ops]
-            outcomes = connection.deliver(deliveries, now=this.clock, within=this.left)
-            done += len(outcomes)
-            settled = zip(claim.ops, outcomes, strict=True)
+            refused = {} if gates is None else gates.refusals(claim.ops, spec, this.clock)
+            passed = [claimed.delivery for claimed in claim.ops if claimed.delivery.op_id not in refused]
+            outcomes = connection.deliver(passed, now=this.clock, within=this.left) if passed else []
+            done += len(claim.ops)
+            heard = refused | {outcome.op_id: outcome for outcome in outcomes}
+            settled = ((claimed, heard[claimed.delivery.op_id]) for claimed in claim.ops)
             counts = ledger.settle(settled, worker=this.worker, now=this.clock, max_attempts=spec.max_attempts)
             summary.add(spec.name, counts)
             resting = [outcome for outcome in outcomes if outcome.state == "untried"]

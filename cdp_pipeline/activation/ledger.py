@@ -147,6 +147,9 @@ class Claimed:
 
     delivery: Delivery
     attempt: int
+    origin: str
+    person_id: str
+    decided_at: datetime
 
 
 @dataclass(frozen=True)
@@ -395,7 +398,18 @@ class Ledger:
                 .where(pace.c.destination == destination)
                 .values(free_at=at + timedelta(seconds=len(rows) / rate), reason="rate")
             )
-        return Claim([Claimed(Delivery(row.op_id, row.kind, json.loads(row.payload)), row.attempt + 1) for row in rows])
+        return Claim(
+            [
+                Claimed(
+                    Delivery(row.op_id, row.kind, json.loads(row.payload)),
+                    row.attempt + 1,
+                    row.origin,
+                    row.person_id,
+                    row.created_at.replace(tzinfo=UTC),
+                )
+                for row in rows
+            ]
+        )
 
     def _free_at(self, connection: Connection, destination: str, at: datetime) -> datetime:
         """When the destination takes the next one; its row is locked, so that workers share one rate."""
@@ -445,9 +459,10 @@ class Ledger:
 
     def _settle(self, connection: Connection, row: Any, outcome: Outcome, at: datetime, max_attempts: int) -> str:
         state, reason, next_at, forgiven = str(outcome.state), outcome.reason, row.next_at, row.forgiven
-        if state == "untried":
+        if state in ("untried", "waits"):
             # Not an attempt: back in line as before.
-            state, forgiven, next_at = "retry" if row.attempt - forgiven > 1 else "pending", forgiven + 1, at
+            next_at = at if state == "untried" or outcome.after is None else at + outcome.after
+            state, forgiven = "retry" if row.attempt - forgiven > 1 else "pending", forgiven + 1
         elif state == "retry":
             tried = row.attempt - forgiven
             if tried >= max_attempts:
@@ -472,7 +487,7 @@ class Ledger:
             .where(attempts.c.op_id == row.op_id, attempts.c.attempt == row.attempt)
             .values(ended_at=at, outcome=outcome.state, code=outcome.code, reason=outcome.reason)
         )
-        if row.origin.startswith("sync:") and outcome.state != "untried":
+        if row.origin.startswith("sync:") and outcome.state not in ("untried", "suppressed", "waits"):
             self._acknowledge(connection, row, outcome, at)
         return state
 

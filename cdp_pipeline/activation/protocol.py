@@ -14,9 +14,9 @@ from datetime import date, datetime, timedelta
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
-from cdp_pipeline.spec.destination import Smtp, Webhook
+from cdp_pipeline.spec.destination import Destination
 
-OutcomeState = Literal["delivered", "retry", "failed", "unknown", "untried"]
+OutcomeState = Literal["delivered", "retry", "failed", "unknown", "untried", "suppressed", "waits"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Outcome:
 
     delivered: the other side confirmed it. retry: not (surely) done, worth another try, not before `after`.
     failed: refused for good. unknown: may have arrived and must not be repeated. untried: not attempted at all.
+    suppressed: a gate refused it for good. waits: a gate lets it through no earlier than `after` from now.
     `reason` holds codes and our own words, never what the other side echoed: that may name people.
     """
 
@@ -63,7 +64,7 @@ class DestinationConnection(Protocol):
     ) -> None: ...
 
 
-Connect = Callable[[Webhook | Smtp], DestinationConnection]
+Connect = Callable[[Destination], DestinationConnection]
 
 
 class DestinationError(Exception):

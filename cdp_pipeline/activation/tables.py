@@ -55,14 +55,13 @@ CONTACTS = Table(
     {
         "op_id": Column("string", "The operation that reached the person."),
         "person_id": Column("string", "Who was reached."),
-        "channel": Column("string", "email or webhook."),
+        "channel": Column("string", "email, sms, …; for a tool of our own its type, such as webhook."),
         "destination": Column("string", "Through which destination."),
         "origin": Column("string", "What called for it."),
         "at": Column("timestamp(6)", "When it was delivered."),
     },
     key=("op_id",),
 )
-_CHANNELS = {"smtp": "email", "webhook": "webhook"}
 
 
 def _rows(ledger: Ledger, query: sa.Select, table: Table) -> pa.Table:
@@ -95,5 +94,5 @@ def contact_rows(ledger: Ledger, project: Project) -> pa.Table:
         rows = [dict(row) for row in connection.execute(query).mappings()]
     for row in rows:
         spec = project.destinations.get(row["destination"])
-        row["channel"] = _CHANNELS[spec.type] if spec is not None else None
+        row["channel"] = (spec.channel or spec.type) if spec is not None else None
     return pa.Table.from_pylist(rows, schema=CONTACTS.schema.to_pyarrow())

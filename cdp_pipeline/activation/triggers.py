@@ -9,11 +9,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from cdp_pipeline.activation.ledger import DecidedState, Op, operation_id
-from cdp_pipeline.activation.templates import render
-from cdp_pipeline.spec.destination import Smtp, Webhook
-from cdp_pipeline.spec.template import TemplateError
-from cdp_pipeline.spec.trigger import Act, Trigger
+from cdp_pipeline.activation.ledger import Op, operation_id
+from cdp_pipeline.activation.messages import message
+from cdp_pipeline.spec.destination import Destination
+from cdp_pipeline.spec.trigger import Trigger
 
 Row = Mapping[str, object]
 CATCH_UP = timedelta(days=2)
@@ -81,7 +80,7 @@ def fired(
     happened: Iterable[Occasion],
     *,
     people: Mapping[str, Row],
-    destinations: Mapping[str, Webhook | Smtp],
+    destinations: Mapping[str, Destination],
     guarded: Collection[str] = frozenset(),
 ) -> list[Op]:
     """The operations of occasions, one per act; those that must not be sent say why.
@@ -93,7 +92,8 @@ def fired(
     for occasion in happened:
         person = {**people.get(occasion.person_id, {}), "person_id": occasion.person_id}
         for index, act in enumerate(trigger.do):
-            payload, reason, state = _payload(trigger.name, act, destinations[act.destination], person, occasion)
+            said = message(trigger.name, act, destinations[act.destination], person, occasion.text, occasion.day)
+            state, reason = said.state, said.reason
             if occasion.person_id in guarded:
                 state, reason = "suppressed", "guard: an 'unless' rule holds"
             ops.append(
@@ -104,33 +104,10 @@ def fired(
                     person_id=occasion.person_id,
                     kind="act",
                     key=str(index),
-                    payload=payload,
+                    payload=said.payload,
                     occasion=occasion.text,
                     state=state,
                     reason=reason,
                 )
             )
     return ops
-
-
-def _payload(
-    trigger: str, act: Act, destination: Webhook | Smtp, person: Row, occasion: Occasion
-) -> tuple[dict[str, object], str, DecidedState]:
-    mapped = {sent: person.get(name) for sent, name in act.mapping.items()}
-    if isinstance(destination, Webhook):
-        return {
-            "type": f"trigger.{trigger}",
-            "timestamp": occasion.day.isoformat(),
-            "occasion": occasion.text,
-            "data": mapped or {"person_id": occasion.person_id},
-        }, "", "pending"  # fmt: skip
-    to = person.get(act.to or "email")
-    if isinstance(to, list):
-        to = next(iter(to), None)  # Of several addresses a union keeps, the first.
-    if not to:
-        return {}, f"no '{act.to or 'email'}' to write to", "suppressed"
-    try:
-        subject, body = render(act.subject or "", mapped, person), render(act.body or "", mapped, person)
-    except TemplateError as error:
-        return {}, str(error), "failed"
-    return {"to": to, "subject": subject, "body": body}, "", "pending"

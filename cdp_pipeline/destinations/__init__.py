@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from cdp_pipeline.activation.protocol import DestinationConnection
-from cdp_pipeline.spec.destination import Smtp, Webhook
+from cdp_pipeline.spec.destination import Destination
 
 
-def destination_for(spec: Webhook | Smtp) -> DestinationConnection:
-    """The connector of a declared destination; nothing is dialled before the first delivery."""
-    if isinstance(spec, Webhook):
-        from cdp_pipeline.destinations.webhook import WebhookConnection
+def destination_for(spec: Destination) -> DestinationConnection:
+    """The connector of a declared destination, `connect` of the module named like its type.
 
-        return WebhookConnection(spec)
-    from cdp_pipeline.destinations.smtp import SmtpConnection
-
-    return SmtpConnection(spec)
+    Nothing is dialled before the first delivery.
+    """
+    connection: DestinationConnection = import_module(f"{__name__}.{spec.type}").connect(spec)
+    return connection

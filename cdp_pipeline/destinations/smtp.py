@@ -59,6 +59,10 @@ def message(spec: Smtp, delivery: Delivery, now: datetime) -> EmailMessage:
     return mail
 
 
+def connect(spec: Smtp) -> SmtpConnection:
+    return SmtpConnection(spec)
+
+
 class SmtpConnection:
     """Keeps one session open over several deliveries and reopens it when the server has closed it."""
 

@@ -63,6 +63,10 @@ def retry_after(header: str | None, now: datetime) -> timedelta | None:
     return min(max(wait, timedelta(0)), LONGEST_WAIT)
 
 
+def connect(spec: Webhook) -> WebhookConnection:
+    return WebhookConnection(spec)
+
+
 class WebhookConnection:
     """POSTs canonical JSON; 2xx is delivered, other 4xx and redirects are refused for good, the rest is retried."""
 

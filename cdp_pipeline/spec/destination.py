@@ -1,9 +1,12 @@
-"""`kind: destination`: a place to deliver to, how fast, and whether for real (dry run is the default)."""
+"""`kind: destination`: a place to deliver to, how fast, and whether for real (dry run is the default).
+
+One class per type; what it does with a delivery is the module of the same name in destinations/.
+"""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -19,30 +22,49 @@ def _flag(value: object) -> object:
     return value
 
 
+Channel = Literal["email", "phone", "sms", "push", "whatsapp"]
 Flag = Annotated[bool, BeforeValidator(_flag, json_schema_input_type=bool)]
 
 
-class _Destination(Document):
+class Destination(Document):
+    """What destinations of all types have in common.
+
+    `words`: the templates an act fills in for it, `needed` those it cannot do without; a destination without words is
+    sent the fields of the mapping. `alerts`: it can tell the project's own people that something failed.
+    """
+
+    words: ClassVar[tuple[str, ...]] = ()
+    needed: ClassVar[tuple[str, ...]] = ()
+    alerts: ClassVar[bool] = False
     kind: Literal["destination"]
+    type: str
+    channel: Channel | None = Field(
+        default=None, description="By which channel it reaches people; none: it is a tool of our own, no contact."
+    )
     dry_run: Flag = Field(default=True, description="True: show what would be sent, send nothing.")
     rate: Annotated[float, Field(gt=0)] = Field(default=20, description="Deliveries a second at most.")
     timeout: Duration = timedelta(minutes=1)
     max_attempts: Annotated[int, Field(gt=0, le=20)] = 5
 
 
-class Webhook(_Destination):
+class Webhook(Destination):
     """An HTTP endpoint that receives signed JSON (Standard Webhooks)."""
 
+    alerts: ClassVar[bool] = True
     type: Literal["webhook"]
     url: Annotated[str, Field(pattern="^https?://")]
     secret: Annotated[str, Field(min_length=1, json_schema_extra={"secret": True})]
     allow_private: Flag = Field(default=False, description="True: addresses inside the own network are allowed.")
 
 
-class Smtp(_Destination):
+class Smtp(Destination):
     """A mail server."""
 
+    words: ClassVar[tuple[str, ...]] = ("subject", "body")
+    needed: ClassVar[tuple[str, ...]] = ("to", "subject", "body")
+    alerts: ClassVar[bool] = True
     type: Literal["smtp"]
+    channel: Channel | None = "email"
     host: str
     port: Annotated[int, Field(gt=0, lt=65536)] = 587
     sender: str
@@ -51,4 +73,4 @@ class Smtp(_Destination):
     security: Literal["starttls", "tls", "none"] = "starttls"
 
 
-Destination = Webhook | Smtp
+DESTINATIONS: tuple[type[Destination], ...] = (Webhook, Smtp)

@@ -19,7 +19,7 @@ from cdp_pipeline.shipped.catalogue import offers, settings_findings, shipped
 from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.audience import Audience
 from cdp_pipeline.spec.base import unknown
-from cdp_pipeline.spec.destination import Smtp, Webhook
+from cdp_pipeline.spec.destination import DESTINATIONS
 from cdp_pipeline.spec.documents import MAX_BYTES, DataPath, Document, UnreadableError, read_documents
 from cdp_pipeline.spec.group import Group
 from cdp_pipeline.spec.identifier import Identifier
@@ -47,7 +47,7 @@ MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "prediction": PREDICTIONS,
     "audience": (Audience,),
     "trigger": (Trigger,),
-    "destination": (Webhook, Smtp),
+    "destination": DESTINATIONS,
     "sync": (Sync,),
     "verdict": (Verdict,),
     "group": (Group,),

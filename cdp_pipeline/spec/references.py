@@ -16,7 +16,6 @@ from cdp_pipeline.spec import expressions, template
 from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.audience import SUBJECTS, Audience, Happening, Rule
 from cdp_pipeline.spec.base import unknown
-from cdp_pipeline.spec.destination import Smtp
 from cdp_pipeline.spec.documents import DataPath
 from cdp_pipeline.spec.group import Group, RollUp, Way
 from cdp_pipeline.spec.identifier import Identifier
@@ -28,7 +27,7 @@ from cdp_pipeline.spec.reach import CHANNELS, WAYS
 from cdp_pipeline.spec.source import IBIS_TYPES, Check, EventMapping, Source
 from cdp_pipeline.spec.sync import Sync
 from cdp_pipeline.spec.trait import EVALUATIONS, Trait
-from cdp_pipeline.spec.trigger import Act, Trigger
+from cdp_pipeline.spec.trigger import TEMPLATES, Act, Trigger
 from cdp_pipeline.spec.types import (
     EVENT_COLUMNS,
     NUMERIC,
@@ -396,12 +395,13 @@ def _act(act: Act, declared: Declared, path: DataPath) -> Findings:
         yield (*path, "to"), f"should be string, attribute '{act.to}' is {_word(type_)}"
     destination = declared.of("destination").get(act.destination)
     if destination is not None:
-        for field in ("to", "subject", "body"):
-            if isinstance(destination, Smtp) and getattr(act, field) is None:
-                yield (*path, field), "is missing, a letter needs it"
-            if not isinstance(destination, Smtp) and getattr(act, field) is not None:
-                yield (*path, field), f"only a letter has it, '{act.destination}' is a {destination.type}"
-    for field in ("subject", "body"):
+        for field in ("to", *TEMPLATES):
+            given = getattr(act, field) is not None
+            if field in destination.needed and not given:
+                yield (*path, field), f"is missing, a message by {destination.type} needs it"
+            if given and field not in (*destination.needed, *destination.words):
+                yield (*path, field), f"a message by {destination.type} has none, '{act.destination}' is one"
+    for field in TEMPLATES:
         for problem in template.problems(getattr(act, field) or "", act.mapping, _sendable(declared)):
             yield (*path, field), problem
 

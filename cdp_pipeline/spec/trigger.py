@@ -10,6 +10,9 @@ from pydantic import Field, model_validator
 from cdp_pipeline.spec.audience import Rule
 from cdp_pipeline.spec.base import Document, Duration, Name, Part
 
+TEMPLATES = ("subject", "title", "body", "html")
+"""The templates a message can have; which of them is up to the destination's type."""
+
 
 class Crossing(Part):
     """A trait's value moved into a band (`to`), from a certain one if `from` is given."""
@@ -34,15 +37,17 @@ class Change(Part):
 
 
 class Act(Part):
-    """One delivery: to which destination, with which fields, and for mail with which words (Liquid templates)."""
+    """One delivery: to which destination, with which fields, and for messages with which words (Liquid templates)."""
 
     destination: Name
     mapping: dict[str, Name] = Field(
         default={}, description="Field sent: attribute, trait or person_id it is filled from."
     )
-    to: Name | None = Field(default=None, description="For mail: the attribute that holds the address.")
+    to: Name | None = Field(default=None, description="For messages: the attribute that holds the address.")
     subject: str | None = None
+    title: str | None = None
     body: str | None = None
+    html: str | None = None
 
 
 class Trigger(Document):
