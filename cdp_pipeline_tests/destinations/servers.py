@@ -55,6 +55,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     applied: bool = True
     hang_up: bool = False
+    body: bytes = b""
 
 
 class Receiver:
@@ -84,8 +85,9 @@ class Receiver:
                 self.send_response(answer.code)
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", "0")
+                self.send_header("Content-Length", str(len(answer.body)))
                 self.end_headers()
+                self.wfile.write(answer.body)
 
             def log_message(self, format: str, *args: object) -> None:
                 """Silent."""

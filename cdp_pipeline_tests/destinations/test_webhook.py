@@ -10,7 +10,8 @@ import pytest
 
 from cdp_pipeline.activation.protocol import Delivery, DestinationError, Outcome
 from cdp_pipeline.destinations.addresses import AddressRefusedError, allowed_address
-from cdp_pipeline.destinations.webhook import WebhookConnection, retry_after, signature, signing_key
+from cdp_pipeline.destinations.http import retry_after
+from cdp_pipeline.destinations.webhook import WebhookConnection, signature, signing_key
 from cdp_pipeline_tests.activation.projects import NOW, webhook
 from cdp_pipeline_tests.destinations.servers import Answer, Receiver
 
