@@ -16,6 +16,7 @@ from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import parse_qsl
 
 from aiosmtpd.controller import Controller
 
@@ -29,10 +30,15 @@ class Received:
     path: str
     headers: dict[str, str]
     body: bytes
+    method: str = "POST"
 
     @property
     def json(self) -> Any:
         return json.loads(self.body)
+
+    @property
+    def form(self) -> dict[str, str]:
+        return dict(parse_qsl(self.body.decode()))
 
     def is_signed_with(self, key: bytes) -> bool:
         """Verified as the Standard Webhooks text says, without the project's code."""
@@ -49,17 +55,20 @@ class Received:
 
 @dataclass
 class Answer:
-    """How the receiver answers: a code with headers, or a hang-up, before or after the request took effect."""
+    """How the receiver answers: a code with headers and a JSON body, or a hang-up, before or after it took effect."""
 
     code: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     applied: bool = True
     hang_up: bool = False
-    body: bytes = b""
+    body: Any = b""
 
 
 class Receiver:
-    """An HTTP endpoint that keeps every request, and every effect by its idempotency key."""
+    """An HTTP endpoint that keeps every request, and of signed webhooks every effect by its idempotency key.
+
+    `answer` is called one request at a time; the fake of an API keeps its own state in there.
+    """
 
     def __init__(self, answer: Callable[[Received], Answer] | None = None) -> None:
         self.requests: list[Received] = []
@@ -73,8 +82,9 @@ class Receiver:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                received = Received(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
+                body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                received = Received(self.path, headers, body, self.command)
                 with receiver._lock:
                     answer = receiver.answer(received)
                     receiver.note(received, answer)
@@ -85,9 +95,14 @@ class Receiver:
                 self.send_response(answer.code)
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(answer.body)))
+                said = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+                if said:
+                    self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(said)))
                 self.end_headers()
-                self.wfile.write(answer.body)
+                self.wfile.write(said)
+
+            do_GET = do_PUT = do_PATCH = do_DELETE = do_POST
 
             def log_message(self, format: str, *args: object) -> None:
                 """Silent."""
@@ -100,7 +115,9 @@ class Receiver:
 
     def note(self, received: Received, answer: Answer) -> None:
         self.requests.append(received)
-        key = received.headers.get("webhook-id", "")
+        key = received.headers.get("webhook-id")
+        if key is None:
+            return
         self.arrivals[key] += 1
         if answer.applied and (200 <= answer.code < 300 or answer.hang_up) and key not in self.effects:
             self.effects[key] = received.json
