@@ -20,6 +20,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 MANY_NAMES, COMPARED_NAMES = 200, 20
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
+Priority = Annotated[
+    int, Field(ge=0, le=1000, description="The higher goes first where not all that is wanted may be sent.")
+]
 SqlFragment = Annotated[str, Field(min_length=1, description="One SQL expression in DuckDB's dialect.")]
 
 

@@ -19,6 +19,8 @@ from cdp_pipeline.shipped.catalogue import offers, settings_findings, shipped
 from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.audience import Audience
 from cdp_pipeline.spec.base import unknown
+from cdp_pipeline.spec.consent import Consent
+from cdp_pipeline.spec.contact_policy import ContactPolicy
 from cdp_pipeline.spec.destination import DESTINATIONS
 from cdp_pipeline.spec.documents import MAX_BYTES, DataPath, Document, UnreadableError, read_documents
 from cdp_pipeline.spec.group import Group
@@ -51,8 +53,11 @@ MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "sync": (Sync,),
     "verdict": (Verdict,),
     "group": (Group,),
+    "consent": (Consent,),
+    "contact_policy": (ContactPolicy,),
 }
 """The models of each kind; where there are several, the document's `type` chooses."""
+IRREGULAR = {"match": "matches", "contact_policy": "contact_policies"}
 
 
 @dataclass(frozen=True, order=True)
@@ -107,7 +112,7 @@ def load_project(folder: Path | str, environment: Mapping[str, str] = os.environ
     if reading.problems:
         raise ProjectError(reading.problems)
     (settings,) = declared.of("project").values()
-    plurals = {kind: "matches" if kind == "match" else f"{kind}s" for kind in MODELS if kind != "project"}
+    plurals = {kind: IRREGULAR.get(kind, f"{kind}s") for kind in MODELS if kind != "project"}
     named = {plural: dict(declared.of(kind)) for kind, plural in plurals.items()}
     return Project(folder, settings, **named, places={key: str(place) for key, place in reading.places.items()})
 

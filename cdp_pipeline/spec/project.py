@@ -17,6 +17,8 @@ from pydantic import AfterValidator, Field, model_validator
 from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.audience import Audience
 from cdp_pipeline.spec.base import Day, Document, Duration, Name, Part, SqlFragment, TimeZone
+from cdp_pipeline.spec.consent import Consent
+from cdp_pipeline.spec.contact_policy import ContactPolicy
 from cdp_pipeline.spec.destination import Destination
 from cdp_pipeline.spec.group import Group
 from cdp_pipeline.spec.identifier import Identifier
@@ -150,8 +152,20 @@ class Project:
     syncs: dict[str, Sync]
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
+    consents: dict[str, Consent] = field(default_factory=dict)
+    contact_policies: dict[str, ContactPolicy] = field(default_factory=dict)
     places: dict[tuple[str, str], str] = field(default_factory=dict)
     """Where each document stands, by kind and name: file:line, that of a shipped one beginning with shipped/."""
+
+    @property
+    def consent(self) -> Consent | None:
+        """The one consent document, if there is one."""
+        return next(iter(self.consents.values()), None)
+
+    @property
+    def contact_policy(self) -> ContactPolicy | None:
+        """The one contact policy, if there is one."""
+        return next(iter(self.contact_policies.values()), None)
 
     @property
     def zone(self) -> ZoneInfo:

@@ -16,6 +16,8 @@ from cdp_pipeline.spec import expressions, template
 from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.audience import SUBJECTS, Audience, Happening, Rule
 from cdp_pipeline.spec.base import unknown
+from cdp_pipeline.spec.consent import Consent
+from cdp_pipeline.spec.contact_policy import ContactPolicy
 from cdp_pipeline.spec.documents import DataPath
 from cdp_pipeline.spec.group import Group, RollUp, Way
 from cdp_pipeline.spec.identifier import Identifier
@@ -373,6 +375,7 @@ def _tests(audience: Audience, declared: Declared) -> Findings:
 
 
 def trigger_findings(trigger: Trigger, declared: Declared) -> Findings:
+    yield from _purpose(trigger.purpose, declared)
     yield from declared.reference("audience", trigger.on.entered, ("on", "entered"))
     yield from declared.reference("audience", trigger.on.left, ("on", "left"))
     crossed = trigger.on.crossed
@@ -407,11 +410,92 @@ def _act(act: Act, declared: Declared, path: DataPath) -> Findings:
 
 
 def sync_findings(sync: Sync, declared: Declared) -> Findings:
+    yield from _purpose(sync.purpose, declared)
     yield from declared.reference("audience", sync.audience, ("audience",))
     yield from declared.reference("destination", sync.destination, ("destination",))
     yield from _mapping(sync.mapping, declared, ("mapping",))
     if sync.key not in sync.mapping:
         yield ("key",), unknown("mapping field", sync.key, sync.mapping)
+
+
+def _purpose(purpose: str | None, declared: Declared) -> Findings:
+    """Where purposes are declared, everything that uses people's data names one of them."""
+    known = _purposes(declared)
+    if known and purpose is None:
+        yield ("purpose",), f"is missing: what is it for? There are {', '.join(sorted(known))}"
+    elif known and purpose not in known:
+        yield ("purpose",), unknown("purpose", purpose, known)
+
+
+def _purposes(declared: Declared) -> set[str]:
+    """The declared purposes."""
+    return {name for consent in declared.of("consent").values() for name in consent.purposes}
+
+
+def _named(path: DataPath, what: str, names: Iterable[str], known: Iterable[str]) -> Findings:
+    for i, name in enumerate(names):
+        if name not in known:
+            yield (*path, i), unknown(what, name, known)
+
+
+def consent_findings(consent: Consent, declared: Declared) -> Findings:
+    yield from _only_one("consent", consent.name, declared)
+    yield from declared.reference("attribute", consent.jurisdiction, ("jurisdiction",))
+    for channel, permission in consent.channels.items():
+        yield from _named(("channels", channel, "purposes"), "purpose", permission.purposes, consent.purposes)
+    for i, said in enumerate(consent.said):
+        path: DataPath = ("said", i)
+        if said.purpose is not None and said.purpose not in consent.purposes:
+            yield (*path, "purpose"), unknown("purpose", said.purpose, consent.purposes)
+        if said.channel is not None and said.channel not in consent.channels:
+            yield (*path, "channel"), unknown("channel with a permission", said.channel, consent.channels)
+        fragments = ((said.when, "when", BOOLEAN), (said.decision, "decision", BOOLEAN), (said.proof, "proof", STRING))
+        yield from _said_in(said.source, said.of, fragments, declared, path)
+    for i, one in enumerate(consent.suppressed):
+        yield from _said_in(one.source, one.of, ((one.when, "when", BOOLEAN),), declared, ("suppressed", i))
+
+
+def _said_in(
+    name: str, of: list[str], fragments: Iterable[tuple[str | None, str, str]], declared: Declared, path: DataPath
+) -> Findings:
+    yield from declared.reference("source", name, (*path, "source"))
+    source = declared.of("source").get(name)
+    if source is None:
+        return
+    if not source.identifier_columns:
+        yield (*path, "source"), f"source '{name}' has no identifiers: nobody knows who said it"
+    yield from _named((*path, "of"), "column with an identifier", of, source.identifier_columns)
+    for fragment, field, wanted in fragments:
+        yield from _fragment(fragment, source_columns(source), (*path, field), {wanted})
+
+
+def _only_one(kind: str, name: str, declared: Declared) -> Findings:
+    first = next(iter(declared.of(kind)))
+    if name != first:
+        yield ("kind",), f"a project has one {kind.replace('_', ' ')}, which is '{first}'"
+
+
+def contact_policy_findings(policy: ContactPolicy, declared: Declared) -> Findings:
+    yield from _only_one("contact_policy", policy.name, declared)
+    parts: dict[str, list[Any]] = {
+        "caps": policy.caps, "quiet_hours": policy.quiet_hours, "controls": policy.controls, "budgets": policy.budgets,
+    }  # fmt: skip
+    for field, some in parts.items():
+        for i, part in enumerate(some):
+            path: DataPath = (field, i)
+            if not declared.broken.get("consent"):
+                yield from _named((*path, "purposes"), "purpose", part.purposes, _purposes(declared))
+            for kind in ("trigger", "sync"):
+                for j, name in enumerate(getattr(part, f"{kind}s", [])):
+                    yield from declared.reference(kind, name, (*path, f"{kind}s", j))
+    for i, hours in enumerate(policy.quiet_hours):
+        yield from declared.reference("attribute", hours.zone, ("quiet_hours", i, "zone"))
+        if hours.zones and hours.zone is None:
+            yield ("quiet_hours", i, "zones"), "needs 'zone', the attribute whose values these are"
+    names = [control.name for control in policy.controls]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            yield ("controls", i, "name"), f"control '{name}' is already declared"
 
 
 def identifier_findings(identifier: Identifier, declared: Declared) -> Findings:
@@ -758,4 +842,6 @@ CHECKS: dict[str, Callable[[Any, Declared], Findings]] = {
     "sync": sync_findings,
     "verdict": verdict_findings,
     "group": group_findings,
+    "consent": consent_findings,
+    "contact_policy": contact_policy_findings,
 }

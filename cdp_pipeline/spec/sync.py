@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cdp_pipeline.spec.base import Document, Name
+from cdp_pipeline.spec.base import Document, Name, Priority
 
 
 class Sync(Document):
@@ -19,6 +19,8 @@ class Sync(Document):
     kind: Literal["sync"]
     audience: Name
     destination: Name
+    purpose: Name | None = Field(default=None, description="What people's data is used for here.")
+    priority: Priority = 100
     mode: Literal["upsert", "mirror", "append", "event"] = "upsert"
     key: Name = Field(default="person_id", description="The mapped field the destination knows people by.")
     mapping: Annotated[dict[str, Name], Field(min_length=1)]

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from cdp_pipeline.spec.audience import Rule
-from cdp_pipeline.spec.base import Document, Duration, Name, Part
+from cdp_pipeline.spec.base import Document, Duration, Name, Part, Priority
 
 TEMPLATES = ("subject", "title", "body", "html")
 """The templates a message can have; which of them is up to the destination's type."""
@@ -54,6 +54,8 @@ class Trigger(Document):
     """When a change happens to a person, act; not again within `cool_down`, nor where `unless` holds."""
 
     kind: Literal["trigger"]
+    purpose: Name | None = Field(default=None, description="What people's data is used for here.")
+    priority: Priority = 100
     on: Change
     cool_down: Duration = timedelta(0)
     once: bool = Field(default=False, description="True: at most once in a person's life.")
