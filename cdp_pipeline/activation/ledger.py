@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Connection, Engine
 
 from cdp_pipeline.activation.protocol import Delivery, Outcome, canonical_json
@@ -28,6 +31,9 @@ LIVE = ("pending", "retry", "inflight")
 FIRST_WAIT = timedelta(seconds=30)
 LONGEST_WAIT = timedelta(hours=6)
 
+# Written out, not bound: both databases use a partial index only for a condition they can read.
+_WAITS = sa.text("state IN ('pending', 'retry')")
+_UNDER_WAY = sa.text("state = 'inflight'")
 _metadata = sa.MetaData()
 _sequence = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 outbox = sa.Table(
@@ -53,7 +59,8 @@ outbox = sa.Table(
     sa.Column("worker", sa.Text),
     sa.Column("created_at", sa.DateTime, nullable=False),
     sa.Column("updated_at", sa.DateTime, nullable=False),
-    sa.Index("outbox_due", "destination", "state", "next_at"),
+    sa.Index("outbox_waits", "destination", "next_at", "sequence", sqlite_where=_WAITS, postgresql_where=_WAITS),
+    sa.Index("outbox_under_way", "destination", "lease_until", sqlite_where=_UNDER_WAY, postgresql_where=_UNDER_WAY),
     sa.Index("outbox_order", "origin", "person_id", "sequence"),
 )
 attempts = sa.Table(
@@ -104,6 +111,9 @@ pace = sa.Table(
     sa.Column("free_at", sa.DateTime, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
 )
+
+
+_SETTLED = [outbox.c[name] for name in ("op_id", "attempt", "forgiven", "origin", "key")]
 
 
 class LedgerError(Exception):
@@ -322,16 +332,10 @@ class Ledger:
     def destinations_due(self, now: datetime) -> list[str]:
         """Destinations with something to deliver, or with a lease that ran out."""
         at = utc(now)
-        due = sa.or_(
-            sa.and_(outbox.c.state.in_(("pending", "retry")), outbox.c.next_at <= at),
-            sa.and_(outbox.c.state == "inflight", outbox.c.lease_until <= at),
-        )
+        due = (sa.and_(_WAITS, outbox.c.next_at <= at), sa.and_(_UNDER_WAY, outbox.c.lease_until <= at))
         with self.reading() as connection:
-            return list(
-                connection.execute(
-                    sa.select(outbox.c.destination).where(due).distinct().order_by("destination")
-                ).scalars()
-            )
+            found = [connection.execute(sa.select(outbox.c.destination).where(one).distinct()).scalars() for one in due]
+            return sorted({name for names in found for name in names})
 
     def show_dry_run(self, destination: str, now: datetime) -> int:
         """Settle everything waiting for a destination in dry run: the exact payload stays, nothing is sent."""
@@ -353,7 +357,7 @@ class Ledger:
         max_attempts: int,
         rate: float,
     ) -> Claim:
-        """Take the oldest due operations, at most a second's worth of `rate`, one per person and origin at a time."""
+        """Take the operations that are due longest, at most a second's worth of `rate`, one per person and origin."""
         at = utc(now)
         with self.writing() as connection:
             free_at = self._free_at(connection, destination, at)
@@ -361,9 +365,10 @@ class Ledger:
                 return Claim(wait=free_at - at)
             self._expire(connection, destination, at, repeatable, max_attempts)
             earlier = outbox.alias("earlier")
+            columns = ("op_id", "kind", "payload", "attempt", "origin", "person_id", "created_at")
             due = (
-                sa.select(outbox)
-                .where(outbox.c.destination == destination, outbox.c.state.in_(("pending", "retry")))
+                sa.select(*(outbox.c[name] for name in columns))
+                .where(outbox.c.destination == destination, sa.text("outbox.state IN ('pending', 'retry')"))
                 .where(outbox.c.next_at <= at)
                 .where(
                     ~sa.exists().where(
@@ -374,25 +379,19 @@ class Ledger:
                         earlier.c.state.in_(LIVE),
                     )
                 )
-                .order_by(outbox.c.sequence)
+                .order_by(outbox.c.next_at, outbox.c.sequence)
                 .limit(min(limit, max(1, int(rate))))
                 .with_for_update(skip_locked=True)
             )
             rows = connection.execute(due).all()
             if not rows:
                 return Claim()
-            connection.execute(
-                outbox.update()
-                .where(outbox.c.op_id.in_([row.op_id for row in rows]))
-                .values(
-                    state="inflight", attempt=outbox.c.attempt + 1, worker=worker, lease_until=at + lease, updated_at=at
-                )
-            )
-            started = [
-                {"op_id": row.op_id, "attempt": row.attempt + 1, "at": at, "outcome": "started", "reason": ""}
-                for row in rows
-            ]
-            connection.execute(attempts.insert(), started)
+            taken = {
+                "state": "inflight", "attempt": outbox.c.attempt + 1, "worker": worker, "lease_until": at + lease,
+                "updated_at": at,
+            }  # fmt: skip
+            for some in portions([row.op_id for row in rows]):
+                connection.execute(outbox.update().where(outbox.c.op_id.in_(some)).values(taken))
             connection.execute(
                 pace.update()
                 .where(pace.c.destination == destination)
@@ -426,15 +425,15 @@ class Ledger:
         self, connection: Connection, destination: str, at: datetime, repeatable: bool, max_attempts: int
     ) -> None:
         """Settle what a lost worker held: try again where that is safe, else hold it as unknown."""
+        state: Literal["retry", "unknown"] = "retry" if repeatable else "unknown"
         lost = connection.execute(
-            sa.select(outbox)
-            .where(outbox.c.destination == destination, outbox.c.state == "inflight", outbox.c.lease_until <= at)
+            sa.select(*_SETTLED)
+            .where(outbox.c.destination == destination, sa.text("outbox.state = 'inflight'"))
+            .where(outbox.c.lease_until <= at)
             .with_for_update(skip_locked=True)
         ).all()
-        for row in lost:
-            state: Literal["retry", "unknown"] = "retry" if repeatable else "unknown"
-            outcome = Outcome(row.op_id, state, "its worker was lost", timedelta(0))
-            self._settle(connection, row, outcome, at, max_attempts)
+        outcomes = [(row, Outcome(row.op_id, state, "its worker was lost", timedelta(0))) for row in lost]
+        self._settle(connection, outcomes, at, max_attempts)
 
     def settle(
         self, outcomes: Iterable[tuple[Claimed, Outcome]], *, worker: str, now: datetime, max_attempts: int
@@ -443,76 +442,102 @@ class Ledger:
 
         An outcome that comes after its lease ran out and somebody else took the operation is not written.
         """
-        at = utc(now)
-        counts: dict[str, int] = {}
+        at, given = utc(now), list(outcomes)
         with self.writing() as connection:
-            for claimed, outcome in outcomes:
-                row = connection.execute(
-                    sa.select(outbox)
-                    .where(outbox.c.op_id == outcome.op_id, outbox.c.worker == worker)
-                    .where(outbox.c.attempt == claimed.attempt, outbox.c.state == "inflight")
-                    .with_for_update()
-                ).one_or_none()
-                state = "late" if row is None else self._settle(connection, row, outcome, at, max_attempts)
-                counts[state] = counts.get(state, 0) + 1
+            mine = {}
+            for some in portions([outcome.op_id for _, outcome in given]):
+                query = sa.select(*_SETTLED).where(outbox.c.op_id.in_(some), outbox.c.worker == worker)
+                query = query.where(outbox.c.state == "inflight").with_for_update()
+                mine |= {row.op_id: row for row in connection.execute(query)}
+            sound = [
+                (mine[outcome.op_id], outcome)
+                for claimed, outcome in given
+                if outcome.op_id in mine and mine[outcome.op_id].attempt == claimed.attempt
+            ]
+            counts = self._settle(connection, sound, at, max_attempts)
+        if late := len(given) - len(sound):
+            counts["late"] = late
+        return dict(counts)
+
+    def _settle(
+        self, connection: Connection, outcomes: Sequence[tuple[Any, Outcome]], at: datetime, max_attempts: int
+    ) -> Counter[str]:
+        """Write what became of operations, given with their _SETTLED columns: alike ones in one statement."""
+        heard: dict[tuple[str, int | None, str], list[str]] = defaultdict(list)
+        lead_to: dict[tuple[object, ...], list[str]] = defaultdict(list)
+        held: dict[tuple[str, int], list[str]] = defaultdict(list)
+        counts, times = Counter[str](), Counter[tuple[str, str]]()
+        for row, outcome in outcomes:
+            values = _settled(row, outcome, at, max_attempts)
+            counts[str(values[0])] += 1
+            lead_to[values].append(row.op_id)
+            heard[outcome.state, outcome.code, outcome.reason].append(row.op_id)
+            if row.origin.startswith("sync:") and outcome.state not in ("untried", "suppressed", "waits"):
+                # Two for one key, which nobody plans, must not meet in one statement.
+                held[outcome.state, times[row.origin, row.key]].append(row.op_id)
+                times[row.origin, row.key] += 1
+        for (state, code, reason), op_ids in heard.items():
+            values_said = (outbox.c.op_id, outbox.c.attempt, outbox.c.updated_at, sa.literal(at), sa.literal(state),
+                           sa.literal(code, sa.Integer), sa.literal(reason))  # fmt: skip
+            for some in portions(op_ids):
+                told = sa.select(*values_said).where(outbox.c.op_id.in_(some))
+                names = ["op_id", "attempt", "at", "ended_at", "outcome", "code", "reason"]
+                connection.execute(attempts.insert().from_select(names, told))
+        for (state, _), op_ids in sorted(held.items(), key=lambda item: item[0][1]):
+            for some in portions(op_ids):
+                self._acknowledge(connection, some, state, at)
+        alike = {values: op_ids for values, op_ids in lead_to.items() if len(op_ids) > 1}
+        for (state, reason, forgiven, next_at), op_ids in alike.items():
+            for some in portions(op_ids):
+                connection.execute(
+                    outbox.update()
+                    .where(outbox.c.op_id.in_(some))
+                    .values(
+                        state=state, reason=reason, forgiven=outbox.c.forgiven + forgiven, lease_until=None,
+                        worker=None, updated_at=at, next_at=outbox.c.next_at if next_at is None else next_at,
+                    )
+                )  # fmt: skip
+        singles = [
+            {"which": op_ids[0], "becomes": values[0], "why": values[1], "more": values[2], "due": values[3]}
+            for values, op_ids in lead_to.items()
+            if len(op_ids) == 1
+        ]
+        if singles:
+            connection.execute(
+                outbox.update()
+                .where(outbox.c.op_id == sa.bindparam("which"))
+                .values(
+                    state=sa.bindparam("becomes"), reason=sa.bindparam("why"),
+                    forgiven=outbox.c.forgiven + sa.bindparam("more", type_=sa.Integer), lease_until=None,
+                    worker=None, updated_at=at,
+                    next_at=sa.func.coalesce(sa.bindparam("due", type_=sa.DateTime), outbox.c.next_at),
+                ),
+                singles,
+            )  # fmt: skip
         return counts
 
-    def _settle(self, connection: Connection, row: Any, outcome: Outcome, at: datetime, max_attempts: int) -> str:
-        state, reason, next_at, forgiven = str(outcome.state), outcome.reason, row.next_at, row.forgiven
-        if state in ("untried", "waits"):
-            # Not an attempt: back in line as before.
-            next_at = at if state == "untried" or outcome.after is None else at + outcome.after
-            state, forgiven = "retry" if row.attempt - forgiven > 1 else "pending", forgiven + 1
-        elif state == "retry":
-            tried = row.attempt - forgiven
-            if tried >= max_attempts:
-                state, reason = "failed", f"{reason}; given up after {tried} attempts"
-            else:
-                next_at = at + (backoff(row.op_id, tried) if outcome.after is None else outcome.after)
-        connection.execute(
-            outbox.update()
-            .where(outbox.c.op_id == row.op_id)
-            .values(
-                state=state,
-                reason=reason,
-                next_at=next_at,
-                forgiven=forgiven,
-                lease_until=None,
-                worker=None,
-                updated_at=at,
-            )
-        )
-        connection.execute(
-            attempts.update()
-            .where(attempts.c.op_id == row.op_id, attempts.c.attempt == row.attempt)
-            .values(ended_at=at, outcome=outcome.state, code=outcome.code, reason=outcome.reason)
-        )
-        if row.origin.startswith("sync:") and outcome.state not in ("untried", "suppressed", "waits"):
-            self._acknowledge(connection, row, outcome, at)
-        return state
-
-    def _acknowledge(self, connection: Connection, row: Any, outcome: Outcome, at: datetime) -> None:
+    def _acknowledge(self, connection: Connection, op_ids: Sequence[str], state: str, at: datetime) -> None:
         """Keep what the destination holds: certainly after an answer, perhaps after silence.
 
         The last operation tried is kept even when it failed: the next one for this key is derived from it, so that
         somebody who left and came back is a new operation, not the old one again.
         """
-        sync = row.origin.removeprefix("sync:")
-        here = sa.and_(acknowledged.c.sync == sync, acknowledged.c.key == row.key)
-        was_present = bool(connection.execute(sa.select(acknowledged.c.present).where(here)).scalar())
-        leaves = row.kind in ("remove", "left")
-        if outcome.state == "delivered":
-            present = not leaves
-        elif outcome.state == "failed":
-            present = was_present
-        else:
-            present = was_present or not leaves
-        values = {
-            "person_id": row.person_id, "op_id": row.op_id, "payload_hash": None if leaves else row.payload_hash,
-            "certain": outcome.state == "delivered", "present": present, "at": at,
-        }  # fmt: skip
-        if connection.execute(acknowledged.update().where(here).values(values)).rowcount == 0:
-            connection.execute(acknowledged.insert(), {"sync": sync, "key": row.key, **values})
+        leaves = outbox.c.kind.in_(("remove", "left"))
+        told = sa.select(
+            sa.func.substr(outbox.c.origin, len("sync:") + 1), outbox.c.key, outbox.c.person_id, outbox.c.op_id,
+            sa.case((leaves, sa.null()), else_=outbox.c.payload_hash), sa.literal(state == "delivered"),
+            sa.literal(False) if state == "failed" else ~leaves, sa.literal(at),
+        ).where(outbox.c.op_id.in_(op_ids))  # fmt: skip
+        names = ["sync", "key", "person_id", "op_id", "payload_hash", "certain", "present", "at"]
+        insert = postgres_insert(acknowledged) if self._postgres else sqlite_insert(acknowledged)
+        new = insert.excluded
+        present: Any = sa.or_(acknowledged.c.present, new.present)
+        if state in ("delivered", "failed"):
+            present = new.present if state == "delivered" else acknowledged.c.present
+        values = {name: new[name] for name in names[2:]} | {"present": present}
+        connection.execute(
+            insert.from_select(names, told).on_conflict_do_update(index_elements=["sync", "key"], set_=values)
+        )
 
     def pause(self, destination: str, until: datetime, reason: str) -> None:
         """Let a destination rest: it asked for it, or it does not answer."""
@@ -560,6 +585,20 @@ class Ledger:
         query = sa.select(outbox).where(outbox.c.person_id.in_(list(person_ids))).order_by(outbox.c.sequence)
         with self.reading() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _settled(row: Any, outcome: Outcome, at: datetime, max_attempts: int) -> tuple[str, str, int, datetime | None]:
+    """What an operation becomes: state, reason, attempts forgiven in addition, and when it is due if that moves."""
+    tried = row.attempt - row.forgiven
+    if outcome.state in ("untried", "waits"):
+        # Not an attempt: back in line as before.
+        due = at if outcome.state == "untried" or outcome.after is None else at + outcome.after
+        return "retry" if tried > 1 else "pending", outcome.reason, 1, due
+    if outcome.state != "retry":
+        return outcome.state, outcome.reason, 0, None
+    if tried >= max_attempts:
+        return "failed", f"{outcome.reason}; given up after {tried} attempts", 0, None
+    return "retry", outcome.reason, 0, at + (backoff(row.op_id, tried) if outcome.after is None else outcome.after)
 
 
 def new_row(op: Op, at: datetime, state: str, reason: str) -> dict[str, object]:
