@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import date, datetime
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 
 import ibis
+import pyarrow as pa
 
-from cdp_pipeline.activation.ledger import Ledger
-from cdp_pipeline.activation.triggers import fired, horizon, occasions
+from cdp_pipeline.activation.happenings import occasions_of_events, since, told_until
+from cdp_pipeline.activation.ledger import Ledger, utc
+from cdp_pipeline.activation.triggers import Occasion, fired, horizon, occasions
 from cdp_pipeline.audiences.accounts import with_their_groups
 from cdp_pipeline.audiences.look import scope_of
 from cdp_pipeline.audiences.members import HELD, SIZES, held_now
 from cdp_pipeline.audiences.rules import every_rule, leaves, matching
+from cdp_pipeline.lake.errors import LakeVersionError
 from cdp_pipeline.lake.lake import LakeView
 from cdp_pipeline.spec.project import Project
-from cdp_pipeline.spec.trigger import Trigger
+from cdp_pipeline.spec.trigger import DateReached, Trigger
+from cdp_pipeline.spec.window import midnight
 
 Rows = list[dict[str, object]]
+TIMELINE = "profile.timeline"
+ONE_DAY = timedelta(days=1)
 
 
 def fire(
@@ -25,8 +32,9 @@ def fire(
 ) -> dict[str, dict[str, int]]:
     """Record what each trigger calls for, by trigger and state; 'known' are operations that were recorded before.
 
-    Each is evaluated for the newest day that what it watches was computed for (not after `day`, if given). One that an
-    audience guards (`unless`) waits while that audience is held: nobody knows whom it would keep safe.
+    Each is evaluated for the newest day that what it watches was computed for (not after `day`, if given); events and
+    dates up to `now`. One that an audience guards (`unless`) waits while that audience is held: nobody knows whom it
+    would keep safe.
     """
     aliases = merged_people(lake)
     held = held_now(lake.read(SIZES), lake.read(HELD))
@@ -34,42 +42,158 @@ def fire(
     for trigger in project.triggers.values():
         if any(rule.audience in held for rule in leaves(every_rule(project, trigger.unless))):
             continue
-        newest = _newest_day(lake, trigger, day)
-        if newest is not None:
-            counts[trigger.name] = _fire(ledger, lake, project, trigger, newest, now, aliases)
+        found = _evaluated(ledger, lake, project, trigger, now, day)
+        if found is not None:
+            counts[trigger.name] = record(ledger, lake, project, trigger, found, now=now, aliases=aliases)
     return counts
 
 
-def _fire(
+@dataclass(frozen=True)
+class Evaluated:
+    """What set a trigger off up to a day, and up to which state of the timeline that was looked for."""
+
+    happened: list[Occasion]
+    day: date
+    mark: int | None = None
+
+
+def record(
     ledger: Ledger,
     lake: LakeView,
     project: Project,
     trigger: Trigger,
-    day: date,
+    found: Evaluated,
+    *,
     now: datetime,
     aliases: Mapping[str, str],
 ) -> dict[str, int]:
-    not_before = horizon(day, ledger.evaluated_until(trigger.name))
-    changes, crossings = _moves(lake, trigger, not_before, day)
-    happened = occasions(trigger, changes, crossings, not_before=not_before, until=day)
-    ids = sorted({occasion.person_id for occasion in happened})
+    """Put what a trigger calls for on these occasions into the ledger; count it by state.
+
+    What is known of people is that of the newest day that traits were computed for, up to the day of the evaluation.
+    """
+    new = found.happened
+    if trigger.on.event is not None:
+        known = ledger.known_occasions(f"trigger:{trigger.name}", [occasion.text for occasion in new])
+        new = [occasion for occasion in new if occasion.text not in known]
+    ids = sorted({occasion.person_id for occasion in new})
+    day = _computed_day(lake, found.day) or found.day
     ops = fired(
         trigger,
-        happened,
+        new,
         people=known_people(lake, project, ids, day),
         destinations=project.destinations,
         guarded=_guarded(lake, project, trigger, ids, day),
     )
-    return ledger.fire(
+    counts = ledger.fire(
         trigger.name,
         ops,
-        day=day,
+        day=found.day,
         now=now,
         cool_down=trigger.cool_down,
         once=trigger.once,
         aliases=aliases,
         counts_dry_run=all(project.destinations[act.destination].dry_run for act in trigger.do),
+        mark=found.mark,
     )
+    before = (len(found.happened) - len(new)) * len(trigger.do)
+    return counts | {"known": counts.get("known", 0) + before} if before else counts
+
+
+def _evaluated(
+    ledger: Ledger, lake: LakeView, project: Project, trigger: Trigger, now: datetime, until: date | None
+) -> Evaluated | None:
+    """What set the trigger off since it was last evaluated; nothing, where what it watches was never computed."""
+    evaluated = ledger.evaluated_until(trigger.name)
+    today = min(now.astimezone(project.zone).date(), until or date.max)
+    if trigger.on.event is not None:
+        if not lake.exists(TIMELINE):
+            return None
+        happened = _events(ledger, lake, project, trigger, min(utc(now), _end_of(today, project)), evaluated)
+        return Evaluated(happened, today, lake.version(TIMELINE))
+    if trigger.on.date is not None:
+        if not lake.exists("profile.customers"):
+            return None
+        due = dates_reached(lake, project, trigger.on.date, horizon(today, evaluated), today)
+        return Evaluated(due, today)
+    day = _newest_day(lake, trigger, until)
+    if day is None:
+        return None
+    not_before = horizon(day, evaluated)
+    changes, crossings = _moves(lake, trigger, not_before, day)
+    return Evaluated(occasions(trigger, changes, crossings, not_before=not_before, until=day), day)
+
+
+def _end_of(day: date, project: Project) -> datetime:
+    return midnight(day + timedelta(days=1), project.zone)
+
+
+def _events(
+    ledger: Ledger, lake: LakeView, project: Project, trigger: Trigger, now: datetime, evaluated: date | None
+) -> list[Occasion]:
+    """Events seen among the rows of the timeline that are new since the last evaluation, or missing from all of it."""
+    timeline, after = lake.table(TIMELINE), since(now, evaluated is not None)
+    missing = trigger.on.missing
+    if missing is not None:
+        telling = [
+            name
+            for name, source in project.sources.items()
+            if any(event in missing.event for mapping in source.events for event in mapping.event_names)
+        ]
+        return occasions_of_events(trigger.on, timeline, after=after, until=told_until(timeline, telling, now))
+    new = _rows_since(lake, ledger.mark(trigger.name), after)
+    if new is not None:
+        timeline = timeline.semi_join(ibis.memtable(new), "event_id")
+    return occasions_of_events(trigger.on, timeline, after=after, until=now)
+
+
+def _rows_since(lake: LakeView, mark: int | None, after: datetime) -> pa.Table | None:
+    """The ids of rows of the timeline that came or changed since the mark; None where that cannot be told."""
+    if mark is None or mark > lake.version(TIMELINE):  # A lake begun anew counts from the beginning.
+        return None
+    try:
+        written, _ = lake.feed(TIMELINE, mark)
+    except LakeVersionError:
+        return None
+    return written.filter(written.occurred_at > ibis.timestamp(after)).select("event_id").distinct().to_pyarrow()
+
+
+def dates_reached(
+    lake: LakeView, project: Project, reached: DateReached, not_before: date, until: date
+) -> list[Occasion]:
+    """The people whose date, moved by the declared days, lies within these days. A new date is a new occasion."""
+    table = lake.table("profile.customers")
+    if reached.of not in project.attributes:
+        found, newest = _table(lake, "traits.daily"), _computed_day(lake, until)
+        if found is None or newest is None:
+            return []
+        table = found.filter(found.day == ibis.date(newest))
+    if reached.of not in table.columns:
+        return []
+    named = table[reached.of]
+    # A moment is a day of the project's zone, which is up to a day away from that of UTC.
+    first, last = (day - reached.offset for day in (not_before - ONE_DAY, until + ONE_DAY))
+    rows = _rows(
+        table.filter(named.cast("date").between(ibis.date(first), ibis.date(last))).select("person_id", named=named)
+    )
+    happened = []
+    for row in rows:
+        value = row["named"]
+        if isinstance(value, datetime):
+            value = value.replace(tzinfo=UTC).astimezone(project.zone).date()
+        assert isinstance(value, date)
+        day = value + reached.offset
+        if not_before <= day <= until:
+            text = f"date:{reached.of}:{value.isoformat()}:{reached.offset.days:+d}"
+            happened.append(Occasion(str(row["person_id"]), text, day))
+    return sorted(happened, key=lambda occasion: (occasion.day, occasion.person_id))
+
+
+def _computed_day(lake: LakeView, until: date) -> date | None:
+    """The newest day, up to one, that traits were computed for."""
+    days = _table(lake, "traits.daily")
+    if days is None:
+        return None
+    return _rows(days.filter(days.day <= ibis.date(until)).aggregate(day=days.day.max()))[0]["day"]  # type: ignore[return-value]
 
 
 def _newest_day(lake: LakeView, trigger: Trigger, until: date | None) -> date | None:

@@ -62,6 +62,7 @@ outbox = sa.Table(
     sa.Index("outbox_waits", "destination", "next_at", "sequence", sqlite_where=_WAITS, postgresql_where=_WAITS),
     sa.Index("outbox_under_way", "destination", "lease_until", sqlite_where=_UNDER_WAY, postgresql_where=_UNDER_WAY),
     sa.Index("outbox_order", "origin", "person_id", "sequence"),
+    sa.Index("outbox_occasion", "origin", "occasion"),
 )
 attempts = sa.Table(
     "attempts",
@@ -103,6 +104,13 @@ evaluations = sa.Table(
     _metadata,
     sa.Column("trigger", sa.Text, primary_key=True),
     sa.Column("day", sa.Date, nullable=False),
+)
+marks = sa.Table(
+    "marks",
+    _metadata,
+    sa.Column("trigger", sa.Text, primary_key=True),
+    # The snapshot of the lake up to which rows of the timeline were looked at.
+    sa.Column("mark", sa.BigInteger, nullable=False),
 )
 pace = sa.Table(
     "pace",
@@ -275,6 +283,7 @@ class Ledger:
         once: bool = False,
         aliases: Mapping[str, str] | None = None,
         counts_dry_run: bool = True,
+        mark: int | None = None,
     ) -> dict[str, int]:
         """Record a trigger's operations and the day up to which it was evaluated; count them by state.
 
@@ -303,6 +312,10 @@ class Ledger:
                 past.add(op, state, at)
                 counts[state] = counts.get(state, 0) + 1
             self._note_evaluated(connection, trigger, day)
+            if mark is not None:
+                where = marks.c.trigger == trigger
+                if connection.execute(marks.update().where(where).values(mark=mark)).rowcount == 0:
+                    connection.execute(marks.insert(), {"trigger": trigger, "mark": mark})
         return counts
 
     def _note_evaluated(self, connection: Connection, trigger: str, day: date) -> None:
@@ -316,6 +329,20 @@ class Ledger:
         """The newest day this trigger was evaluated for."""
         with self.reading() as connection:
             return connection.execute(sa.select(evaluations.c.day).where(evaluations.c.trigger == trigger)).scalar()
+
+    def mark(self, trigger: str) -> int | None:
+        """The snapshot of the lake up to which this trigger has looked at the timeline's rows."""
+        with self.reading() as connection:
+            return connection.execute(sa.select(marks.c.mark).where(marks.c.trigger == trigger)).scalar()
+
+    def known_occasions(self, origin: str, occasions: Collection[str]) -> set[str]:
+        """Those of the occasions that this origin has acted on, or decided not to, for whomever."""
+        found: set[str] = set()
+        with self.reading() as connection:
+            for some in portions(sorted(set(occasions))):
+                query = sa.select(outbox.c.occasion).where(outbox.c.origin == origin, outbox.c.occasion.in_(some))
+                found.update(connection.execute(query.distinct()).scalars())
+        return found
 
     def send_once(self, ops: Sequence[Op], now: datetime) -> list[str]:
         """Record operations that carry their own occasion (alerts); returns the ids that are new."""

@@ -6,7 +6,7 @@ Pure functions over rows. What was done before is the ledger's to know; reading 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 
 from cdp_pipeline.activation.ledger import Op, operation_id
@@ -26,6 +26,8 @@ class Occasion:
     person_id: str
     text: str
     day: date
+    event: Mapping[str, object] = field(default_factory=dict, compare=False)
+    """What is known of the event it is about, if it is about one."""
 
 
 def horizon(day: date, evaluated: date | None) -> date:
@@ -60,7 +62,7 @@ def occasions(
             ):
                 text = f"crossed:{on.crossed.trait}:{on.crossed.to}:{day.isoformat()}"
                 found.append(Occasion(str(row["person_id"]), text, day))
-    else:
+    elif on.entered is not None or on.left is not None:
         audience, change = (on.entered, "entered") if on.entered is not None else (on.left, "left")
         for row in changes:
             day = row["day"]

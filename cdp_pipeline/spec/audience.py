@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from cdp_pipeline.spec.base import Document, Duration, Name, Part, SqlFragment
+from cdp_pipeline.spec.base import Document, Duration, Name, Part, SomeTime, SqlFragment
 from cdp_pipeline.spec.operators import BY_THE_DAY, CHANGES, COMPARISONS, OPERATORS, OperatorName, Value
 from cdp_pipeline.spec.reach import WAYS
 from cdp_pipeline.spec.window import Window, WindowText
@@ -318,12 +317,6 @@ class AudienceTests(Part):
         return list(dict.fromkeys([*self.disjoint_from, *self.subset_of]))
 
 
-def _some_time(span: timedelta) -> timedelta:
-    if not span:
-        raise ValueError("should be some time, such as '2 hours': nothing is ever that fresh")
-    return span
-
-
 class Audience(Document):
     """People for whom every rule holds, computed at each tick of its cadence."""
 
@@ -331,6 +324,6 @@ class Audience(Document):
     cadence: Name = "daily"
     rules: Annotated[list[Rule], Field(min_length=1)]
     tests: AudienceTests = AudienceTests()
-    freshness: Annotated[Duration, AfterValidator(_some_time)] | None = Field(
+    freshness: SomeTime | None = Field(
         default=None, description="How old it may become; default: twice the time between two ticks of its cadence."
     )

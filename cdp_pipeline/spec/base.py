@@ -140,6 +140,15 @@ Duration = Annotated[
 ]
 
 
+def _some_time(span: timedelta) -> timedelta:
+    if not span:
+        raise ValueError("should be some time, such as '2 hours', got none")
+    return span
+
+
+SomeTime = Annotated[Duration, AfterValidator(_some_time)]
+
+
 def in_whole_days(span: timedelta) -> timedelta:
     """The span, or a ValueError where it is not whole days."""
     if span < timedelta(days=1) or span % timedelta(days=1):
@@ -148,6 +157,18 @@ def in_whole_days(span: timedelta) -> timedelta:
 
 
 WholeDays = Annotated[Duration, AfterValidator(in_whole_days)]
+
+
+_TIME = r"^([01]\d|2[0-3]):[0-5]\d$"
+
+
+def _time_of_day(value: object) -> object:
+    if not re.fullmatch(_TIME, value if isinstance(value, str) else ""):
+        raise ValueError("should be a time of day such as '09:00' or '17:30'")
+    return value
+
+
+TimeOfDay = Annotated[str, BeforeValidator(_time_of_day, json_schema_input_type=Annotated[str, Field(pattern=_TIME)])]
 
 
 def _iso_day(value: object) -> object:

@@ -29,7 +29,7 @@ from cdp_pipeline.spec.reach import CHANNELS, WAYS
 from cdp_pipeline.spec.source import IBIS_TYPES, Check, EventMapping, Source
 from cdp_pipeline.spec.sync import Sync
 from cdp_pipeline.spec.trait import EVALUATIONS, Trait
-from cdp_pipeline.spec.trigger import TEMPLATES, Act, Trigger
+from cdp_pipeline.spec.trigger import TEMPLATES, Act, DateReached, Trigger
 from cdp_pipeline.spec.types import (
     EVENT_COLUMNS,
     NUMERIC,
@@ -47,6 +47,7 @@ from cdp_pipeline.spec.verdict import Verdict
 Finding = tuple[DataPath, str]
 Findings = Iterator[Finding]
 STRING, BOOLEAN, DATE, TIMESTAMP = (IBIS_TYPES[word] for word in ("string", "boolean", "date", "timestamp"))
+DATES = {DATE, TIMESTAMP}
 KINDS: dict[str, Kind] = {STRING: "text", BOOLEAN: "boolean", DATE: "date", TIMESTAMP: "timestamp"}
 RESERVED = {
     "source": {"quarantine", "loads", "verdict"},
@@ -383,10 +384,28 @@ def trigger_findings(trigger: Trigger, declared: Declared) -> Findings:
         yield from _trait(crossed.trait, declared, ("on", "crossed", "trait"))
         yield from _band(crossed.trait, crossed.to, declared, ("on", "crossed", "to"))
         yield from _band(crossed.trait, crossed.from_, declared, ("on", "crossed", "from"))
+    for name in ("seen", "missing"):
+        what = getattr(trigger.on, name)
+        if what is not None:
+            yield from _happening(what, declared, ("on", name))
+    if trigger.on.missing is not None:
+        yield from _happening(trigger.on.missing.after, declared, ("on", "missing", "after"))
+    if trigger.on.date is not None:
+        yield from _date_reached(trigger.on.date, declared, ("on", "date", "of"))
     for i, rule in enumerate(trigger.unless):
         yield from _rule(rule, declared, ("unless", i))
     for i, act in enumerate(trigger.do):
         yield from _act(act, declared, ("do", i))
+
+
+def _date_reached(date: DateReached, declared: Declared, path: DataPath) -> Findings:
+    known = {**declared.traits, **declared.attributes}
+    unreadable = any(declared.unreadable(kind, date.of) for kind in ("attribute", "trait"))
+    if date.of in known:
+        if known[date.of] not in DATES:
+            yield path, f"should be a date or time, '{date.of}' is {_word(known[date.of])}"
+    elif not unreadable and date.of not in {*declared.of("attribute"), *declared.of("trait")}:
+        yield path, unknown("attribute or trait", date.of, {*declared.of("attribute"), *declared.of("trait")})
 
 
 def _act(act: Act, declared: Declared, path: DataPath) -> Findings:
