@@ -55,7 +55,17 @@ class Answer:
         except ValueError:
             return {}
 
-    def outcome(self, op_id: str) -> Outcome:
+    @property
+    def in_doubt(self) -> bool:
+        """It may have had its effect: sent with no answer, or an error in the middle. 'Come back later' is no doubt."""
+        code = self.code
+        failed_midway = code is None or code == 408 or (code >= 500 and code != 503)
+        return self.state == "retry" and self.sent and failed_midway
+
+    def outcome(self, op_id: str, *, repeatable: bool = True) -> Outcome:
+        """What became of a delivery; one in doubt is tried again only where a second time has no second effect."""
+        if self.in_doubt and not repeatable:
+            return Outcome(op_id, "unknown", self.reason, code=self.code)
         return Outcome(op_id, self.state, self.reason, self.after, self.code)
 
 
@@ -164,6 +174,7 @@ def one_by_one(
     now: datetime,
     within: timedelta,
     timeout: timedelta,
+    repeatable: bool = True,
 ) -> list[Outcome]:
     """One request for each delivery, in order, until the time is up or the other side takes no more."""
     started = time.monotonic()
@@ -173,7 +184,7 @@ def one_by_one(
         if within - passed < SHORTEST_TRY:
             return outcomes + untried(batch[position:], "no time left in this round")
         answer = send(delivery, now + passed, min(timeout, within - passed))
-        outcomes.append(answer.outcome(delivery.op_id))
+        outcomes.append(answer.outcome(delivery.op_id, repeatable=repeatable))
         if answer.rests:
             return outcomes + untried(batch[position + 1 :], "the destination is not taking any", answer.after)
     return outcomes

@@ -73,4 +73,59 @@ class Smtp(Destination):
     security: Literal["starttls", "tls", "none"] = "starttls"
 
 
-DESTINATIONS: tuple[type[Destination], ...] = (Webhook, Smtp)
+class Api(Destination):
+    """A service that is spoken to over HTTP. `url` is where it answers: its region, a proxy, a test server."""
+
+    url: Annotated[str, Field(pattern="^https?://")]
+    allow_private: Flag = Field(default=False, description="True: addresses inside the own network are allowed.")
+
+
+class Slack(Api):
+    """A Slack channel or member, written to by a bot."""
+
+    words: ClassVar[tuple[str, ...]] = ("title", "body")
+    needed: ClassVar[tuple[str, ...]] = ("body",)
+    alerts: ClassVar[bool] = True
+    type: Literal["slack"]
+    url: Annotated[str, Field(pattern="^https?://")] = "https://slack.com/api"
+    token: Annotated[str, Field(min_length=1, json_schema_extra={"secret": True})]
+    to: Annotated[str, Field(min_length=1, description="The channel ('#service') or the id of one or of a member.")]
+    rate: Annotated[float, Field(gt=0)] = Field(default=1, description="Messages a second; Slack allows a channel one.")
+
+
+class Twilio(Api):
+    """Text messages by Twilio."""
+
+    words: ClassVar[tuple[str, ...]] = ("body",)
+    needed: ClassVar[tuple[str, ...]] = ("to", "body")
+    type: Literal["twilio"]
+    channel: Channel | None = "sms"
+    url: Annotated[str, Field(pattern="^https?://")] = "https://api.twilio.com"
+    account: Annotated[str, Field(pattern="^AC[0-9a-zA-Z]+$", description="The account's SID.")]
+    key: str | None = Field(
+        default=None, description="An API key's SID (SK…); none: the secret is the account's token."
+    )
+    secret: Annotated[str, Field(min_length=1, json_schema_extra={"secret": True})]
+    sender: Annotated[str, Field(min_length=1, description="A number, a name or a messaging service's SID (MG…).")]
+
+
+class Fcm(Api):
+    """Push notifications by Firebase Cloud Messaging."""
+
+    words: ClassVar[tuple[str, ...]] = ("title", "body")
+    needed: ClassVar[tuple[str, ...]] = ("to", "title", "body")
+    type: Literal["fcm"]
+    channel: Channel | None = "push"
+    url: Annotated[str, Field(pattern="^https?://")] = "https://fcm.googleapis.com"
+    credentials: Annotated[
+        str, Field(min_length=1, description="A service account's key (JSON).", json_schema_extra={"secret": True})
+    ]
+
+
+DESTINATIONS: tuple[type[Destination], ...] = (
+    Fcm,
+    Slack,
+    Smtp,
+    Twilio,
+    Webhook,
+)

@@ -7,6 +7,7 @@ test_conformance.py's and run for every type of spec/destination.py. A type with
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ class Bench:
         """A message to `name`, or for a destination without words a member added by a sync; op_id is the label."""
         label = f"{name}-{number}"
         if self.spec.words:
-            words = dict.fromkeys(self.spec.words, f"Words for Zoë, number {number}")
+            words = dict.fromkeys(self.spec.words, f"{name}: words for Zoë, number {number}")
             to = {"to": self.addresses[name]} if "to" in self.spec.needed else {}
             return Delivery(label, "act", {**to, **words})
         data = {"label": label, "email": self.addresses[name], "number": number, "given_name": "Zoë", "nothing": None}
@@ -84,6 +85,12 @@ class Bench:
             if isinstance(each.json_schema_extra, dict) and each.json_schema_extra.get("secret") and dumped[name]
         ]
         return [*self.addresses.values(), *self.personal, *secrets, "Zoë", json.dumps("Zoë").strip('"')]
+
+
+def label_in(text: str) -> str:
+    """The label of the delivery that a message with these words belongs to; empty where it is none of ours."""
+    found = re.search(r"(\w+): words for Zoë, number (\d+)", text)
+    return f"{found[1]}-{found[2]}" if found else ""
 
 
 @contextmanager
