@@ -75,6 +75,13 @@ attempts = sa.Table(
     sa.Column("code", sa.Integer),
     sa.Column("reason", sa.Text, nullable=False),
 )
+# What the other side called an operation that it accepted and has not yet carried out.
+jobs = sa.Table(
+    "jobs",
+    _metadata,
+    sa.Column("op_id", sa.String(64), primary_key=True),
+    sa.Column("reference", sa.Text, nullable=False),
+)
 acknowledged = sa.Table(
     "acknowledged",
     _metadata,
@@ -393,8 +400,9 @@ class Ledger:
             self._expire(connection, destination, at, repeatable, max_attempts)
             earlier = outbox.alias("earlier")
             columns = ("op_id", "kind", "payload", "attempt", "origin", "person_id", "created_at")
+            reference = sa.select(jobs.c.reference).where(jobs.c.op_id == outbox.c.op_id).scalar_subquery()
             due = (
-                sa.select(*(outbox.c[name] for name in columns))
+                sa.select(*(outbox.c[name] for name in columns), reference.label("reference"))
                 .where(outbox.c.destination == destination, sa.text("outbox.state IN ('pending', 'retry')"))
                 .where(outbox.c.next_at <= at)
                 .where(
@@ -427,7 +435,7 @@ class Ledger:
         return Claim(
             [
                 Claimed(
-                    Delivery(row.op_id, row.kind, json.loads(row.payload)),
+                    Delivery(row.op_id, row.kind, json.loads(row.payload), row.reference or ""),
                     row.attempt + 1,
                     row.origin,
                     row.person_id,
@@ -482,9 +490,21 @@ class Ledger:
                 if outcome.op_id in mine and mine[outcome.op_id].attempt == claimed.attempt
             ]
             counts = self._settle(connection, sound, at, max_attempts)
+            self._note_jobs(connection, [outcome for _, outcome in sound], {
+                claimed.delivery.op_id: claimed.delivery.reference for claimed, _ in given
+            })  # fmt: skip
         if late := len(given) - len(sound):
             counts["late"] = late
         return dict(counts)
+
+    def _note_jobs(self, connection: Connection, outcomes: Sequence[Outcome], known: Mapping[str, str]) -> None:
+        """Keep the references of what was accepted, and forget those of what has come to an end."""
+        untouched = ("untried", "waits", "suppressed")
+        new = [each for each in outcomes if each.reference != known[each.op_id] and each.state not in untouched]
+        for some in portions([outcome.op_id for outcome in new if known[outcome.op_id]]):
+            connection.execute(jobs.delete().where(jobs.c.op_id.in_(some)))
+        if rows := [{"op_id": each.op_id, "reference": each.reference} for each in new if each.reference]:
+            connection.execute(jobs.insert(), rows)
 
     def _settle(
         self, connection: Connection, outcomes: Sequence[tuple[Any, Outcome]], at: datetime, max_attempts: int
@@ -621,6 +641,9 @@ def _settled(row: Any, outcome: Outcome, at: datetime, max_attempts: int) -> tup
         # Not an attempt: back in line as before.
         due = at if outcome.state == "untried" or outcome.after is None else at + outcome.after
         return "retry" if tried > 1 else "pending", outcome.reason, 1, due
+    if outcome.state == "accepted":
+        # It answered: not a failed attempt, however often it has to be asked what became of it.
+        return "retry", outcome.reason, 1, at + (outcome.after or FIRST_WAIT)
     if outcome.state != "retry":
         return outcome.state, outcome.reason, 0, None
     if tried >= max_attempts:

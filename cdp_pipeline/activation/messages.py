@@ -25,12 +25,12 @@ class Message:
 def message(
     trigger: str, act: Act, destination: Destination, person: Mapping[str, object], occasion: str, day: date
 ) -> Message:
-    """What is to be sent: for a destination with words `to` and each of them, for others `data` with the mapping."""
+    """What is to be sent: for a destination with fields `data` with the mapping, for one with words each of them."""
     mapped = {sent: person.get(name) for sent, name in act.mapping.items()}
-    if not destination.words:
-        data = mapped or {"person_id": person["person_id"]}
-        return Message({"type": f"trigger.{trigger}", "timestamp": day.isoformat(), "occasion": occasion, "data": data})
     payload: dict[str, object] = {}
+    if destination.fields or not destination.words:
+        data = mapped or {"person_id": person["person_id"]}
+        payload = {"type": f"trigger.{trigger}", "timestamp": day.isoformat(), "occasion": occasion, "data": data}
     if "to" in destination.needed:
         to = person.get(act.to or "email")
         if isinstance(to, list):

@@ -111,7 +111,7 @@ def plan(
     gone = [(key, held) for key, held in sorted(holds.items()) if key not in seen and held.present]
     if sync.mode in ("mirror", "event"):
         for key, held in gone:
-            payload = {"type": f"sync.{sync.name}", "key": key, "member": False}
+            payload = {"type": f"sync.{sync.name}", "key": key, "member": False, "data": {sync.key: key}}
             ops.append(_op(sync, "remove" if sync.mode == "mirror" else "left", key, held.person_id, payload, held))
     return SyncPlan(
         sync=sync,

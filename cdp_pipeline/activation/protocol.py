@@ -16,16 +16,20 @@ from typing import Literal, Protocol, Self
 
 from cdp_pipeline.spec.destination import Destination
 
-OutcomeState = Literal["delivered", "retry", "failed", "unknown", "untried", "suppressed", "waits"]
+OutcomeState = Literal["delivered", "retry", "failed", "unknown", "untried", "suppressed", "waits", "accepted"]
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One operation to carry out. `op_id` is the idempotency key: the same operation always has the same one."""
+    """One operation to carry out. `op_id` is the idempotency key: the same operation always has the same one.
+
+    `reference`: what the other side called it when it accepted it earlier; then it is asked what became of it.
+    """
 
     op_id: str
     kind: str
     payload: Mapping[str, object]
+    reference: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Outcome:
     delivered: the other side confirmed it. retry: not (surely) done, worth another try, not before `after`.
     failed: refused for good. unknown: may have arrived and must not be repeated. untried: not attempted at all.
     suppressed: a gate refused it for good. waits: a gate lets it through no earlier than `after` from now.
+    accepted: taken, and processed later; asked again after `after`, by the `reference` the other side gave.
     `reason` holds codes and our own words, never what the other side echoed: that may name people.
     """
 
@@ -43,6 +48,7 @@ class Outcome:
     reason: str = ""
     after: timedelta | None = None
     code: int | None = None
+    reference: str = ""
 
 
 class DestinationConnection(Protocol):

@@ -29,12 +29,14 @@ Flag = Annotated[bool, BeforeValidator(_flag, json_schema_input_type=bool)]
 class Destination(Document):
     """What destinations of all types have in common.
 
-    `words`: the templates an act fills in for it, `needed` those it cannot do without; a destination without words is
-    sent the fields of the mapping. `alerts`: it can tell the project's own people that something failed.
+    `words`: the templates an act fills in for it, `needed` those it cannot do without. A destination without words is
+    sent the fields of the mapping, one with `fields` as well. `alerts`: it can tell the project's own people that
+    something failed.
     """
 
     words: ClassVar[tuple[str, ...]] = ()
     needed: ClassVar[tuple[str, ...]] = ()
+    fields: ClassVar[bool] = False
     alerts: ClassVar[bool] = False
     kind: Literal["destination"]
     type: str

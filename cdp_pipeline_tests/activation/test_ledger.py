@@ -221,3 +221,24 @@ def test_an_embedded_lake_keeps_its_ledger_in_its_folder_and_a_catalog_needs_one
     assert ledger_url(project(lake=shared, ledger="postgresql://host/x"), tmp_path) == "postgresql://host/x"
     with pytest.raises(LedgerError, match="mysql"):
         open_ledger("mysql+pymysql://host/x")
+
+
+def test_what_was_accepted_is_asked_for_by_its_reference_until_it_is_done(ledger: Ledger) -> None:
+    """Asking what became of it is no failed attempt, however often; a lost worker does not lose the reference."""
+    fire(ledger, [act("p1")])
+    now = NOW
+    for _ in range(6):
+        taken = claim(ledger, now)
+        [op] = taken.ops
+        outcome = Outcome(op.delivery.op_id, "accepted", "job", after=HOUR, reference="job-7")
+        assert ledger.settle([(op, outcome)], worker="one", now=now, max_attempts=3) == {"retry": 1}
+        assert claim(ledger, now + MINUTE).ops == []
+        now += HOUR
+    claim(ledger, now, worker="lost")
+    now += HOUR
+    [op] = claim(ledger, now).ops
+    assert op.delivery.reference == "job-7"
+    settle(ledger, Claim([op]), "failed", now)
+    ledger.retry(now)
+    [op] = claim(ledger, now + MINUTE).ops
+    assert op.delivery.reference == ""

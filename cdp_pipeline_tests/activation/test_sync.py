@@ -273,3 +273,20 @@ def approve_and_submit(ledger: Ledger, found: SyncPlan) -> None:
     if submit(ledger, found, dry_run=False, now=NOW).state == "held":
         approve(ledger, found.plan_id, by="test", now=NOW)
         submit(ledger, found, dry_run=False, now=NOW)
+
+
+def test_who_leaves_while_the_destination_still_processes_them_is_removed(ledger: Ledger) -> None:
+    world = World(ledger, sync())
+    world.plan({"p1": {}})
+    [op] = ledger.claim(
+        "hook", limit=10, now=NOW, lease=HOUR, worker="w", repeatable=True, max_attempts=3, rate=1000
+    ).ops
+    accepted = Outcome(op.delivery.op_id, "accepted", after=HOUR, reference="job-7")
+    ledger.settle([(op, accepted)], worker="w", now=NOW, max_attempts=3)
+    assert [each.kind for each in world.plan({}).ops] == ["remove"]
+    [removal] = ledger.claim(
+        "hook", limit=10, now=NOW + HOUR, lease=HOUR, worker="w", repeatable=True, max_attempts=3, rate=1000
+    ).ops
+    assert removal.delivery.payload == {
+        "type": "sync.vips", "key": "p1", "member": False, "data": {"person_id": "p1"},
+    }  # fmt: skip
