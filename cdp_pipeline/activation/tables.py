@@ -42,7 +42,9 @@ DELIVERIES = Table(
         "origin": Column("string", "What called for it."),
         "destination": Column("string", "Where it went."),
         "person_id": Column("string", "Whom it concerns."),
-        "outcome": Column("string", "delivered, accepted (done later), retry, failed, unknown, untried, suppressed or waits."),
+        "outcome": Column(
+            "string", "delivered, accepted (done later), retry, failed, unknown, untried, suppressed or waits."
+        ),
         "code": Column("int64", "HTTP or SMTP code of the answer."),
         "reason": Column("string", "The answer, without personal data."),
     },
