@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Connection, Engine
 
-from cdp_pipeline.activation.protocol import Delivery, Outcome, canonical_json
+from cdp_pipeline.activation.protocol import Delivery, Outcome, Payload, canonical_json
 from cdp_pipeline.spec.project import Project
 
 DecidedState = Literal["pending", "suppressed", "failed"]
@@ -74,6 +74,7 @@ attempts = sa.Table(
     sa.Column("outcome", sa.String(16), nullable=False),
     sa.Column("code", sa.Integer),
     sa.Column("reason", sa.Text, nullable=False),
+    sqlite_with_rowid=False,
 )
 # What the other side called an operation that it accepted and has not yet carried out.
 jobs = sa.Table(
@@ -93,6 +94,7 @@ acknowledged = sa.Table(
     sa.Column("certain", sa.Boolean, nullable=False),
     sa.Column("present", sa.Boolean, nullable=False),
     sa.Column("at", sa.DateTime, nullable=False),
+    sqlite_with_rowid=False,
 )
 plans = sa.Table(
     "plans",
@@ -232,7 +234,7 @@ def open_ledger(url: str) -> Ledger:
 
 def _prepare_sqlite(raw: Any, _: object) -> None:
     raw.isolation_level = None  # The driver must not begin transactions of its own.
-    for pragma in ("busy_timeout=60000", "journal_mode=WAL", "synchronous=FULL"):
+    for pragma in ("busy_timeout=60000", "journal_mode=WAL", "synchronous=FULL", "cache_size=-65536"):
         raw.execute(f"PRAGMA {pragma}").close()
 
 
@@ -265,6 +267,13 @@ class Ledger:
                 number = int(hashlib.sha256(f"cdp:{lock}".encode()).hexdigest()[:15], 16)
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
             yield connection
+
+    def _among(self, op_ids: Sequence[str]) -> sa.ColumnElement[bool]:
+        """These operations, however many, as one parameter."""
+        if self._postgres:
+            return outbox.c.op_id == sa.any_(sa.literal(list(op_ids), sa.ARRAY(sa.Text)))
+        each = sa.func.json_each(sa.literal(json.dumps(list(op_ids)))).table_valued("value")
+        return outbox.c.op_id.in_(sa.select(each.c.value))
 
     def close(self) -> None:
         self._engine.dispose()
@@ -425,8 +434,7 @@ class Ledger:
                 "state": "inflight", "attempt": outbox.c.attempt + 1, "worker": worker, "lease_until": at + lease,
                 "updated_at": at,
             }  # fmt: skip
-            for some in portions([row.op_id for row in rows]):
-                connection.execute(outbox.update().where(outbox.c.op_id.in_(some)).values(taken))
+            connection.execute(outbox.update().where(self._among([row.op_id for row in rows])).values(taken))
             connection.execute(
                 pace.update()
                 .where(pace.c.destination == destination)
@@ -435,7 +443,7 @@ class Ledger:
         return Claim(
             [
                 Claimed(
-                    Delivery(row.op_id, row.kind, json.loads(row.payload), row.reference or ""),
+                    Delivery(row.op_id, row.kind, Payload(row.payload), row.reference or ""),
                     row.attempt + 1,
                     row.origin,
                     row.person_id,
@@ -479,11 +487,9 @@ class Ledger:
         """
         at, given = utc(now), list(outcomes)
         with self.writing() as connection:
-            mine = {}
-            for some in portions([outcome.op_id for _, outcome in given]):
-                query = sa.select(*_SETTLED).where(outbox.c.op_id.in_(some), outbox.c.worker == worker)
-                query = query.where(outbox.c.state == "inflight").with_for_update()
-                mine |= {row.op_id: row for row in connection.execute(query)}
+            query = sa.select(*_SETTLED).where(self._among([outcome.op_id for _, outcome in given]))
+            query = query.where(outbox.c.worker == worker, outbox.c.state == "inflight").with_for_update()
+            mine = {row.op_id: row for row in connection.execute(query)}
             sound = [
                 (mine[outcome.op_id], outcome)
                 for claimed, outcome in given
@@ -511,12 +517,12 @@ class Ledger:
     ) -> Counter[str]:
         """Write what became of operations, given with their _SETTLED columns: alike ones in one statement."""
         heard: dict[tuple[str, int | None, str], list[str]] = defaultdict(list)
-        lead_to: dict[tuple[object, ...], list[str]] = defaultdict(list)
+        lead_to: dict[tuple[str, str, int, datetime | None], list[str]] = defaultdict(list)
         held: dict[tuple[str, int], list[str]] = defaultdict(list)
         counts, times = Counter[str](), Counter[tuple[str, str]]()
         for row, outcome in outcomes:
             values = _settled(row, outcome, at, max_attempts)
-            counts[str(values[0])] += 1
+            counts[values[0]] += 1
             lead_to[values].append(row.op_id)
             heard[outcome.state, outcome.code, outcome.reason].append(row.op_id)
             if row.origin.startswith("sync:") and outcome.state not in ("untried", "suppressed", "waits"):
@@ -524,23 +530,19 @@ class Ledger:
                 held[outcome.state, times[row.origin, row.key]].append(row.op_id)
                 times[row.origin, row.key] += 1
         for (state, code, reason), op_ids in heard.items():
-            values_said = (outbox.c.op_id, outbox.c.attempt, outbox.c.updated_at, sa.literal(at), sa.literal(state),
-                           sa.literal(code, sa.Integer), sa.literal(reason))  # fmt: skip
-            for some in portions(op_ids):
-                told = sa.select(*values_said).where(outbox.c.op_id.in_(some))
-                names = ["op_id", "attempt", "at", "ended_at", "outcome", "code", "reason"]
-                connection.execute(attempts.insert().from_select(names, told))
+            said = (outbox.c.op_id, outbox.c.attempt, outbox.c.updated_at, sa.literal(at), sa.literal(state),
+                    sa.literal(code, sa.Integer), sa.literal(reason))  # fmt: skip
+            names = ["op_id", "attempt", "at", "ended_at", "outcome", "code", "reason"]
+            connection.execute(attempts.insert().from_select(names, sa.select(*said).where(self._among(op_ids))))
         for (state, _), op_ids in sorted(held.items(), key=lambda item: item[0][1]):
-            for some in portions(op_ids):
-                self._acknowledge(connection, some, state, at)
-        alike = {values: op_ids for values, op_ids in lead_to.items() if len(op_ids) > 1}
-        for (state, reason, forgiven, next_at), op_ids in alike.items():
-            for some in portions(op_ids):
+            self._acknowledge(connection, op_ids, state, at)
+        for (becomes, reason, forgiven, next_at), op_ids in lead_to.items():
+            if len(op_ids) > 1:
                 connection.execute(
                     outbox.update()
-                    .where(outbox.c.op_id.in_(some))
+                    .where(self._among(op_ids))
                     .values(
-                        state=state, reason=reason, forgiven=outbox.c.forgiven + forgiven, lease_until=None,
+                        state=becomes, reason=reason, forgiven=outbox.c.forgiven + forgiven, lease_until=None,
                         worker=None, updated_at=at, next_at=outbox.c.next_at if next_at is None else next_at,
                     )
                 )  # fmt: skip
@@ -574,7 +576,7 @@ class Ledger:
             sa.func.substr(outbox.c.origin, len("sync:") + 1), outbox.c.key, outbox.c.person_id, outbox.c.op_id,
             sa.case((leaves, sa.null()), else_=outbox.c.payload_hash), sa.literal(state == "delivered"),
             sa.literal(False) if state == "failed" else ~leaves, sa.literal(at),
-        ).where(outbox.c.op_id.in_(op_ids))  # fmt: skip
+        ).where(self._among(op_ids))  # fmt: skip
         names = ["sync", "key", "person_id", "op_id", "payload_hash", "certain", "present", "at"]
         insert = postgres_insert(acknowledged) if self._postgres else sqlite_insert(acknowledged)
         new = insert.excluded

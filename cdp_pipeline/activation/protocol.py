@@ -90,6 +90,25 @@ def _plain(value: object) -> object:
     return value.isoformat() if isinstance(value, date) else str(value)
 
 
+class Payload(dict[str, object]):
+    """A payload out of its canonical JSON, which it keeps: what is sent is the very text that was decided."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(json.loads(text))
+        self.text = text
+
+
 def canonical_json(payload: Mapping[str, object]) -> str:
     """The one JSON text of a payload: what is hashed, kept, shown in a dry run and sent. Money stays exact, as text."""
-    return json.dumps(_plain(payload), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    if isinstance(payload, Payload):
+        return payload.text
+    try:
+        return _ENCODER.encode(payload)
+    except (ValueError, TypeError):
+        return _ENCODER.encode(_plain(payload))
+
+
+# What it cannot say at all, such as a date, is said by _plain; at a number that is none, everything is.
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain
+)  # fmt: skip
