@@ -41,7 +41,7 @@ def message(
     try:
         for name in destination.words:
             if (text := getattr(act, name)) is not None:
-                payload[name] = render(text, mapped, person)
+                payload[name] = render(text, mapped, person, html=name == "html")
     except TemplateError as error:
         return Message({}, "failed", str(error))
     return Message(payload)

@@ -18,9 +18,12 @@ def _liquid(values: Mapping[str, object]) -> dict[str, object]:
     return {name: float(value) if isinstance(value, Decimal) else value for name, value in values.items()}
 
 
-def render(text: str, mapped: Mapping[str, object], person: Mapping[str, object]) -> str:
-    """The text with `{{ <mapped field> }}` and `{{ person.<attribute or trait> }}` filled in; unknowns stay empty."""
-    template = _parsed(text)
+def render(text: str, mapped: Mapping[str, object], person: Mapping[str, object], *, html: bool = False) -> str:
+    """The text with `{{ <mapped field> }}` and `{{ person.<attribute or trait> }}` filled in; unknowns stay empty.
+
+    `html`: the text is HTML; what is filled in is shown as it is and never becomes markup.
+    """
+    template = _parsed(text, html)
     try:
         return template.render({**_liquid(mapped), "person": _liquid(person)})
     except (LiquidError, RecursionError, ValueError, TypeError, ArithmeticError) as error:

@@ -1,4 +1,4 @@
-"""A mail server: one plain-text message per operation, its Message-ID made of the operation's id.
+"""A mail server: one message per operation, text and HTML, its Message-ID made of the operation's id.
 
 Mail cannot be taken back or recognised as sent before, so a message whose fate is unknown is never repeated.
 """
@@ -12,19 +12,31 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from email.errors import HeaderParseError
-from email.headerregistry import Address
+from email.headerregistry import Address, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
-from email.policy import SMTPUTF8
+from email.policy import SMTPUTF8, Policy
 from email.utils import format_datetime, parseaddr
-from types import TracebackType
-from typing import Self
+from html import escape
 
 from cdp_pipeline.activation.protocol import Delivery, Outcome
+from cdp_pipeline.destinations.connection import Connection
+from cdp_pipeline.destinations.unsubscribe import PLACEHOLDER, unsubscribe_link
 from cdp_pipeline.spec.destination import Smtp
 
 WAIT_AFTER_REFUSED_LOGIN = timedelta(minutes=15)
 SHORTEST_TRY = timedelta(seconds=1)
+
+
+class _InOneLine(UnstructuredHeader):
+    """A link is not folded: Python would cut a long one into encoded words that no mail program reads as a link."""
+
+    def fold(self, *, policy: Policy) -> str:
+        return f"{self.name}: {self}{policy.linesep}"  # type: ignore[attr-defined]
+
+
+_HEADERS = HeaderRegistry()
+_HEADERS.map_to_type("list-unsubscribe", _InOneLine)  # type: ignore[arg-type]
 
 
 class MessageRefusedError(ValueError):
@@ -46,7 +58,9 @@ def message(spec: Smtp, delivery: Delivery, now: datetime) -> EmailMessage:
         raise MessageRefusedError("the address is not one plain address")
     recipient = Address(username=local, domain=domain)
     # Seven bits travel through every server; only an address that needs more asks for more.
-    mail = EmailMessage(policy=(SMTP_POLICY if to.isascii() else SMTPUTF8).clone(cte_type="7bit"))
+    mail = EmailMessage(
+        policy=(SMTP_POLICY if to.isascii() else SMTPUTF8).clone(cte_type="7bit", header_factory=_HEADERS)
+    )
     mail["Message-ID"] = f"<{delivery.op_id}@{parseaddr(spec.sender)[1].rpartition('@')[2] or 'localhost'}>"
     mail["Date"] = format_datetime(now)
     mail["From"] = spec.sender
@@ -55,7 +69,17 @@ def message(spec: Smtp, delivery: Delivery, now: datetime) -> EmailMessage:
     mail["Subject"] = " ".join(
         re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]", " ", str(delivery.payload["subject"])).split()
     )
-    mail.set_content(str(delivery.payload["body"]))
+    body, html = str(delivery.payload["body"]), delivery.payload.get("html")
+    # What goes to the project's own people is nothing to unsubscribe from.
+    if spec.unsubscribe_url and spec.unsubscribe_secret and delivery.kind != "alert":
+        link = unsubscribe_link(spec.unsubscribe_url, spec.unsubscribe_secret, delivery.op_id)
+        mail["List-Unsubscribe"] = f"<{link}>"
+        mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+        body = body.replace(PLACEHOLDER, link)
+        html = str(html).replace(PLACEHOLDER, escape(link)) if html else None
+    mail.set_content(body)
+    if html:
+        mail.add_alternative(str(html), subtype="html")
     return mail
 
 
@@ -63,7 +87,7 @@ def connect(spec: Smtp) -> SmtpConnection:
     return SmtpConnection(spec)
 
 
-class SmtpConnection:
+class SmtpConnection(Connection):
     """Keeps one session open over several deliveries and reopens it when the server has closed it."""
 
     # One at a time: a worker that dies leaves at most one message in doubt.
@@ -116,10 +140,15 @@ class SmtpConnection:
         if utf8 and not session.has_extn("smtputf8"):
             return Outcome(op_id, "failed", "the mail server knows no international addresses"), True
         options = ["SMTPUTF8", "BODY=8BITMIME"] if utf8 else []
+        wishes: list[str] = []
+        if session.has_extn("dsn"):
+            # A bounce then names the operation, whatever it leaves of the letter.
+            options += ["RET=HDRS", f"ENVID={op_id}"] if op_id.isalnum() else ["RET=HDRS"]
+            wishes = ["NOTIFY=FAILURE"]
         try:
             for step in (
-                lambda: session.mail(parseaddr(self._spec.sender)[1], options),
-                lambda: session.rcpt(recipient),
+                lambda: session.mail(self._spec.return_path or parseaddr(self._spec.sender)[1], options),
+                lambda: session.rcpt(recipient, wishes),
                 lambda: session.docmd("DATA"),
             ):
                 code, words = step()
@@ -182,11 +211,3 @@ class SmtpConnection:
             except (OSError, smtplib.SMTPException):
                 self._session.close()
             self._session = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

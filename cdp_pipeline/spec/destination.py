@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from cdp_pipeline.spec.base import Document, Duration
 
@@ -62,7 +62,7 @@ class Webhook(Destination):
 class Smtp(Destination):
     """A mail server."""
 
-    words: ClassVar[tuple[str, ...]] = ("subject", "body")
+    words: ClassVar[tuple[str, ...]] = ("subject", "body", "html")
     needed: ClassVar[tuple[str, ...]] = ("to", "subject", "body")
     alerts: ClassVar[bool] = True
     type: Literal["smtp"]
@@ -73,6 +73,19 @@ class Smtp(Destination):
     username: str | None = None
     password: str | None = Field(default=None, json_schema_extra={"secret": True})
     security: Literal["starttls", "tls", "none"] = "starttls"
+    return_path: str | None = Field(default=None, description="Where bounces go; none: to the sender.")
+    unsubscribe_url: Annotated[str, Field(pattern="^https://")] | None = Field(
+        default=None, description="The page that takes one-click unsubscribes; '%unsubscribe_url%' in a letter is it."
+    )
+    unsubscribe_secret: Annotated[str, Field(min_length=16)] | None = Field(
+        default=None, description="What the links are signed with.", json_schema_extra={"secret": True}
+    )
+
+    @model_validator(mode="after")
+    def _links_are_signed(self) -> Smtp:
+        if (self.unsubscribe_url is None) != (self.unsubscribe_secret is None):
+            raise ValueError("'unsubscribe_url' and 'unsubscribe_secret' are given together or not at all")
+        return self
 
 
 class Api(Destination):

@@ -22,15 +22,16 @@ class _Limited(Environment):
     block_nesting_limit = 20
 
 
-# No loader: a template includes nothing. No autoescape: these are words in a plain-text mail, not HTML.
+# No loader: a template includes nothing. In HTML a value is text and never markup, unless the template says `safe`.
 _environment = _Limited(autoescape=False)
+_html_environment = _Limited(autoescape=True)
 _ALWAYS_THERE = {"person", "now", "today", "forloop", "empty", "blank"}
 
 
-def parsed(text: str) -> BoundTemplate:
+def parsed(text: str, html: bool = False) -> BoundTemplate:
     """The template, ready to be filled in; TemplateError says why it cannot be read."""
     try:
-        return _environment.from_string(text)
+        return (_html_environment if html else _environment).from_string(text)
     except (LiquidError, RecursionError, ValueError, TypeError) as error:
         raise TemplateError(str(error).partition("\n")[0]) from error
 

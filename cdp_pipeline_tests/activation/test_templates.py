@@ -26,6 +26,14 @@ def test_values_are_values_and_never_templates() -> None:
     assert render("{{ name }}", {"name": "{{ person.email }}"}, {"email": "ann@example.com"}) == "{{ person.email }}"
 
 
+def test_in_html_a_value_is_shown_and_never_markup_while_the_templates_own_markup_stays() -> None:
+    name = "<script>alert('x')</script> & Söhne"
+    shown = "<b>&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; Söhne</b>"
+    assert render("<b>{{ name }}</b>", {"name": name}, {}, html=True) == shown
+    assert render("<b>{{ person.name | upcase }}</b>", {}, {"name": "<i>"}, html=True) == "<b>&lt;I&gt;</b>"
+    assert render("<b>{{ name }}</b>", {"name": name}, {}) == f"<b>{name}</b>"
+
+
 @pytest.mark.parametrize(
     "text", ["{{ name", "{% if %}", "{% for x in y %}", "{{ x | nosuchfilter }}", "{% include 'a' %}"]
 )

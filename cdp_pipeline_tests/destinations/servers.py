@@ -19,6 +19,7 @@ from typing import Any, Self
 from urllib.parse import parse_qsl
 
 from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP
 
 SECRET = "whsec_" + base64.b64encode(b"a key that only tests know").decode()
 
@@ -138,8 +139,11 @@ class Receiver:
 class Mailbox:
     """A mail server that keeps every message; `script` may refuse, or hang up, by recipient."""
 
-    def __init__(self, script: Callable[[str, str], str | None] | None = None, **controller: Any) -> None:
+    def __init__(
+        self, script: Callable[[str, str], str | None] | None = None, *, dsn: bool = False, **controller: Any
+    ) -> None:
         self.messages: list[EmailMessage] = []
+        self.asked: list[str] = []
         self.sessions = 0
         mailbox, script = self, script or (lambda step, recipient: None)
 
@@ -149,7 +153,7 @@ class Mailbox:
             ) -> Any:
                 session.host_name = name
                 mailbox.sessions += 1
-                return responses
+                return [responses[0], *(["250-DSN"] if dsn else []), *responses[1:]]
 
             async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
                 refusal = script("RCPT", address)
@@ -164,12 +168,31 @@ class Mailbox:
                     return verdict
                 parsed = message_from_bytes(envelope.content, policy=policy.default)
                 parsed["X-Envelope-To"] = envelope.rcpt_tos[0]
+                parsed["X-Envelope-From"] = envelope.mail_from
                 mailbox.messages.append(parsed)  # type: ignore[arg-type]
                 if verdict is not None:
                     server.transport.abort()
                 return "250 OK"
 
-        self._controller = Controller(Handler(), hostname="127.0.0.1", port=free_port(), **controller)
+        class Dsn(SMTP):
+            """Offers DSN (RFC 3461) and keeps what was asked for; aiosmtpd knows none of its parameters."""
+
+            async def smtp_MAIL(self, arg: str | None) -> None:
+                await super().smtp_MAIL(self._kept(arg))
+
+            async def smtp_RCPT(self, arg: str | None) -> None:
+                await super().smtp_RCPT(self._kept(arg))
+
+            def _kept(self, arg: str | None) -> str:
+                address, *parameters = str(arg).split(" ")
+                mailbox.asked += [each for each in parameters if each.startswith(("ENVID", "RET", "NOTIFY"))]
+                return " ".join([address, *(each for each in parameters if each not in mailbox.asked)])
+
+        class Server(Controller):
+            def factory(self) -> SMTP:
+                return (Dsn if dsn else SMTP)(self.handler, **self.SMTP_kwargs)
+
+        self._controller = Server(Handler(), hostname="127.0.0.1", port=free_port(), **controller)
         self.port = self._controller.port
 
     def __enter__(self) -> Self:

@@ -11,17 +11,22 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from cdp_pipeline.activation.protocol import Delivery, Outcome
 from cdp_pipeline.destinations.smtp import MessageRefusedError, SmtpConnection, message
+from cdp_pipeline.destinations.unsubscribe import unsubscribed
 from cdp_pipeline_tests.activation.projects import NOW, mail
 from cdp_pipeline_tests.destinations.servers import Mailbox
 
 MINUTE = timedelta(minutes=1)
 
 
-def letter(to: str = "ann@example.com", subject: str = "Hello", body: str = "Words") -> Delivery:
-    return Delivery("op-1", "act", {"to": to, "subject": subject, "body": body})
+LINKS = {"unsubscribe_url": "https://shop.example.com/unsubscribe", "unsubscribe_secret": "sixteen letters!"}
+
+
+def letter(to: str = "ann@example.com", subject: str = "Hello", body: str = "Words", **more: str) -> Delivery:
+    return Delivery("op-1", "act", {"to": to, "subject": subject, "body": body, **more})
 
 
 def send(delivery: Delivery, mailbox: Mailbox, tls: ssl.SSLContext | None = None, **fields: Any) -> Outcome:
@@ -51,14 +56,14 @@ def test_what_is_not_exactly_one_plain_address_is_refused(address: str) -> None:
         message(mail(25), letter(to=address), NOW)
 
 
-@given(subject=st.text(max_size=80), body=st.text(max_size=300))
-def test_no_subject_and_no_body_adds_a_header_or_ends_the_message_early(subject: str, body: str) -> None:
-    made = message(mail(25), letter(subject=subject, body=body), NOW)
+@given(subject=st.text(max_size=80), body=st.text(max_size=300), html=st.none() | st.text(min_size=1, max_size=300))
+def test_nothing_written_adds_a_header_or_ends_the_message_early(subject: str, body: str, html: str | None) -> None:
+    made = message(mail(25, **LINKS), letter(subject=subject, body=body, **({"html": html} if html else {})), NOW)
     head, _, rest = made.as_bytes().partition(b"\r\n\r\n")
     headers = {line.partition(b":")[0].lower() for line in head.split(b"\r\n") if not line.startswith((b" ", b"\t"))}
-    assert headers == {
-        b"message-id", b"date", b"from", b"to", b"subject", b"mime-version",
-        b"content-type", b"content-transfer-encoding",
+    assert headers - {b"content-transfer-encoding"} == {
+        b"message-id", b"date", b"from", b"to", b"subject", b"mime-version", b"content-type",
+        b"list-unsubscribe", b"list-unsubscribe-post",
     }  # fmt: skip
     # Every line end is CRLF: a bare CR or LF is how a message is smuggled past servers that disagree about it.
     assert b"\n" not in rest.replace(b"\r\n", b"") and b"\r" not in rest.replace(b"\r\n", b"")
@@ -133,3 +138,53 @@ def test_a_session_the_server_closed_is_opened_again() -> None:
             assert outcome.state == "delivered"
             connection._session.sock.shutdown(2)  # type: ignore[union-attr]
     assert mailbox.sessions == 2
+
+
+# HTML, unsubscribing, bounces
+
+
+def test_a_letter_in_html_can_be_read_as_text_as_well() -> None:
+    with Mailbox() as mailbox:
+        assert send(letter(body="Grüße", html="<p>Grüße</p>\n.\n"), mailbox).state == "delivered"
+    [arrived] = mailbox.messages
+    assert arrived.get_content_type() == "multipart/alternative"
+    assert [part.get_content_type() for part in arrived.iter_parts()] == ["text/plain", "text/html"]
+    assert arrived.get_body(("plain",)).get_content().strip() == "Grüße"  # type: ignore[union-attr]
+    assert arrived.get_body(("html",)).get_content().split() == ["<p>Grüße</p>", "."]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("page", ["https://shop.example.com/u", "https://shop.example.com/u?list=" + "news" * 40])
+def test_a_letter_is_unsubscribed_from_in_one_click_that_only_its_reader_can_make(page: str) -> None:
+    fields = {**LINKS, "unsubscribe_url": page}
+    words = "Leave: %unsubscribe_url%"
+    with Mailbox() as mailbox:
+        assert send(letter(body=words, html=f'<a href="%unsubscribe_url%">{words}</a>'), mailbox, **fields)
+    [arrived] = mailbox.messages
+    assert arrived["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    link = arrived["List-Unsubscribe"].strip("<>")
+    assert link.startswith(page) and "ann" not in link
+    assert arrived.get_body(("plain",)).get_content().split()[-1] == link  # type: ignore[union-attr]
+    assert f'href="{link.replace("&", "&amp;")}"' in arrived.get_body(("html",)).get_content()  # type: ignore[union-attr]
+    assert unsubscribed(link, fields["unsubscribe_secret"]) == "op-1"
+    assert unsubscribed(link.replace("op=op-1", "op=op-2"), fields["unsubscribe_secret"]) is None
+    assert unsubscribed(link, "another secret text") is None
+    assert unsubscribed("https://shop.example.com/u", fields["unsubscribe_secret"]) is None
+
+
+def test_the_projects_own_alerts_are_nothing_to_unsubscribe_from() -> None:
+    alert = Delivery("op-1", "alert", letter().payload)
+    assert "List-Unsubscribe" not in message(mail(25, **LINKS), alert, NOW)
+
+
+def test_links_without_a_secret_to_sign_them_are_a_mistake() -> None:
+    with pytest.raises(ValidationError, match="together"):
+        mail(25, unsubscribe_url="https://shop.example.com/u")
+
+
+def test_bounces_are_asked_for_by_operation_and_go_to_the_return_path() -> None:
+    operation = Delivery("0f3a9c", "act", letter().payload)
+    with Mailbox(dsn=True) as mailbox:
+        assert send(operation, mailbox, return_path="bounces@example.com").state == "delivered"
+    assert mailbox.messages[0]["X-Envelope-From"] == "bounces@example.com"
+    assert mailbox.messages[0]["From"] == "Shop <shop@example.com>"
+    assert mailbox.asked == ["RET=HDRS", "ENVID=0f3a9c", "NOTIFY=FAILURE"]
