@@ -10,7 +10,10 @@ import pytest
 import cdp_pipeline
 
 ROOT = Path(cdp_pipeline.__file__).parent
-WALK = ["sources", "identity", "profile", "traits", "predictions", "audiences", "activation", "destinations", "review"]
+WALK = [
+    "sources", "identity", "profile", "traits", "predictions", "audiences", "consent", "activation", "destinations",
+    "review",
+]  # fmt: skip
 BELOW = {"spec": {"spec", "shipped"}, "shipped": {"shipped", "spec"}, "lake": {"lake", "spec"}}
 ON_TOP = {"orchestration", "cli", "definitions"}
 MODULES = sorted(path for path in ROOT.rglob("*.py"))

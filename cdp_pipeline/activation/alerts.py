@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from email.utils import parseaddr
 
 from cdp_pipeline.activation.deliver import DeliverySummary, deliver
+from cdp_pipeline.activation.gates import Gates
 from cdp_pipeline.activation.ledger import Ledger, Op, operation_id
 from cdp_pipeline.activation.protocol import Connect
 from cdp_pipeline.spec.destination import Destination
@@ -17,12 +18,21 @@ BUDGET = timedelta(seconds=20)
 
 
 def alert(
-    ledger: Ledger, project: Project, *, key: str, title: str, text: str, link: str, now: datetime, connect: Connect
+    ledger: Ledger,
+    project: Project,
+    *,
+    key: str,
+    title: str,
+    text: str,
+    link: str,
+    now: datetime,
+    connect: Connect,
+    gates: Gates | None = None,
 ) -> DeliverySummary:
     """Send an alert to every alert destination, once per `key` (such as the run's id and the check's name).
 
     What does not get through now stays in the ledger and is tried again with the next deliveries. A destination in
-    dry run gets nothing; the log says what it would have got.
+    dry run gets nothing; the log says what it would have got. What else is due there leaves with it, through `gates`.
     """
     names = [name for name in project.settings.alerts if name in project.destinations]
     ops = [
@@ -41,7 +51,7 @@ def alert(
     for op in ops:
         if op.op_id in fresh and project.destinations[op.destination].dry_run:
             log.info("dry run: would tell '%s': %s. %s %s", op.destination, title, text, link)
-    return deliver(ledger, project, now=now, connect=connect, worker="alert", budget=BUDGET, only=names)
+    return deliver(ledger, project, now=now, connect=connect, worker="alert", budget=BUDGET, only=names, gates=gates)
 
 
 def _payload(

@@ -38,7 +38,7 @@ from cdp_pipeline.orchestration import checks
 from cdp_pipeline.orchestration.audiences import asked_of, audience_assets, audience_tables
 from cdp_pipeline.orchestration.describe import asset_arguments, disagreeing, note, published, shown
 from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, is_filed_by_day, requested_days
-from cdp_pipeline.orchestration.resources import ledger_of, models_folder
+from cdp_pipeline.orchestration.resources import gates_of, ledger_of, models_folder
 from cdp_pipeline.predictions.champions import card_of, register
 from cdp_pipeline.predictions.charts import drift_chart, learning_charts
 from cdp_pipeline.predictions.drift import MOVED
@@ -516,8 +516,10 @@ def activation_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
     )
     def deliver_due(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         lake: Lake = context.resources.lake
+        clock = context.resources.clock
         with ledger_of(project) as ledger:
-            summary = deliver(ledger, project, now=context.resources.clock(), connect=destination_for, worker="run")
+            with gates_of(project, ledger, clock) as gates:
+                summary = deliver(ledger, project, now=clock(), connect=destination_for, worker="run", gates=gates)
             result = lake.publish(
                 Mirror(OUTBOX, outbox_rows(ledger)),
                 Mirror(DELIVERIES, delivery_rows(ledger)),

@@ -2,14 +2,18 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 
+from cdp_pipeline.activation.gates import ContactGates, Gates
 from cdp_pipeline.activation.ledger import Ledger, ledger_url, open_ledger
+from cdp_pipeline.consent.ledger import ConsentLedger, anything_suppressed, open_consents
+from cdp_pipeline.consent.statements import catch_up
+from cdp_pipeline.consent.subjects import Subject, subjects
 from cdp_pipeline.lake import Lake, open_lake
 from cdp_pipeline.spec.project import Project
 
@@ -31,6 +35,37 @@ def ledger_of(project: Project) -> Iterator[Ledger]:
     """The project's delivery ledger, for the length of a tick or an asset."""
     with open_ledger(ledger_url(project, Path.cwd())) as ledger:
         yield ledger
+
+
+def consents_of(ledger: Ledger) -> ConsentLedger:
+    """Who permitted what, kept in the same database as what was sent."""
+    return open_consents(ledger, os.environ.get("CDP_CONSENT_SALT"))
+
+
+@contextmanager
+def gates_of(project: Project, ledger: Ledger, clock: Clock = system_clock) -> Iterator[Gates | None]:
+    """What everything that is sent has to pass; None where nothing is declared and nobody is suppressed.
+
+    The lake is opened when the first message is judged, and what its sources say is written down before.
+    """
+    if project.consent is None and project.contact_policy is None and not anything_suppressed(ledger):
+        yield None
+        return
+    consents = consents_of(ledger)
+    known: dict[str, Subject] = {}
+    with ExitStack() as stack:
+        lakes: list[Lake] = []
+
+        def found(person_ids: Collection[str]) -> Mapping[str, Subject]:
+            if not lakes:
+                lakes.append(stack.enter_context(lake_of(project, read_only=True)))
+                catch_up(consents, lakes[0], project, clock())
+            strangers = [person_id for person_id in person_ids if person_id not in known]
+            if strangers:
+                known.update(subjects(lakes[0], project, strangers))
+            return known
+
+        yield ContactGates(ledger, project, consents, found)
 
 
 def local_folder(project: Project) -> Path:

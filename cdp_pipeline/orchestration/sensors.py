@@ -15,7 +15,7 @@ from cdp_pipeline.activation.fire import fire
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.lake.errors import LakeMissingError
 from cdp_pipeline.orchestration.partitions import daily, is_filed_by_day, range_tags
-from cdp_pipeline.orchestration.resources import Clock, lake_of, ledger_of
+from cdp_pipeline.orchestration.resources import Clock, gates_of, lake_of, ledger_of
 from cdp_pipeline.orchestration.schedules import ARRIVALS_JOB
 from cdp_pipeline.orchestration.stale import stale_audiences
 from cdp_pipeline.sources.files import arrivals
@@ -113,8 +113,10 @@ def deliver_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
         description="Delivers what the outbox holds. Destinations in dry run only show what would be sent.",
     )
     def due(_context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        with ledger_of(project) as ledger:
-            summary = deliver(ledger, project, now=clock(), connect=destination_for, worker="deliver-sensor")
+        with ledger_of(project) as ledger, gates_of(project, ledger, clock) as gates:
+            summary = deliver(
+                ledger, project, now=clock(), connect=destination_for, worker="deliver-sensor", gates=gates
+            )
         if not summary.totals:
             return dg.SkipReason("Nothing is due.")
         metadata = {
@@ -137,7 +139,7 @@ def alert_about_checks(project: Project, clock: Clock, run: dg.DagsterRun, insta
     failures = {(found.asset_key, found.check_name): found for found in failed_checks(instance, run.run_id)}
     if not failures:
         return 0
-    with ledger_of(project) as ledger:
+    with ledger_of(project) as ledger, gates_of(project, ledger, clock) as gates:
         for (key, name), found in failures.items():
             alert(
                 ledger,
@@ -148,6 +150,7 @@ def alert_about_checks(project: Project, clock: Clock, run: dg.DagsterRun, insta
                 link=f"/assets/{key.to_user_string()}?view=checks",
                 now=clock(),
                 connect=destination_for,
+                gates=gates,
             )
     return len(failures)
 
@@ -186,7 +189,7 @@ def failed_runs_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
             for event in context.get_step_failure_events()
             if (error := event.step_failure_data.error) is not None
         ]
-        with ledger_of(project) as ledger:
+        with ledger_of(project) as ledger, gates_of(project, ledger, clock) as gates:
             alert(
                 ledger,
                 project,
@@ -196,6 +199,7 @@ def failed_runs_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
                 link=f"/runs/{run.run_id}",
                 now=clock(),
                 connect=destination_for,
+                gates=gates,
             )
 
     return failed_run_seen
@@ -205,7 +209,7 @@ def alert_about_age(project: Project, clock: Clock, instance: dg.DagsterInstance
     """Tell the alert destinations about audiences that were not computed in time, once; how many those are."""
     stale = list(stale_audiences(project, instance, clock()))
     if stale:
-        with ledger_of(project) as ledger:
+        with ledger_of(project) as ledger, gates_of(project, ledger, clock) as gates:
             for found in stale:
                 alert(
                     ledger,
@@ -216,6 +220,7 @@ def alert_about_age(project: Project, clock: Clock, instance: dg.DagsterInstance
                     link=f"/assets/audiences/{found.names[0]}",
                     now=clock(),
                     connect=destination_for,
+                    gates=gates,
                 )
     return sum(len(found.names) for found in stale)
 

@@ -29,7 +29,7 @@ class Default(Part):
     def silence(self, place: str | None) -> Silence:
         """Of somebody who lives nobody knows where, the strictest of all that may apply."""
         if place is None:
-            return min(self.default, *self.where.values(), key=STRICTEST.index)
+            return min([self.default, *self.where.values()], key=STRICTEST.index)
         return self.where.get(place, self.default)
 
 

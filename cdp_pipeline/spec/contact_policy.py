@@ -39,6 +39,10 @@ class Reach(Part):
     channel: Channel | None = None
     purposes: list[Name] = []
 
+    def concerns(self, channel: str | None, purpose: str | None) -> bool:
+        """Whether a contact by this channel for this purpose is one of those meant."""
+        return self.channel in (None, channel) and (not self.purposes or purpose in self.purposes)
+
 
 class Cap(Reach):
     """At most so many contacts of one person within a time; the more important ones (`priority`) go first."""

@@ -460,6 +460,10 @@ def _named(path: DataPath, what: str, names: Iterable[str], known: Iterable[str]
 def consent_findings(consent: Consent, declared: Declared) -> Findings:
     yield from _only_one("consent", consent.name, declared)
     yield from declared.reference("attribute", consent.jurisdiction, ("jurisdiction",))
+    for field, some in (("purposes", consent.purposes), ("channels", consent.channels)):
+        for name, default in some.items():
+            if default.where and consent.jurisdiction is None:
+                yield (field, name, "where"), "needs 'jurisdiction', the attribute that says where somebody lives"
     for channel, permission in consent.channels.items():
         yield from _named(("channels", channel, "purposes"), "purpose", permission.purposes, consent.purposes)
     for i, said in enumerate(consent.said):

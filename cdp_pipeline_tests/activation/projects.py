@@ -49,7 +49,8 @@ def sync(**fields: Any) -> Sync:
 
 
 def project(*documents: Any, **settings: Any) -> Project:
-    by_kind: dict[str, dict[str, Any]] = {"destination": {}, "trigger": {}, "sync": {}}
+    kinds = ("destination", "trigger", "sync", "consent", "contact_policy", "identifier")
+    by_kind: dict[str, dict[str, Any]] = {kind: {} for kind in kinds}
     for document in documents:
         by_kind[document.kind][document.name] = document
     whole = ProjectSettings(
@@ -57,9 +58,9 @@ def project(*documents: Any, **settings: Any) -> Project:
         **{"lake": LakeLocation(path="lake"), **settings},
     )  # fmt: skip
     return Project(
-        folder=Path(), settings=whole, sources={}, identifiers={}, matches={}, attributes={}, traits={},
-        predictions={}, audiences={}, triggers=by_kind["trigger"], destinations=by_kind["destination"],
-        syncs=by_kind["sync"],
+        folder=Path(), settings=whole, sources={}, identifiers=by_kind["identifier"], matches={}, attributes={},
+        traits={}, predictions={}, audiences={}, triggers=by_kind["trigger"], destinations=by_kind["destination"],
+        syncs=by_kind["sync"], consents=by_kind["consent"], contact_policies=by_kind["contact_policy"],
     )  # fmt: skip
 
 

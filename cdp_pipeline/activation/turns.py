@@ -1,0 +1,218 @@
+"""Whose turn it is: frequency caps, quiet hours and budgets, counted over everything that reached or may reach people.
+
+A turn is taken before the message leaves, so that several workers together keep to a cap. Runs after the gates that
+look at the person alone (gates.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from cdp_pipeline.activation.ledger import Ledger, outbox, portions, utc
+from cdp_pipeline.activation.protocol import Outcome
+from cdp_pipeline.spec.base import duration_text
+from cdp_pipeline.spec.contact_policy import Budget, Cap, ContactPolicy
+from cdp_pipeline.spec.destination import Destination
+from cdp_pipeline.spec.project import Project
+
+REFUSED = "gate: "
+"""How every reason for a refusal begins: what was refused may be sent once nothing speaks against it any more."""
+ASK_AGAIN = timedelta(minutes=1)
+WORTH_WAITING_FOR = timedelta(hours=1)
+"""How long something more important that was decided, but not sent, keeps its turn before others."""
+FORGOTTEN = timedelta(days=2)
+REACHED = ("delivered", "unknown")
+WAITING = ("pending", "retry")
+
+_metadata = sa.MetaData()
+contact_turns = sa.Table(
+    "contact_turns",
+    _metadata,
+    sa.Column("op_id", sa.String(64), primary_key=True),
+    sa.Column("at", sa.DateTime, nullable=False, index=True),
+)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A message that waits to be let through; `ids` are all its person ever had, `quiet` is until when they sleep."""
+
+    op_id: str
+    origin: str
+    purpose: str | None
+    priority: int
+    person_id: str
+    ids: frozenset[str]
+    quiet: datetime | None
+
+
+@dataclass(frozen=True)
+class _Contact:
+    """What was sent to somebody, is being sent, or is to be sent before others."""
+
+    channel: str | None
+    purpose: str | None
+    state: str
+    at: datetime
+    priority: int
+
+
+class Turns:
+    """Lets through what caps, quiet hours and budgets allow, and remembers it until it has arrived."""
+
+    def __init__(self, ledger: Ledger, project: Project) -> None:
+        self._ledger = ledger
+        self._project = project
+        self._policy = project.contact_policy or ContactPolicy(
+            kind="contact_policy", name="none", description="No policy is declared."
+        )
+        self._ready = False
+
+    def refusals(self, turns: Sequence[Turn], destination: Destination, now: datetime) -> dict[str, Outcome]:
+        """By op_id what must not be sent now: 'suppressed', or 'waits' with how long. The others have their turn."""
+        if not turns:
+            return {}
+        caps, budgets = self._policy.caps, self._policy.budgets
+        if not caps and not budgets:
+            return {turn.op_id: _sleeps(turn.op_id, turn.quiet, now) for turn in turns if turn.quiet is not None}
+        self._prepare()
+        refused: dict[str, Outcome] = {}
+        with self._ledger.writing("contacts") as connection:
+            contacts = self._contacts(connection, turns, now) if caps else defaultdict(list)
+            spent = [self._spent(connection, budget, turns, now) for budget in budgets]
+            for turn in sorted(turns, key=lambda turn: -turn.priority):
+                mine = contacts[turn.person_id]
+                outcome = _capped(caps, turn, destination.channel, mine, now)
+                if outcome is None and turn.quiet is not None:
+                    outcome = _sleeps(turn.op_id, turn.quiet, now)
+                if outcome is None:
+                    outcome = _broke(budgets, spent, turn, destination.channel)
+                if outcome is not None:
+                    refused[turn.op_id] = outcome
+                    continue
+                mine.append(_Contact(destination.channel, turn.purpose, "inflight", now, turn.priority))
+                for i, budget in enumerate(budgets):
+                    spent[i] += _pays(budget, turn.origin, destination.channel, turn.purpose)
+            self._take(connection, [turn.op_id for turn in turns if turn.op_id not in refused], now)
+        return refused
+
+    def _prepare(self) -> None:
+        if self._ready:
+            return
+        with self._ledger.writing("schema") as connection:
+            _metadata.create_all(connection)
+            # Only who has a policy pays for finding the past of a person, or of everybody.
+            for name, columns in (("outbox_person", "person_id, updated_at"), ("outbox_sent", "state, updated_at")):
+                connection.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON outbox ({columns})"))
+        self._ready = True
+
+    def _take(self, connection: Connection, op_ids: Sequence[str], now: datetime) -> None:
+        connection.execute(contact_turns.delete().where(contact_turns.c.at < utc(now) - FORGOTTEN))
+        for some in portions(op_ids):
+            connection.execute(contact_turns.delete().where(contact_turns.c.op_id.in_(some)))
+            connection.execute(contact_turns.insert(), [{"op_id": op_id, "at": utc(now)} for op_id in some])
+
+    def _contacts(
+        self, connection: Connection, turns: Sequence[Turn], now: datetime
+    ) -> defaultdict[str, list[_Contact]]:
+        """What counts towards caps, by living person: sent within the longest cap, on its way, or more important."""
+        at, within = utc(now), max(cap.within for cap in self._policy.caps)
+        whose = {person: turn.person_id for turn in turns for person in turn.ids}
+        judged = {turn.op_id for turn in turns}
+        row = outbox.c
+        counts = sa.or_(
+            sa.and_(row.state.in_(REACHED), row.updated_at > at - within),
+            sa.and_(row.state == "inflight", contact_turns.c.op_id.is_not(None)),
+            sa.and_(row.state.in_(WAITING), row.next_at <= at, row.created_at > at - WORTH_WAITING_FOR),
+        )
+        query = (
+            sa.select(row.op_id, row.person_id, row.origin, row.destination, row.state, row.updated_at)
+            .outerjoin_from(outbox, contact_turns, contact_turns.c.op_id == row.op_id)
+            .where(row.kind == "act", counts)
+        )
+        found: defaultdict[str, list[_Contact]] = defaultdict(list)
+        for some in portions(sorted(whose)):
+            for one in connection.execute(query.where(row.person_id.in_(some))):
+                spec = self._project.destinations.get(one.destination)
+                going = one.state not in WAITING or (spec is not None and not spec.dry_run)
+                if one.op_id not in judged and going:
+                    found[whose[one.person_id]].append(
+                        _Contact(
+                            None if spec is None else spec.channel, self._purpose(one.origin), one.state,
+                            one.updated_at.replace(tzinfo=now.tzinfo), self._priority(one.origin),
+                        )
+                    )  # fmt: skip
+        return found
+
+    def _spent(self, connection: Connection, budget: Budget, turns: Sequence[Turn], now: datetime) -> Decimal:
+        """What was spent within the budget's time, and what is being spent."""
+        row, judged = outbox.c, {turn.op_id for turn in turns}
+        columns = (row.origin, row.destination)
+        reached = sa.and_(row.kind == "act", row.state.in_(REACHED), row.updated_at > utc(now) - budget.within)
+        told = connection.execute(sa.select(*columns, sa.func.count()).where(reached).group_by(*columns)).all()
+        under_way = connection.execute(
+            sa.select(row.op_id, *columns)
+            .join_from(outbox, contact_turns, contact_turns.c.op_id == row.op_id)
+            .where(row.state == "inflight")
+        ).all()
+        counts = Counter({(one[0], one[1]): one[2] for one in told})
+        counts.update((one.origin, one.destination) for one in under_way if one.op_id not in judged)
+        total = Decimal(0)
+        for (origin, name), count in counts.items():
+            spec = self._project.destinations.get(name)
+            channel = None if spec is None else spec.channel
+            total += _pays(budget, origin, channel, self._purpose(origin)) * count
+        return total
+
+    def _purpose(self, origin: str) -> str | None:
+        trigger = self._project.triggers.get(origin.removeprefix("trigger:"))
+        return None if trigger is None else trigger.purpose
+
+    def _priority(self, origin: str) -> int:
+        trigger = self._project.triggers.get(origin.removeprefix("trigger:"))
+        return 0 if trigger is None else trigger.priority
+
+
+def _capped(
+    caps: Iterable[Cap], turn: Turn, channel: str | None, mine: Sequence[_Contact], now: datetime
+) -> Outcome | None:
+    """Refused for good where so much has arrived already; asked again where it depends on what is on its way."""
+    for cap in caps:
+        if not cap.concerns(channel, turn.purpose):
+            continue
+        theirs = [one for one in mine if one.channel is not None and cap.concerns(one.channel, one.purpose)]
+        arrived = sum(one.state in REACHED and one.at > now - cap.within for one in theirs)
+        way = sum(one.state == "inflight" or (one.state in WAITING and one.priority > turn.priority) for one in theirs)
+        words = f"{REFUSED}frequency cap: {cap.most} in {duration_text(cap.within)}"
+        if arrived >= cap.most:
+            return Outcome(turn.op_id, "suppressed", words)
+        if arrived + way >= cap.most:
+            return Outcome(turn.op_id, "waits", f"{words}, something else goes first", ASK_AGAIN)
+    return None
+
+
+def _sleeps(op_id: str, until: datetime | None, now: datetime) -> Outcome:
+    return Outcome(op_id, "waits", f"{REFUSED}quiet hours", ASK_AGAIN if until is None else until - now)
+
+
+def _broke(budgets: Sequence[Budget], spent: Sequence[Decimal], turn: Turn, channel: str | None) -> Outcome | None:
+    for budget, so_far in zip(budgets, spent, strict=True):
+        price = _pays(budget, turn.origin, channel, turn.purpose)
+        if price and so_far + price > budget.most:
+            unit = f" {budget.currency}" if budget.currency else ""
+            words = f"{REFUSED}budget: {budget.most}{unit} in {duration_text(budget.within)}"
+            return Outcome(turn.op_id, "suppressed", words)
+    return None
+
+
+def _pays(budget: Budget, origin: str, channel: str | None, purpose: str | None) -> Decimal:
+    """What one message takes from a budget: nothing where it is none of its business."""
+    named = not budget.triggers or origin.removeprefix("trigger:") in budget.triggers
+    return budget.each if named and channel is not None and budget.concerns(channel, purpose) else Decimal(0)

@@ -1,0 +1,292 @@
+"""Who said yes or no to what, and who must not be contacted: written down once, never changed, asked at any instant.
+
+Identifiers are kept as salted hashes only, so that what was said survives merges and erasure. What follows from it is
+permissions.py's; whose the identifiers are is subjects.py's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, Literal, Protocol, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection
+
+Identifier = tuple[str, str]
+"""Type and value."""
+Decision = Literal["granted", "denied"]
+Reason = Literal["erasure", "manual", "bounce", "complaint"]
+PORTION = 5_000
+Item = TypeVar("Item")
+
+_metadata = sa.MetaData()
+_sequence = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+consent_events = sa.Table(
+    "consent_events",
+    _metadata,
+    sa.Column("sequence", _sequence, primary_key=True, autoincrement=True),
+    sa.Column("event_id", sa.String(64), nullable=False, unique=True),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("subject", sa.String(64), nullable=False),
+    sa.Column("about", sa.Text, nullable=False),
+    sa.Column("decision", sa.String(16), nullable=False),
+    sa.Column("jurisdiction", sa.Text),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("proof", sa.Text),
+    sa.Column("at", sa.DateTime, nullable=False),
+    sa.Column("recorded_at", sa.DateTime, nullable=False),
+    sa.Index("consent_events_subject", "subject", "about", "at"),
+)
+suppressions = sa.Table(
+    "suppressions",
+    _metadata,
+    sa.Column("sequence", _sequence, primary_key=True, autoincrement=True),
+    sa.Column("event_id", sa.String(64), nullable=False, unique=True),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("subject", sa.String(64), nullable=False, index=True),
+    sa.Column("channel", sa.Text),
+    sa.Column("reason", sa.String(16), nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("proof", sa.Text),
+    sa.Column("at", sa.DateTime, nullable=False),
+    sa.Column("lifted_at", sa.DateTime),
+)
+consent_salt = sa.Table(
+    "consent_salt",
+    _metadata,
+    sa.Column("name", sa.String(16), primary_key=True),
+    # Empty where the salt is held elsewhere; the fingerprint then tells whether it is still the same.
+    sa.Column("salt", sa.Text),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+)
+consent_loads = sa.Table(
+    "consent_loads",
+    _metadata,
+    sa.Column("statement", sa.String(64), primary_key=True),
+    sa.Column("loaded_until", sa.DateTime),
+    sa.Column("lake", sa.Text, nullable=False),
+)
+
+
+class ConsentError(Exception):
+    """The consent ledger cannot be used like this."""
+
+
+class Database(Protocol):
+    """The database the delivery ledger lives in."""
+
+    def reading(self) -> AbstractContextManager[Connection]: ...
+
+    def writing(self, lock: str | None = None) -> AbstractContextManager[Connection]: ...
+
+
+@dataclass(frozen=True)
+class Said:
+    """One identifier's yes or no. `about` is purpose:<name> or channel:<name>; the same `event_id` counts once."""
+
+    event_id: str
+    identifier: Identifier
+    about: str
+    decision: Decision
+    at: datetime
+    source: str
+    proof: str | None = None
+    jurisdiction: str | None = None
+
+
+@dataclass(frozen=True)
+class Suppression:
+    """One identifier that must not be used: by a channel, or by none at all. The same `event_id` counts once."""
+
+    event_id: str
+    identifier: Identifier
+    reason: Reason
+    at: datetime
+    source: str
+    channel: str | None = None
+    proof: str | None = None
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What is known of one identifier at an instant: the latest decision about each thing, and its suppressions."""
+
+    decisions: Mapping[str, Decision]
+    suppressed: Sequence[tuple[Reason, str | None]]
+
+
+NOTHING = Heard({}, ())
+
+
+def open_consents(database: Database, salt: str | None = None) -> ConsentLedger:
+    """The consent ledger in this database, made if it is not there; several processes may do so at once.
+
+    With `salt` (of the environment) hashes are made with it, and it is not kept; without, one is made up and kept.
+    """
+    with database.writing("schema") as connection:
+        _metadata.create_all(connection)
+        row = connection.execute(sa.select(consent_salt)).one_or_none()
+        if row is None:
+            kept = None if salt else secrets.token_hex(32)
+            used = salt or kept or ""
+            values = {"name": "salt", "salt": kept, "fingerprint": _digest(used, "fingerprint", "")}
+            connection.execute(consent_salt.insert(), values)
+        else:
+            used = salt or row.salt or ""
+            if not used:
+                raise ConsentError("consents were recorded with the salt of CDP_CONSENT_SALT, which is not set")
+            if _digest(used, "fingerprint", "") != row.fingerprint:
+                raise ConsentError("consents were recorded with another salt than CDP_CONSENT_SALT: nobody is found")
+    return ConsentLedger(database, used)
+
+
+def anything_suppressed(database: Database) -> bool:
+    """Whether anybody must not be contacted, in a database that may not have a consent ledger yet."""
+    with database.reading() as connection:
+        if not sa.inspect(connection).has_table(suppressions.name):
+            return False
+        return connection.execute(sa.select(suppressions.c.sequence).limit(1)).first() is not None
+
+
+def _digest(salt: str, type_: str, value: str) -> str:
+    return hmac.digest(salt.encode(), f"{type_}:{value}".encode(), hashlib.sha256).hex()
+
+
+def _utc(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError("a moment needs a time zone")
+    return moment.astimezone(UTC).replace(tzinfo=None)
+
+
+class ConsentLedger:
+    """What was said and who is suppressed; every method is one transaction."""
+
+    def __init__(self, database: Database, salt: str) -> None:
+        self.database = database
+        self._salt = salt
+
+    def fingerprint(self, identifier: Identifier) -> str:
+        """The salted hash an identifier is kept under."""
+        return _digest(self._salt, *identifier)
+
+    def record(self, said: Iterable[Said], now: datetime) -> int:
+        """Write down what was said; how much of it was new."""
+        rows = (
+            {
+                "event_id": one.event_id, "type": one.identifier[0], "subject": self.fingerprint(one.identifier),
+                "about": one.about, "decision": one.decision, "jurisdiction": one.jurisdiction, "source": one.source,
+                "proof": one.proof, "at": _utc(one.at), "recorded_at": _utc(now),
+            }
+            for one in said
+        )  # fmt: skip
+        return self._add(consent_events, rows)
+
+    def suppress(self, suppressed: Iterable[Suppression]) -> int:
+        """Write down who must not be contacted any more; how many of these are new."""
+        rows = (
+            {
+                "event_id": one.event_id, "type": one.identifier[0], "subject": self.fingerprint(one.identifier),
+                "channel": one.channel, "reason": one.reason, "source": one.source, "proof": one.proof,
+                "at": _utc(one.at),
+            }
+            for one in suppressed
+        )  # fmt: skip
+        return self._add(suppressions, rows)
+
+    def lift(self, identifiers: Collection[Identifier], reason: Reason, now: datetime) -> int:
+        """Let identifiers be used again that were suppressed for this reason; nobody brings back who was erased."""
+        if reason == "erasure":
+            raise ConsentError("an erasure is for good")
+        lifted = 0
+        with self.database.writing() as connection:
+            for some in _portions(map(self.fingerprint, identifiers)):
+                here = sa.and_(suppressions.c.subject.in_(some), suppressions.c.reason == reason)
+                lifted += connection.execute(
+                    suppressions.update().where(here, suppressions.c.lifted_at.is_(None)).values(lifted_at=_utc(now))
+                ).rowcount
+        return lifted
+
+    def _add(self, table: sa.Table, rows: Iterable[dict[str, Any]]) -> int:
+        with self.database.writing("consents") as connection:
+            count = sa.select(sa.func.count()).select_from(table)
+            before = connection.execute(count).scalar_one()
+            insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            for some in _portions(rows):
+                connection.execute(insert(table).on_conflict_do_nothing(), some)
+            return connection.execute(count).scalar_one() - before
+
+    def heard(
+        self, identifiers: Collection[Identifier], about: Collection[str], now: datetime
+    ) -> dict[Identifier, Heard]:
+        """What each identifier says at this instant; those of which nothing is known are left out.
+
+        The latest word counts; of two of the same moment the no. Two queries for every 5,000 identifiers.
+        """
+        subjects = {self.fingerprint(identifier): identifier for identifier in identifiers}
+        decisions: dict[Identifier, dict[str, Decision]] = {}
+        refused: dict[Identifier, list[tuple[Reason, str | None]]] = {}
+        at = _utc(now)
+        with self.database.reading() as connection:
+            for some in _portions(subjects):
+                for subject, what, decision in connection.execute(_latest(some, about, at)) if about else ():
+                    decisions.setdefault(subjects[subject], {})[what] = decision
+                for subject, reason, channel in connection.execute(_in_force(some, at)):
+                    refused.setdefault(subjects[subject], []).append((reason, channel))
+        return {
+            identifier: Heard(decisions.get(identifier, {}), refused.get(identifier, ()))
+            for identifier in decisions.keys() | refused.keys()
+        }
+
+    def history(self, identifiers: Collection[Identifier]) -> Iterator[dict[str, Any]]:
+        """Everything that was ever said for these identifiers, oldest first, as plain rows."""
+        subjects = {self.fingerprint(identifier): identifier for identifier in identifiers}
+        said, refused = consent_events.c, suppressions.c
+        with self.database.reading() as connection:
+            rows = [
+                {"at": row.at, "identifier": ":".join(subjects[row.subject]), "about": row.about,
+                 "decision": row.decision, "jurisdiction": row.jurisdiction, "source": row.source, "proof": row.proof}
+                for some in _portions(subjects)
+                for row in connection.execute(sa.select(consent_events).where(said.subject.in_(some)))
+            ]  # fmt: skip
+            rows += [
+                {"at": row.at, "identifier": ":".join(subjects[row.subject]), "about": row.channel or "everything",
+                 "decision": f"suppressed: {row.reason}" + (", lifted" if row.lifted_at else ""),
+                 "jurisdiction": None, "source": row.source, "proof": row.proof}
+                for some in _portions(subjects)
+                for row in connection.execute(sa.select(suppressions).where(refused.subject.in_(some)))
+            ]  # fmt: skip
+        yield from sorted(rows, key=lambda row: (row["at"], row["identifier"], row["about"]))
+
+
+def _portions(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """The items in portions that every database takes as parameters."""
+    rest = iter(items)
+    while some := list(islice(rest, PORTION)):
+        yield some
+
+
+def _latest(subjects: Sequence[str], about: Collection[str], at: datetime) -> sa.Select[Any]:
+    said = consent_events.c
+    newest_first = (said.at.desc(), said.decision, said.sequence.desc())  # 'denied' stands before 'granted'
+    place = sa.func.row_number().over(partition_by=(said.subject, said.about), order_by=newest_first).label("place")
+    ranked = (
+        sa.select(said.subject, said.about, said.decision, place)
+        .where(said.subject.in_(subjects), said.about.in_(sorted(about)), said.at <= at)
+        .subquery()
+    )
+    return sa.select(ranked.c.subject, ranked.c.about, ranked.c.decision).where(ranked.c.place == 1)
+
+
+def _in_force(subjects: Sequence[str], at: datetime) -> sa.Select[Any]:
+    one = suppressions.c
+    return sa.select(one.subject, one.reason, one.channel).where(
+        one.subject.in_(subjects), one.at <= at, sa.or_(one.lifted_at.is_(None), one.lifted_at > at)
+    )
