@@ -9,13 +9,14 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cdp_pipeline.activation.gates import Gates
-from cdp_pipeline.activation.ledger import Ledger
-from cdp_pipeline.activation.protocol import Connect, DestinationError
+from cdp_pipeline.activation.hours import untimely
+from cdp_pipeline.activation.ledger import Claimed, Ledger
+from cdp_pipeline.activation.protocol import Connect, DestinationError, Outcome
 from cdp_pipeline.spec.destination import Destination
 from cdp_pipeline.spec.project import Project
 
@@ -53,6 +54,8 @@ class _Round:
     budget: timedelta
     lease_beyond: timedelta
     worker: str
+    project: Project
+    gates: Gates | None
 
     @property
     def passed(self) -> timedelta:
@@ -65,6 +68,14 @@ class _Round:
     @property
     def clock(self) -> datetime:
         return self.now + self.passed
+
+    def refusals(self, claimed: Sequence[Claimed], destination: Destination) -> dict[str, Outcome]:
+        """By op_id what must not be sent now: what comes at the wrong time, then what the gates refuse."""
+        refused = untimely(self.project, claimed, self.clock)
+        if self.gates is None:
+            return refused
+        timely = [op for op in claimed if op.delivery.op_id not in refused]
+        return refused | self.gates.refusals(timely, destination, self.clock)
 
 
 def deliver(
@@ -82,7 +93,7 @@ def deliver(
 ) -> DeliverySummary:
     """Deliver what is due, at each destination's pace, in about `budget` and never starting more than `limit`."""
     # The name in the ledger is this round's own: a later round of the same worker must not settle for it.
-    this = _Round(now, time.monotonic(), budget, lease_beyond, f"{worker}:{uuid.uuid4().hex[:12]}")
+    this = _Round(now, time.monotonic(), budget, lease_beyond, f"{worker}:{uuid.uuid4().hex[:12]}", project, gates)
     summary = DeliverySummary()
     for name in ledger.destinations_due(now):
         spec = project.destinations.get(name)
@@ -93,7 +104,7 @@ def deliver(
             summary.add(name, {"dry_run": ledger.show_dry_run(name, now)})
             continue
         try:
-            limit -= _deliver_to(ledger, spec, summary, this, connect, limit, gates)
+            limit -= _deliver_to(ledger, spec, summary, this, connect, limit)
         except DestinationError as error:
             # One that is declared wrongly must not keep the others from being served; its operations wait.
             log.warning("destination '%s': %s", name, error)
@@ -108,7 +119,6 @@ def _deliver_to(
     this: _Round,
     connect: Connect,
     limit: int,
-    gates: Gates | None,
 ) -> int:
     """Serve one destination until nothing is due, it asks to wait, or time or limit are used up; how many it was."""
     done = 0
@@ -129,7 +139,7 @@ def _deliver_to(
                     break
                 time.sleep(claim.wait.total_seconds())
                 continue
-            refused = {} if gates is None else gates.refusals(claim.ops, spec, this.clock)
+            refused = this.refusals(claim.ops, spec)
             passed = [claimed.delivery for claimed in claim.ops if claimed.delivery.op_id not in refused]
             outcomes = connection.deliver(passed, now=this.clock, within=this.left) if passed else []
             done += len(claim.ops)

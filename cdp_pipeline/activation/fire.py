@@ -9,13 +9,12 @@ from datetime import UTC, date, datetime, timedelta
 import ibis
 import pyarrow as pa
 
+from cdp_pipeline.activation.guards import guarded, guards_of
 from cdp_pipeline.activation.happenings import occasions_of_events, since, told_until
 from cdp_pipeline.activation.ledger import Ledger, utc
 from cdp_pipeline.activation.triggers import Occasion, fired, horizon, occasions
-from cdp_pipeline.audiences.accounts import with_their_groups
-from cdp_pipeline.audiences.look import scope_of
 from cdp_pipeline.audiences.members import HELD, SIZES, held_now
-from cdp_pipeline.audiences.rules import every_rule, leaves, matching
+from cdp_pipeline.audiences.rules import every_rule, leaves
 from cdp_pipeline.lake.errors import LakeVersionError
 from cdp_pipeline.lake.lake import LakeView
 from cdp_pipeline.spec.project import Project
@@ -33,14 +32,15 @@ def fire(
     """Record what each trigger calls for, by trigger and state; 'known' are operations that were recorded before.
 
     Each is evaluated for the newest day that what it watches was computed for (not after `day`, if given); events and
-    dates up to `now`. One that an audience guards (`unless`) waits while that audience is held: nobody knows whom it
-    would keep safe.
+    dates up to `now`. One that an audience guards waits while that audience is held: nobody knows whom it would keep
+    safe.
     """
     aliases = merged_people(lake)
     held = held_now(lake.read(SIZES), lake.read(HELD))
     counts = {}
     for trigger in project.triggers.values():
-        if any(rule.audience in held for rule in leaves(every_rule(project, trigger.unless))):
+        asked = [rule for rules in guards_of(project, trigger).values() for rule in rules]
+        if any(rule.audience in held for rule in leaves(every_rule(project, asked))):
             continue
         found = _evaluated(ledger, lake, project, trigger, now, day)
         if found is not None:
@@ -69,6 +69,7 @@ def record(
 ) -> dict[str, int]:
     """Put what a trigger calls for on these occasions into the ledger; count it by state.
 
+    What waited for a guard that holds no more is 'released', to be sent as everything else is.
     What is known of people is that of the newest day that traits were computed for, up to the day of the evaluation.
     """
     new = found.happened
@@ -77,12 +78,10 @@ def record(
         new = [occasion for occasion in new if occasion.text not in known]
     ids = sorted({occasion.person_id for occasion in new})
     day = _computed_day(lake, found.day) or found.day
+    waiting = {person_id: aliases.get(person_id, person_id) for person_id in ledger.held_people(trigger.name)}
+    kept = guarded(lake, project, trigger, {*ids, *waiting.values()}, day)
     ops = fired(
-        trigger,
-        new,
-        people=known_people(lake, project, ids, day),
-        destinations=project.destinations,
-        guarded=_guarded(lake, project, trigger, ids, day),
+        trigger, new, people=known_people(lake, project, ids, day), destinations=project.destinations, guarded=kept
     )
     counts = ledger.fire(
         trigger.name,
@@ -95,8 +94,11 @@ def record(
         counts_dry_run=all(project.destinations[act.destination].dry_run for act in trigger.do),
         mark=found.mark,
     )
+    free = ledger.release(trigger.name, [one for one, person in waiting.items() if person not in kept], now)
     before = (len(found.happened) - len(new)) * len(trigger.do)
-    return counts | {"known": counts.get("known", 0) + before} if before else counts
+    if before:
+        counts["known"] = counts.get("known", 0) + before
+    return counts | ({"released": free} if free else {})
 
 
 def _evaluated(
@@ -271,18 +273,6 @@ def _moves(lake: LakeView, trigger: Trigger, not_before: date, until: date) -> t
     if crossed is not None:
         return [], _rows(table.filter(table.trait == crossed.trait, table.to_band == crossed.to))
     return _rows(table.filter(table.audience == (trigger.on.entered or trigger.on.left))), []
-
-
-def _guarded(lake: LakeView, project: Project, trigger: Trigger, person_ids: list[str], day: date) -> set[str]:
-    """Those for whom any of the trigger's `unless` rules holds."""
-    if not trigger.unless or not person_ids:
-        return set()
-    scope = scope_of(lake, project)
-    scope = scope.of_people(with_their_groups(leaves(every_rule(project, trigger.unless)), scope, person_ids))
-    guarded: set[str] = set()
-    for rule in trigger.unless:
-        guarded.update(str(row["person_id"]) for row in _rows(matching(project, [rule], scope, [day])))
-    return guarded.intersection(person_ids)
 
 
 def _table(lake: LakeView, name: str) -> ibis.Table | None:

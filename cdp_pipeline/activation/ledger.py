@@ -26,7 +26,7 @@ from sqlalchemy.engine import Connection, Engine
 from cdp_pipeline.activation.protocol import Delivery, Outcome, Payload, canonical_json
 from cdp_pipeline.spec.project import Project
 
-DecidedState = Literal["pending", "suppressed", "failed"]
+DecidedState = Literal["pending", "suppressed", "failed", "held"]
 LIVE = ("pending", "retry", "inflight")
 FIRST_WAIT = timedelta(seconds=30)
 LONGEST_WAIT = timedelta(hours=6)
@@ -121,6 +121,13 @@ marks = sa.Table(
     # The snapshot of the lake up to which rows of the timeline were looked at.
     sa.Column("mark", sa.BigInteger, nullable=False),
 )
+prevented = sa.Table(
+    "prevented",
+    _metadata,
+    sa.Column("op_id", sa.String(64), primary_key=True),
+    sa.Column("guard", sa.Text, primary_key=True),
+    sa.Column("day", sa.Date, nullable=False),
+)
 pace = sa.Table(
     "pace",
     _metadata,
@@ -156,6 +163,8 @@ class Op:
     key: str = ""
     state: DecidedState = "pending"
     reason: str = ""
+    guards: tuple[str, ...] = ()
+    """For a trigger: the guards that keep it from being sent."""
     after: str | None = None
     """For a sync: the operation last tried for this key when this one was planned."""
 
@@ -304,7 +313,8 @@ class Ledger:
         """Record a trigger's operations and the day up to which it was evaluated; count them by state.
 
         An operation already known, under the person's id or one merged into it, changes nothing: an occasion counts
-        once. One that comes within `cool_down` of another, or after any other with `once`, is kept as suppressed.
+        once. One that comes within `cool_down` of another, or after any other with `once`, is kept as suppressed. What
+        guards kept from being sent is noted by guard and `day`.
         """
         origin, at = f"trigger:{trigger}", utc(now)
         elder = dict(aliases or {})
@@ -325,6 +335,9 @@ class Ledger:
                     elif at - last < cool_down:
                         state, reason = "suppressed", "cool-down"
                 connection.execute(outbox.insert(), new_row(op, at, state, reason))
+                if op.guards and (state, reason) == (op.state, op.reason):
+                    by = [{"op_id": op.op_id, "guard": guard, "day": day} for guard in op.guards]
+                    connection.execute(prevented.insert(), by)
                 past.add(op, state, at)
                 counts[state] = counts.get(state, 0) + 1
             self._note_evaluated(connection, trigger, day)
@@ -359,6 +372,25 @@ class Ledger:
                 query = sa.select(outbox.c.occasion).where(outbox.c.origin == origin, outbox.c.occasion.in_(some))
                 found.update(connection.execute(query.distinct()).scalars())
         return found
+
+    def held_people(self, trigger: str) -> set[str]:
+        """The people for whom acts of a trigger wait until no guard holds any more."""
+        query = sa.select(outbox.c.person_id).where(outbox.c.origin == f"trigger:{trigger}", outbox.c.state == "held")
+        with self.reading() as connection:
+            return set(connection.execute(query.distinct()).scalars())
+
+    def release(self, trigger: str, people: Collection[str], now: datetime) -> int:
+        """Let what waited for guards be sent to these people, whom none keeps from it any more."""
+        waits = sa.and_(outbox.c.origin == f"trigger:{trigger}", outbox.c.state == "held")
+        released = 0
+        with self.writing() as connection:
+            for some in portions(sorted(people)):
+                released += connection.execute(
+                    outbox.update()
+                    .where(waits, outbox.c.person_id.in_(some))
+                    .values(state="pending", reason="", next_at=utc(now), updated_at=utc(now))
+                ).rowcount
+        return released
 
     def send_once(self, ops: Sequence[Op], now: datetime) -> list[str]:
         """Record operations that carry their own occasion (alerts); returns the ids that are new."""

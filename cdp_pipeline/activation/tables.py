@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import sqlalchemy as sa
 
-from cdp_pipeline.activation.ledger import Ledger, attempts, outbox
+from cdp_pipeline.activation.ledger import Ledger, attempts, outbox, prevented
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.spec.project import Project
 
@@ -21,7 +21,8 @@ OUTBOX = Table(
         "occasion": Column("string", "What happened, for a trigger: the move or crossing and its day."),
         "payload_hash": Column("string", "Fingerprint of what was sent; the content stays in the ledger."),
         "state": Column(
-            "string", "pending, inflight, retry, delivered, failed, unknown, suppressed, or dry_run (shown, not sent)."
+            "string",
+            "pending, inflight, retry, delivered, failed, unknown, suppressed, held (by a guard), dry_run (shown).",
         ),
         "reason": Column("string", "Why it is in this state."),
         "attempt": Column("int64", "How many times it was tried."),
@@ -50,6 +51,18 @@ DELIVERIES = Table(
     },
     key=("op_id", "attempt"),
     month_of=None,
+)
+PREVENTED = Table(
+    "activation.prevented",
+    "Whom guards kept us from bothering: for each guard, trigger and day, how many people.",
+    {
+        "guard": Column("string", "The guard that held; 'unless' is a condition of the trigger's own."),
+        "trigger": Column("string", "What would have acted."),
+        "day": Column("date", "The day it would have."),
+        "people": Column("int64", "For how many people."),
+        "waiting": Column("int64", "For how many of them it waits until no guard holds any more."),
+    },
+    key=("guard", "trigger", "day"),
 )
 CONTACTS = Table(
     "activation.contacts",
@@ -84,6 +97,24 @@ def delivery_rows(ledger: Ledger) -> pa.Table:
     return _rows(
         ledger, sa.select(*columns).join_from(attempts, outbox, attempts.c.op_id == outbox.c.op_id), DELIVERIES
     )
+
+
+def prevented_rows(ledger: Ledger) -> pa.Table:
+    """PREVENTED so far."""
+    person, waits = outbox.c.person_id, outbox.c.state == "held"
+    keys = (prevented.c.guard, outbox.c.origin, prevented.c.day)
+    query = (
+        sa.select(
+            prevented.c.guard,
+            sa.func.substr(outbox.c.origin, len("trigger:") + 1).label("trigger"),
+            prevented.c.day,
+            sa.func.count(sa.distinct(person)).label("people"),
+            sa.func.count(sa.distinct(sa.case((waits, person)))).label("waiting"),
+        )
+        .join_from(prevented, outbox, prevented.c.op_id == outbox.c.op_id)
+        .group_by(*keys)
+    )
+    return _rows(ledger, query, PREVENTED)
 
 
 def contact_rows(ledger: Ledger, project: Project) -> pa.Table:

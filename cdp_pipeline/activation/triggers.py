@@ -5,9 +5,10 @@ Pure functions over rows. What was done before is the ledger's to know; reading 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from types import MappingProxyType
 
 from cdp_pipeline.activation.ledger import Op, operation_id
 from cdp_pipeline.activation.messages import message
@@ -83,12 +84,12 @@ def fired(
     *,
     people: Mapping[str, Row],
     destinations: Mapping[str, Destination],
-    guarded: Collection[str] = frozenset(),
+    guarded: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> list[Op]:
     """The operations of occasions, one per act; those that must not be sent say why.
 
-    `people` holds what is known of each person: attributes and traits by name. `guarded` are those for whom an
-    `unless` rule holds.
+    `people` holds what is known of each person: attributes and traits by name. `guarded` are those whom guards keep
+    from it, with the guards' names.
     """
     ops = []
     for occasion in happened:
@@ -96,8 +97,10 @@ def fired(
         for index, act in enumerate(trigger.do):
             said = message(trigger.name, act, destinations[act.destination], person, occasion.text, occasion.day)
             state, reason = said.state, said.reason
-            if occasion.person_id in guarded:
-                state, reason = "suppressed", "guard: an 'unless' rule holds"
+            guards = tuple(guarded.get(occasion.person_id, ()))
+            if guards and state == "pending":
+                state = "held" if trigger.if_guarded == "wait" else "suppressed"
+                reason = f"guard: {', '.join(guards)}"
             ops.append(
                 Op(
                     op_id=operation_id("trigger", trigger.name, index, occasion.person_id, occasion.text),
@@ -110,6 +113,7 @@ def fired(
                     occasion=occasion.text,
                     state=state,
                     reason=reason,
+                    guards=guards,
                 )
             )
     return ops

@@ -68,6 +68,7 @@ def _sources_asked(project: Project) -> list[str]:
     """The sources that conditions follow rows through."""
     rules = [rule for audience in project.audiences.values() for rule in audience.rules]
     rules += [rule for trigger in project.triggers.values() for rule in trigger.unless]
+    rules += [rule for guard in project.guards.values() for rule in guard.when]
     return sorted({hop.source for rule in leaves(rules) for hop in rule.related or []})
 
 

@@ -16,10 +16,20 @@ import ibis
 
 from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.fire import fire
+from cdp_pipeline.activation.guards import guards_of
 from cdp_pipeline.activation.plan import PLAN
 from cdp_pipeline.activation.refresh import members_now, plan_all
 from cdp_pipeline.activation.sync import conservation
-from cdp_pipeline.activation.tables import CONTACTS, DELIVERIES, OUTBOX, contact_rows, delivery_rows, outbox_rows
+from cdp_pipeline.activation.tables import (
+    CONTACTS,
+    DELIVERIES,
+    OUTBOX,
+    PREVENTED,
+    contact_rows,
+    delivery_rows,
+    outbox_rows,
+    prevented_rows,
+)
 from cdp_pipeline.audiences.look import scope_of
 from cdp_pipeline.audiences.rules import Scope, matching
 from cdp_pipeline.destinations import destination_for
@@ -64,6 +74,7 @@ from cdp_pipeline.spec.audience import Rule
 from cdp_pipeline.spec.prediction import Prediction
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.source import Source
+from cdp_pipeline.spec.trigger import Trigger
 from cdp_pipeline.traits.as_of import as_of
 from cdp_pipeline.traits.bands import BANDS, crossings, state_before
 from cdp_pipeline.traits.daily import daily_table
@@ -462,13 +473,26 @@ def model_list(project: Project) -> Iterator[dg.AssetsDefinition]:
         yield shown(MODELS, deps, project.settings.owner, "status")
 
 
+def watched_by(project: Project, trigger: Trigger) -> set[str]:
+    """The tables that tell whether a trigger is set off, and whether a guard keeps it."""
+    on = trigger.on
+    found = {f"audiences.{name}" for name in (on.entered, on.left) if name is not None}
+    if on.crossed is not None:
+        found.add(BANDS.name)
+    if on.event is not None:
+        found.add(timeline_table(project).name)
+    if on.date is not None:
+        found.add((customers_table if on.date.of in project.attributes else daily_table)(project).name)
+    asked = [rule for rules in guards_of(project, trigger).values() for rule in rules]
+    return found.union(".".join(key) for key in asked_of(project, asked)) if asked else found
+
+
 def activation_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
     """What is to be sent, what was decided, what was delivered and who was reached."""
     owner = project.settings.owner
     synced = sorted({sync.audience for sync in project.syncs.values()})
-    on = [trigger.on for trigger in project.triggers.values()]
-    watched = sorted({name for change in on for name in (change.entered, change.left) if name is not None})
-    crossed = [key_of(BANDS)] if any(change.crossed is not None for change in on) else []
+    watched = sorted({table for trigger in project.triggers.values() for table in watched_by(project, trigger)})
+    told_by = [key_of(table) for table in watched]
 
     @dg.asset(
         **asset_arguments(PLAN, owner, {"sqlalchemy"}),
@@ -489,18 +513,24 @@ def activation_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
 
     yield plan_syncs
 
-    @dg.asset(
-        **asset_arguments(OUTBOX, owner, {"sqlalchemy"}),
-        deps=[key_of(PLAN), *crossed, *(["audiences", name] for name in watched)],
+    @dg.multi_asset(
+        name="triggers",
+        specs=[
+            asset_spec(OUTBOX, [key_of(PLAN), *told_by], owner, {"sqlalchemy"}),
+            asset_spec(PREVENTED, told_by, owner, {"sqlalchemy"}),
+        ],
         required_resource_keys=RESOURCES,
     )
-    def decide(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def decide(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         lake: Lake = context.resources.lake
         with ledger_of(project) as ledger:
             fired = fire(ledger, lake, project, now=context.resources.clock())
-            result = lake.publish(Mirror(OUTBOX, outbox_rows(ledger)), note=note(context))
+            result = lake.publish(
+                Mirror(OUTBOX, outbox_rows(ledger)), Mirror(PREVENTED, prevented_rows(ledger)), note=note(context)
+            )
         said = {f"{trigger} {state}": n for trigger, states in fired.items() for state, n in states.items()}
-        return dg.MaterializeResult(metadata=published(result.counts[OUTBOX.name], said))
+        yield dg.MaterializeResult(asset_key=key_of(OUTBOX), metadata=published(result.counts[OUTBOX.name], said))
+        yield dg.MaterializeResult(asset_key=key_of(PREVENTED), metadata=published(result.counts[PREVENTED.name]))
 
     yield decide
     complete = checks.spec(

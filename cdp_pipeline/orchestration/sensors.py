@@ -74,29 +74,30 @@ def arrivals_sensor(project: Project, job: UnresolvedAssetJobDefinition) -> dg.S
 
 
 def triggers_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
-    """Turns new audience moves and band crossings into operations of the outbox."""
+    """Turns audience moves, band crossings, events and dates into operations of the outbox."""
 
     @dg.sensor(
         name="triggers",
         minimum_interval_seconds=10,
         default_status=RUNNING,
-        description="Sees who entered or left an audience or crossed into a band, and decides what is to be sent.",
+        description="Sees audience moves, band crossings, events and dates, and decides what is to be sent.",
     )
     def changes_seen(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         try:
             with lake_of(project, read_only=True) as lake, ledger_of(project) as ledger:
-                # The snapshot only spares an idle tick the work: what was done already is the ledger's to know.
-                if context.cursor == f"{lake.catalog}:{lake.snapshot}":
+                now = clock()
+                # The snapshot and the day only spare an idle tick the work: what was done is the ledger's to know.
+                cursor = f"{lake.catalog}:{lake.snapshot}:{now.astimezone(project.zone).date()}"
+                if context.cursor == cursor:
                     return dg.SkipReason("Nothing was published since the last tick.")
-                fired = fire(ledger, lake, project, now=clock())
-                cursor = f"{lake.catalog}:{lake.snapshot}"
+                fired = fire(ledger, lake, project, now=now)
         except LakeMissingError:
             return dg.SkipReason("Nothing has been computed yet.")
         said = {
             f"{name} {state}": n for name, states in fired.items() for state, n in states.items() if state != "known"
         }
         if not said:
-            return dg.SensorResult(skip_reason="Nobody moved in a way that triggers anything.", cursor=cursor)
+            return dg.SensorResult(skip_reason="Nothing happened that triggers anything.", cursor=cursor)
         event = dg.AssetMaterialization(["activation", "outbox"], metadata=said)
         return dg.SensorResult(asset_events=[event], cursor=cursor)
 

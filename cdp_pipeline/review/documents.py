@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 KINDS = {
     "source": "sources", "identifier": "identifiers", "match": "matches", "verdict": "verdicts", "group": "groups",
     "attribute": "attributes", "trait": "traits", "prediction": "predictions", "audience": "audiences",
-    "trigger": "triggers", "destination": "destinations", "sync": "syncs",
+    "trigger": "triggers", "guard": "guards", "destination": "destinations", "sync": "syncs",
 }  # fmt: skip
 WORDS_FOR_PEOPLE = {"description", "owner"}
 

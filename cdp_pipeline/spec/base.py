@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from datetime import date, timedelta
+from datetime import date, time, timedelta
 from difflib import get_close_matches
 from functools import lru_cache
 from heapq import nlargest
@@ -159,16 +159,22 @@ def in_whole_days(span: timedelta) -> timedelta:
 WholeDays = Annotated[Duration, AfterValidator(in_whole_days)]
 
 
-_TIME = r"^([01]\d|2[0-3]):[0-5]\d$"
+def _clock_time(value: object) -> object:
+    """Only text: pydantic takes a number for seconds since midnight."""
+    if isinstance(value, time):
+        return value
+    try:
+        found = time.fromisoformat(value if isinstance(value, str) else "")
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is not None or found.microsecond:
+        raise ValueError("should be a time of day such as '21:00'")
+    return found
 
 
-def _time_of_day(value: object) -> object:
-    if not re.fullmatch(_TIME, value if isinstance(value, str) else ""):
-        raise ValueError("should be a time of day such as '09:00' or '17:30'")
-    return value
-
-
-TimeOfDay = Annotated[str, BeforeValidator(_time_of_day, json_schema_input_type=Annotated[str, Field(pattern=_TIME)])]
+TimeOfDay = Annotated[
+    time, BeforeValidator(_clock_time, json_schema_input_type=str), Field(json_schema_extra={"examples": ["21:00"]})
+]
 
 
 def _iso_day(value: object) -> object:

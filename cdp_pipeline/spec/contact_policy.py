@@ -5,32 +5,13 @@ One document per project. It holds at the moment of sending, see activation/gate
 
 from __future__ import annotations
 
-from datetime import time
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from cdp_pipeline.spec.base import Document, Duration, Name, Part, TimeZone
+from cdp_pipeline.spec.base import Document, Duration, Name, Part, TimeOfDay, TimeZone
 from cdp_pipeline.spec.destination import Channel
-
-
-def _clock_time(value: object) -> object:
-    """Only text: pydantic takes a number for seconds since midnight."""
-    if isinstance(value, time):
-        return value
-    try:
-        found = time.fromisoformat(value if isinstance(value, str) else "")
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is not None or found.microsecond:
-        raise ValueError("should be a time of day such as '21:00'")
-    return found
-
-
-TimeOfDay = Annotated[
-    time, BeforeValidator(_clock_time, json_schema_input_type=str), Field(json_schema_extra={"examples": ["21:00"]})
-]
 
 
 class Reach(Part):

@@ -24,6 +24,7 @@ from cdp_pipeline.spec.contact_policy import ContactPolicy
 from cdp_pipeline.spec.destination import DESTINATIONS
 from cdp_pipeline.spec.documents import MAX_BYTES, DataPath, Document, UnreadableError, read_documents
 from cdp_pipeline.spec.group import Group
+from cdp_pipeline.spec.guard import Guard
 from cdp_pipeline.spec.identifier import Identifier
 from cdp_pipeline.spec.match import Match
 from cdp_pipeline.spec.prediction import PREDICTIONS
@@ -49,6 +50,7 @@ MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "prediction": PREDICTIONS,
     "audience": (Audience,),
     "trigger": (Trigger,),
+    "guard": (Guard,),
     "destination": DESTINATIONS,
     "sync": (Sync,),
     "verdict": (Verdict,),

@@ -21,6 +21,7 @@ from cdp_pipeline.spec.consent import Consent
 from cdp_pipeline.spec.contact_policy import ContactPolicy
 from cdp_pipeline.spec.destination import Destination
 from cdp_pipeline.spec.group import Group
+from cdp_pipeline.spec.guard import Guard
 from cdp_pipeline.spec.identifier import Identifier
 from cdp_pipeline.spec.match import Match
 from cdp_pipeline.spec.prediction import Prediction
@@ -152,6 +153,7 @@ class Project:
     syncs: dict[str, Sync]
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
+    guards: dict[str, Guard] = field(default_factory=dict)
     consents: dict[str, Consent] = field(default_factory=dict)
     contact_policies: dict[str, ContactPolicy] = field(default_factory=dict)
     places: dict[tuple[str, str], str] = field(default_factory=dict)

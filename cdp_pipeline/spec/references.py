@@ -20,6 +20,7 @@ from cdp_pipeline.spec.consent import Consent
 from cdp_pipeline.spec.contact_policy import ContactPolicy
 from cdp_pipeline.spec.documents import DataPath
 from cdp_pipeline.spec.group import Group, RollUp, Way
+from cdp_pipeline.spec.guard import Guard
 from cdp_pipeline.spec.identifier import Identifier
 from cdp_pipeline.spec.match import Match
 from cdp_pipeline.spec.operators import CHANGES, OPERATORS, Kind, misfit, unsuited
@@ -451,6 +452,16 @@ def _purposes(declared: Declared) -> set[str]:
     return {name for consent in declared.of("consent").values() for name in consent.purposes}
 
 
+def guard_findings(guard: Guard, declared: Declared) -> Findings:
+    for i, rule in enumerate(guard.when):
+        yield from _rule(rule, declared, ("when", i))
+    if declared.broken.get("consent") or declared.broken.get("trigger") or declared.strays:
+        return
+    # Where no purposes are declared, those there are that a trigger names.
+    named = {trigger.purpose for trigger in declared.of("trigger").values() if trigger.purpose is not None}
+    yield from _named(("purposes",), "purpose", guard.purposes, _purposes(declared) or named)
+
+
 def _named(path: DataPath, what: str, names: Iterable[str], known: Iterable[str]) -> Findings:
     for i, name in enumerate(names):
         if name not in known:
@@ -861,6 +872,7 @@ CHECKS: dict[str, Callable[[Any, Declared], Findings]] = {
     "prediction": prediction_findings,
     "audience": audience_findings,
     "trigger": trigger_findings,
+    "guard": guard_findings,
     "destination": lambda destination, declared: iter(()),
     "sync": sync_findings,
     "verdict": verdict_findings,
