@@ -20,12 +20,9 @@ def person_of_rows(rows: ibis.Table, source: Source, identifiers: ibis.Table, pr
     the device. Under the strategy `link` they go to whoever is known on that device next, in the same source; those
     after the last time anybody was known stay with the device.
     """
-    strongest_first = sorted(
-        source.identifier_columns.items(), key=lambda column: -project.identifiers[column[1]].priority
-    )
     joined, own, shared = rows, [], []
     devices = []
-    for place, (column, identifier) in enumerate(strongest_first):
+    for place, (column, identifier) in enumerate(_strongest_first(source, project)):
         value, person, status = (f"_{name}_{place}" for name in ("value", "person", "status"))
         owners = identifiers.filter((identifiers["type"] == identifier) & identifiers["person_id"].notnull()).select(
             **{value: "value", person: "person_id", status: "status"}
@@ -42,6 +39,27 @@ def person_of_rows(rows: ibis.Table, source: Source, identifiers: ibis.Table, pr
         own = [ibis._["_own"]]
     whose = ibis.coalesce(*own, *shared) if own else ibis.null("string")
     return joined.select(*rows.columns, person_id=whose)
+
+
+def of_the_known(rows: ibis.Table, source: Source, identifiers: ibis.Table, project: Project) -> ibis.Table:
+    """The rows whose strongest identifier that names anybody is known as one person's, so that they will stay theirs.
+
+    Of any other row only the next computation of people can say whose it is.
+    """
+    joined = rows
+    cases: list[tuple[ibis.Value, ibis.Value]] = []
+    for place, (column, identifier) in enumerate(_strongest_first(source, project)):
+        value, status = f"_value_{place}", f"_status_{place}"
+        known = identifiers.filter(identifiers["type"] == identifier).select(**{value: "value", status: "status"})
+        joined = joined.left_join(known, joined[column].cast("string") == known[value])
+        said = ibis._[column].notnull() & (ibis.coalesce(ibis._[status], "") != "blocked")
+        cases.append((said, ibis.coalesce(ibis._[status] == "ok", False)))
+    return joined.filter(ibis.cases(*cases, else_=False) if cases else ibis.literal(False)).select(*rows.columns)
+
+
+def _strongest_first(source: Source, project: Project) -> list[tuple[str, str]]:
+    """Column and identifier type, by the type's priority."""
+    return sorted(source.identifier_columns.items(), key=lambda column: -project.identifiers[column[1]].priority)
 
 
 def _known_next(rows: ibis.Table, device: str, status: str) -> ibis.Table:

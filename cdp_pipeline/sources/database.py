@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -29,13 +30,29 @@ _BATCH = 50_000
 def read_database(scratch: Scratch, source: Source, cursor: str | None) -> tuple[Staged, FileLoad]:
     """Stage what is new since `cursor` (as an earlier load kept it), or everything without one."""
     assert source.sql is not None
+    with _connected(source, source.sql) as connection:
+        return _stage(scratch, source, connection, source.sql, cursor)
+
+
+def newest_cursor(source: Source) -> str | None:
+    """The highest value of the cursor column as it is now, as a load would keep it."""
+    assert source.sql is not None
+    with _connected(source, source.sql) as connection:
+        column = _cursor_column(source, _relation(source, connection, source.sql), source.sql)
+        highest = connection.execute(sa.select(sa.func.max(column))).scalar()
+    return None if highest is None else _to_text(highest)
+
+
+@contextmanager
+def _connected(source: Source, sql: Sql) -> Iterator[sa.Connection]:
+    """A connection to the source's database, with errors that say which source it is and hide passwords."""
     try:
-        engine = sa.create_engine(source.sql.url)
+        engine = sa.create_engine(sql.url)
     except (SQLAlchemyError, NoSuchModuleError, ImportError) as problem:
         raise SourceError(f"source {source.name}: the database URL cannot be used: {_plain(problem)}") from None
     try:
         with engine.connect().execution_options(stream_results=True, max_row_buffer=_BATCH) as connection:
-            return _stage(scratch, source, connection, source.sql, cursor)
+            yield connection
     except DBAPIError as problem:
         where = engine.url.render_as_string(hide_password=True)
         reason = _plain(problem.orig or problem)
@@ -45,6 +62,14 @@ def read_database(scratch: Scratch, source: Source, cursor: str | None) -> tuple
         raise SourceUnreachableError(f"source {source.name}: {where} does not answer: {reason}") from None
     finally:
         engine.dispose()
+
+
+def _cursor_column(source: Source, relation: sa.FromClause, sql: Sql) -> sa.ColumnElement[Any]:
+    assert sql.cursor is not None
+    if sql.cursor not in relation.c:
+        near = did_you_mean(sql.cursor, relation.c.keys())
+        raise ColumnMissingError(f"source {source.name}: there is no cursor column '{sql.cursor}'{near}")
+    return relation.c[sql.cursor]
 
 
 def _answers(engine: sa.Engine) -> bool:
@@ -66,10 +91,7 @@ def _stage(
     statement = sa.select(relation)
     low = None
     if sql.cursor is not None:
-        if sql.cursor not in relation.c:
-            near = did_you_mean(sql.cursor, relation.c.keys())
-            raise ColumnMissingError(f"source {source.name}: there is no cursor column '{sql.cursor}'{near}")
-        column = relation.c[sql.cursor]
+        column = _cursor_column(source, relation, sql)
         if cursor is not None:
             low = _less_overlap(_from_text(cursor), sql.overlap or timedelta())
             statement = statement.where(sa.or_(column >= low, column.is_(None)))
