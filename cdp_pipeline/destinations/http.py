@@ -5,16 +5,18 @@ What a request says, and what becomes of the deliveries in it, is the connector'
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-import httpx
+import aiohttp
+from yarl import URL
 
 from cdp_pipeline.activation.protocol import Delivery, Outcome, canonical_json
 from cdp_pipeline.destinations.addresses import AddressRefusedError, Resolve, allowed_address, resolve
@@ -23,6 +25,13 @@ WAIT_AFTER_REFUSED_KEY = timedelta(minutes=15)
 LONGEST_WAIT = timedelta(days=1)
 SHORTEST_TRY = timedelta(seconds=1)
 MOST_READ = 8 * 1024 * 1024
+Parcel = TypeVar("Parcel")
+MOST_AT_ONCE = 16
+PROVEN_FOR_EACH = 4
+ADDRESS_LASTS = 30.0
+_DISCARDED = 64 * 1024
+_CONNECTS_WITHIN = 0.9
+"""A request's share of time for the connection, so that nobody there differs from no answer."""
 _RESTING_CODES = {401, 403, 429, 503}
 _RETRY_CODES = {408, 425, 429}
 
@@ -69,14 +78,27 @@ class Answer:
         return Outcome(op_id, self.state, self.reason, self.after, self.code)
 
 
+@dataclass(frozen=True)
+class Request:
+    """A POST: what it says, under which headers."""
+
+    content: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
 class HttpClient:
-    """Dials only addresses that were checked, follows no redirects, and takes no settings from the environment."""
+    """Dials only addresses that were checked, follows no redirects, and takes no settings from the environment.
+
+    One thread at a time, and none that runs an event loop of its own.
+    """
 
     def __init__(self, *, allow_private: bool = False, resolve: Resolve = resolve) -> None:
         self._allow_private = allow_private
         self._resolve = resolve
-        # No proxies and settings from the environment: they would dial another address than the one checked.
-        self._client = httpx.Client(follow_redirects=False, trust_env=False)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._addresses: dict[tuple[str, int], tuple[str, float]] = {}
+        self._proven = 0
 
     def send(
         self,
@@ -90,41 +112,143 @@ class HttpClient:
         reads: bool = False,
     ) -> Answer:
         """Make one request. `reads`: keep the answer's body, at most MOST_READ bytes of it."""
-        target = httpx.URL(url)
-        port = target.port or (443 if target.scheme == "https" else 80)
+        return self._running().run_until_complete(
+            self._send(method, URL(url), Request(content, headers), timeout, now, reads)
+        )
+
+    def post_each(
+        self,
+        url: str,
+        parcels: Sequence[Parcel],
+        request: Callable[[Parcel, datetime], Request],
+        *,
+        now: datetime,
+        within: timedelta,
+        timeout: timedelta,
+        reads: bool = False,
+    ) -> list[Answer]:
+        """One POST for each parcel; fewer answers than parcels where the time is up or the other side takes no more.
+
+        They go out in order, one at a time until the other side has taken some, then more and more at once: who takes
+        nothing is asked once, not sixteen times.
+        """
+        return self._running().run_until_complete(
+            self._post_each(URL(url), parcels, request, now, within, timeout, reads)
+        )
+
+    async def _post_each(
+        self,
+        url: URL,
+        parcels: Sequence[Parcel],
+        request: Callable[[Parcel, datetime], Request],
+        now: datetime,
+        within: timedelta,
+        timeout: timedelta,
+        reads: bool,
+    ) -> list[Answer]:
+        started, answers, rests, lines = time.monotonic(), dict[int, Answer](), False, 0
+
+        async def line() -> None:
+            nonlocal rests, lines
+            lines += 1
+            while len(answers) < len(parcels) and not rests:
+                passed = timedelta(seconds=time.monotonic() - started)
+                left = within - passed
+                if left < SHORTEST_TRY:
+                    break
+                position = len(answers)
+                answers[position] = _NOT_YET
+                at = now + passed
+                given = request(parcels[position], at)
+                answer = await self._send("POST", url, given, min(timeout, left), at, reads)
+                answers[position] = answer
+                if answer.rests:
+                    rests, self._proven = True, 0
+                elif answer.state == "delivered":
+                    self._proven += 1
+                    if lines < min(MOST_AT_ONCE, self._proven // PROVEN_FOR_EACH):
+                        group.create_task(line())
+            lines -= 1
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(line())
+        return [answers[position] for position in range(len(answers))]
+
+    async def _send(
+        self, method: str, url: URL, request: Request, timeout: timedelta, now: datetime, reads: bool
+    ) -> Answer:
+        host, port = url.host or "", url.port or 0
         try:
-            address = allowed_address(target.host, port, allow_private=self._allow_private, resolve=self._resolve)
+            address = self._checked(host, port)
         except AddressRefusedError as refused:
             return Answer("failed", str(refused), sent=False)
         except OSError:
             return Answer("retry", "the host name cannot be resolved", sent=False)
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=MOST_AT_ONCE), cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False, auto_decompress=True,
+            )  # fmt: skip
+        seconds = timeout.total_seconds()
         try:
             # The checked address is dialled, so a second, different answer of the name server changes nothing; TLS
             # still proves the host name.
-            with self._client.stream(
+            async with self._session.request(
                 method,
-                target.copy_with(host=address),
-                content=content,
-                headers={"Host": target.netloc.decode(), "User-Agent": "cdp-pipeline", **headers},
-                timeout=timeout.total_seconds(),
-                extensions={"sni_hostname": target.host},
+                url.with_host(address),
+                data=request.content,
+                headers={"Host": url.host_port_subcomponent or host, "User-Agent": "cdp-pipeline", **request.headers},
+                timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=seconds * _CONNECTS_WITHIN),
+                allow_redirects=False,
+                server_hostname=host if url.scheme == "https" else None,
             ) as response:
-                body = _read(response) if reads else b""
-                return judged(response.status_code, response.headers.get("retry-after"), now, body)
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                body = await _read(response, MOST_READ if reads else _DISCARDED)
+                wait = response.headers.get("retry-after")
+                return judged(response.status, wait, now, body if reads else b"")
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return Answer("retry", f"no answer ({type(error).__name__})", sent=False)
-        except httpx.HTTPError as error:
+        except (aiohttp.ClientError, OSError) as error:
             return Answer("retry", f"no answer ({type(error).__name__})")
 
+    def _checked(self, host: str, port: int) -> str:
+        """The address to dial: asked for and checked again when it is half a minute old."""
+        address, until = self._addresses.get((host, port), ("", 0.0))
+        if until < time.monotonic():
+            address = allowed_address(host, port, allow_private=self._allow_private, resolve=self._resolve)
+            self._addresses[host, port] = address, time.monotonic() + ADDRESS_LASTS
+        return address
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        else:
+            # Hear first who has hung up since: a request into a line that is dead would be in doubt.
+            self._loop.run_until_complete(_hear())
+        return self._loop
+
     def close(self) -> None:
-        self._client.close()
+        if self._loop is not None:
+            if self._session is not None:
+                self._loop.run_until_complete(self._session.close())
+                self._session = None
+            self._loop.close()
+            self._loop = None
 
 
-def _read(response: httpx.Response) -> bytes:
+_NOT_YET = Answer("retry", "under way")
+
+
+async def _hear() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
     body = b""
-    for part in response.iter_bytes():
+    async for part in response.content.iter_any():
         body += part
-        if len(body) > MOST_READ:
+        if len(body) > most:
+            response.close()
             return b""
     return body
 

@@ -1,4 +1,4 @@
-"""A signed webhook (Standard Webhooks): one POST per operation, its id the idempotency key.
+"""A signed webhook (Standard Webhooks): one POST per operation or per batch, the operation's id the idempotency key.
 
 Which operations exist, and when one is tried again, is the ledger's business.
 """
@@ -9,15 +9,23 @@ import base64
 import binascii
 import hashlib
 import hmac
+import json
+import time
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self
 
-from cdp_pipeline.activation.protocol import Delivery, DestinationError, Outcome
+from cdp_pipeline.activation.ledger import operation_id
+from cdp_pipeline.activation.protocol import Delivery, DestinationError, Outcome, canonical_json
 from cdp_pipeline.destinations.addresses import Resolve, resolve
-from cdp_pipeline.destinations.http import Answer, HttpClient, json_bytes, one_by_one
+from cdp_pipeline.destinations.http import Answer, HttpClient, Request, judged, untried
 from cdp_pipeline.spec.destination import Webhook
+
+CLAIMED = 500
+REQUESTS_CLAIMED = 20
+SPLIT_CODES = {400, 413, 422}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def signing_key(secret: str) -> bytes:
@@ -43,30 +51,79 @@ def connect(spec: Webhook) -> WebhookConnection:
 
 
 class WebhookConnection:
-    """POSTs canonical JSON; only the status of the answer matters, its body is never read."""
+    """POSTs canonical JSON: the payload itself, or with `batch` many: `{"type": "batch", "items": [...]}`.
 
-    batch_size = 10
-    # Possibly applied with the answer lost: repeating is safe, the receiver knows the webhook-id.
+    An item is `{"id": ..., "kind": ..., "payload": ...}`, its id the idempotency key. To a batch the other side may
+    answer in JSON which items it does not take: `{"results": [{"id": ..., "status": 422}]}`. A batch that is refused
+    whole is halved until the items at fault are found.
+    """
+
+    # Possibly applied with the answer lost: repeating is safe, the receiver knows the ids.
     repeatable = True
 
     def __init__(self, spec: Webhook, *, resolve: Resolve = resolve) -> None:
         self._spec = spec
         self._key = signing_key(spec.secret)
         self._http = HttpClient(allow_private=spec.allow_private, resolve=resolve)
+        self.batch_size = CLAIMED if spec.batch == 1 else REQUESTS_CLAIMED * spec.batch
 
     def deliver(self, batch: Sequence[Delivery], *, now: datetime, within: timedelta) -> list[Outcome]:
-        return one_by_one(batch, self._post, now=now, within=within, timeout=self._spec.timeout)
+        started, size = time.monotonic(), self._spec.batch
+        outcomes: dict[str, Outcome] = {}
+        parcels = [batch[start : start + size] for start in range(0, len(batch), size)]
+        while parcels:
+            passed = timedelta(seconds=time.monotonic() - started)
+            answers = self._http.post_each(
+                self._spec.url, parcels, self._request, now=now + passed, within=within - passed,
+                timeout=self._spec.timeout, reads=size > 1,
+            )  # fmt: skip
+            halves: list[Sequence[Delivery]] = []
+            for parcel, answer in zip(parcels, answers, strict=False):
+                if answer.code in SPLIT_CODES and len(parcel) > 1:
+                    middle = len(parcel) // 2
+                    halves += [parcel[:middle], parcel[middle:]]
+                else:
+                    outcomes |= {outcome.op_id: outcome for outcome in self._heard(parcel, answer)}
+            resting = [answer for answer in answers if answer.rests]
+            if resting or len(answers) < len(parcels):
+                why = "the destination is not taking any" if resting else "no time left in this round"
+                rest = [delivery for delivery in batch if delivery.op_id not in outcomes]
+                outcomes |= {one.op_id: one for one in untried(rest, why, resting[0].after if resting else None)}
+                break
+            parcels = halves
+        return [outcomes[delivery.op_id] for delivery in batch]
 
-    def _post(self, delivery: Delivery, now: datetime, timeout: timedelta) -> Answer:
-        body = json_bytes(delivery.payload)
-        timestamp = int(now.timestamp())
+    def _request(self, parcel: Sequence[Delivery], now: datetime) -> Request:
+        if self._spec.batch == 1:
+            key, text = parcel[0].op_id, canonical_json(parcel[0].payload)
+        else:
+            key = operation_id("batch", *(delivery.op_id for delivery in parcel))
+            items = (
+                f'{{"id":{json.dumps(each.op_id)},"kind":{json.dumps(each.kind)},"payload":{canonical_json(each.payload)}}}'
+                for each in parcel
+            )
+            text = f'{{"items":[{",".join(items)}],"type":"batch"}}'
+        body, timestamp = text.encode(), int(now.timestamp())
         headers = {
             "Content-Type": "application/json",
-            "webhook-id": delivery.op_id,
+            "webhook-id": key,
             "webhook-timestamp": str(timestamp),
-            "webhook-signature": signature(self._key, delivery.op_id, timestamp, body),
+            "webhook-signature": signature(self._key, key, timestamp, body),
         }
-        return self._http.send("POST", self._spec.url, body, headers=headers, timeout=timeout, now=now)
+        return Request(body, headers)
+
+    def _heard(self, parcel: Sequence[Delivery], answer: Answer) -> list[Outcome]:
+        """What became of each item; of a batch that was taken, those are as the answer says that it names."""
+        named: dict[str, int] = {}
+        if self._spec.batch > 1 and answer.state == "delivered":
+            results = answer.json.get("results") if isinstance(answer.json, dict) else None
+            for each in results if isinstance(results, list) else []:
+                if isinstance(each, dict) and isinstance(each.get("status"), int):
+                    named[str(each.get("id"))] = each["status"]
+        return [
+            (judged(named[each.op_id], None, EPOCH) if each.op_id in named else answer).outcome(each.op_id)
+            for each in parcel
+        ]
 
     def close(self) -> None:
         self._http.close()

@@ -57,6 +57,9 @@ class Webhook(Destination):
     url: Annotated[str, Field(pattern="^https?://")]
     secret: Annotated[str, Field(min_length=1, json_schema_extra={"secret": True})]
     allow_private: Flag = Field(default=False, description="True: addresses inside the own network are allowed.")
+    batch: Annotated[int, Field(gt=0, le=1000)] = Field(
+        default=1, description="Operations in one request; more than one: a list of items, each with its own id."
+    )
 
 
 class Smtp(Destination):

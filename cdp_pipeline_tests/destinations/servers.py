@@ -63,6 +63,8 @@ class Answer:
     applied: bool = True
     hang_up: bool = False
     body: Any = b""
+    closes: bool = False
+    """The line is closed after the answer, unannounced."""
 
 
 class Receiver:
@@ -76,12 +78,17 @@ class Receiver:
         self.effects: dict[str, Any] = {}
         self.order: list[str] = []
         self.arrivals: Counter[str] = Counter()
+        self.lines = 0
         self.answer = answer or (lambda _: Answer())
         receiver, self._lock = self, threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
+
+            def setup(self) -> None:
+                super().setup()
+                receiver.lines += 1
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"] or 0))
@@ -103,6 +110,7 @@ class Receiver:
                 self.send_header("Content-Length", str(len(said)))
                 self.end_headers()
                 self.wfile.write(said)
+                self.close_connection = self.close_connection or answer.closes
 
             do_GET = do_PUT = do_PATCH = do_DELETE = do_POST
 

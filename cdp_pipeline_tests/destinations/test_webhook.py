@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import time
 from datetime import timedelta
 
-import httpx
+import aiohttp
 import pytest
 
 from cdp_pipeline.activation.protocol import Delivery, DestinationError, Outcome
@@ -13,7 +14,7 @@ from cdp_pipeline.destinations.addresses import AddressRefusedError, allowed_add
 from cdp_pipeline.destinations.http import retry_after
 from cdp_pipeline.destinations.webhook import WebhookConnection, signature, signing_key
 from cdp_pipeline_tests.activation.projects import NOW, webhook
-from cdp_pipeline_tests.destinations.servers import Answer, Receiver
+from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
 
 MINUTE = timedelta(minutes=1)
 DELIVERY = Delivery("op-1", "act", {"name": "Zoë", "amount": "12.5000"})
@@ -124,7 +125,7 @@ def test_a_refused_address_is_never_dialled(monkeypatch: pytest.MonkeyPatch) -> 
     def dial(*_: object, **__: object) -> None:
         raise AssertionError("dialled")
 
-    monkeypatch.setattr(httpx.Client, "stream", dial)
+    monkeypatch.setattr(aiohttp.ClientSession, "request", dial)
     for url in (
         "http://169.254.169.254/latest/meta-data",
         "http://[::1]/",
@@ -156,3 +157,72 @@ def test_a_name_that_does_not_resolve_is_tried_again() -> None:
     with WebhookConnection(webhook("https://hooks.example.test/"), resolve=resolve) as connection:
         [outcome] = connection.deliver([DELIVERY], now=NOW, within=MINUTE)
     assert outcome.state == "retry"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1", "localhost"])
+def test_an_address_written_out_is_refused_like_a_name_that_leads_there(host: str) -> None:
+    with Receiver() as receiver:
+        spec = webhook(f"http://{host}:{receiver.port}/", allow_private=False)
+        with WebhookConnection(spec) as connection:
+            [outcome] = connection.deliver([DELIVERY], now=NOW, within=MINUTE)
+        assert receiver.requests == []
+    assert outcome.state == "failed" and "private network" in outcome.reason
+
+
+def many(number: int) -> list[Delivery]:
+    return [Delivery(f"op-{n}", "act", {"n": n}) for n in range(number)]
+
+
+def test_who_has_proven_to_take_them_is_given_several_at_once() -> None:
+    with Receiver() as receiver, WebhookConnection(webhook(receiver.url)) as connection:
+        outcomes = connection.deliver(many(300), now=NOW, within=MINUTE)
+        assert [outcome.op_id for outcome in outcomes] == [each.op_id for each in many(300)]
+        assert {outcome.state for outcome in outcomes} == {"delivered"}
+    assert 1 < receiver.lines <= 16
+
+
+def test_a_line_that_was_closed_meanwhile_is_not_written_to() -> None:
+    """Where repeating is not safe, such a request would be in doubt though nobody ever saw it."""
+    closing = Receiver(lambda _: Answer(closes=True))
+    with closing as receiver, WebhookConnection(webhook(receiver.url)) as connection:
+        for each in many(5):
+            assert connection.deliver([each], now=NOW, within=MINUTE)[0].state == "delivered"
+            time.sleep(0.1)
+
+
+def refusing(*numbers: int, code: int = 422) -> Receiver:
+    """A receiver of batches that takes none in which one of these is."""
+
+    def answer(received: Received) -> Answer:
+        items = [item["payload"]["n"] for item in received.json["items"]]
+        return Answer(code, applied=False) if set(numbers) & set(items) else Answer()
+
+    return Receiver(answer)
+
+
+def test_a_batch_is_one_signed_request_whose_items_have_their_own_ids() -> None:
+    with Receiver() as receiver, WebhookConnection(webhook(receiver.url, batch=4)) as connection:
+        outcomes = connection.deliver(many(10), now=NOW, within=MINUTE)
+    assert [(outcome.op_id, outcome.state) for outcome in outcomes] == [(each.op_id, "delivered") for each in many(10)]
+    assert [len(request.json["items"]) for request in receiver.requests] == [4, 4, 2]
+    assert receiver.requests[0].json["items"][1] == {"id": "op-1", "kind": "act", "payload": {"n": 1}}
+    assert all(request.is_signed_with(b"a key that only tests know") for request in receiver.requests)
+
+
+def test_one_bad_item_fails_alone_however_the_batch_is_refused() -> None:
+    with refusing(3) as receiver, WebhookConnection(webhook(receiver.url, batch=8)) as connection:
+        outcomes = connection.deliver(many(8), now=NOW, within=MINUTE)
+    taken = [item["payload"]["n"] for effect in receiver.effects.values() for item in effect["items"]]
+    assert sorted(taken) == [0, 1, 2, 4, 5, 6, 7]
+    assert [outcome.op_id for outcome in outcomes if outcome.state == "failed"] == ["op-3"]
+    results = {"results": [{"id": "op-1", "status": 422}, {"id": "op-2", "status": 503}]}
+    naming = Receiver(lambda _: Answer(body=results))
+    with naming as receiver, WebhookConnection(webhook(receiver.url, batch=8)) as connection:
+        outcomes = connection.deliver(many(4), now=NOW, within=MINUTE)
+    assert [outcome.state for outcome in outcomes] == ["delivered", "failed", "retry", "delivered"]
+
+
+def test_a_batch_that_nobody_is_there_for_is_not_cut_up() -> None:
+    with refusing(3, code=404) as receiver, WebhookConnection(webhook(receiver.url, batch=8)) as connection:
+        outcomes = connection.deliver(many(8), now=NOW, within=MINUTE)
+    assert len(receiver.requests) == 1 and {outcome.state for outcome in outcomes} == {"failed"}
