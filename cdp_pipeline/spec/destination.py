@@ -111,6 +111,16 @@ class Slack(Api):
     rate: Annotated[float, Field(gt=0)] = Field(default=1, description="Messages a second; Slack allows a channel one.")
 
 
+class Sql(Destination):
+    """A table in a database (Postgres, SQLite): members are upserted, and deleted when they leave."""
+
+    type: Literal["sql"]
+    url: Annotated[str, Field(min_length=1, examples=["postgresql://crm:${CRM_PASSWORD}@db.example.com/crm"])]
+    table: Annotated[str, Field(pattern=r"^\w+(\.\w+)?$", description="The table, with its schema where it has one.")]
+    key: Annotated[str, Field(min_length=1, description="The table's unique column that people are found again by.")]
+    rate: Annotated[float, Field(gt=0)] = Field(default=1000, description="Rows a second at most.")
+
+
 class Twilio(Api):
     """Text messages by Twilio."""
 
@@ -144,6 +154,7 @@ DESTINATIONS: tuple[type[Destination], ...] = (
     Fcm,
     Slack,
     Smtp,
+    Sql,
     Twilio,
     Webhook,
 )

@@ -59,7 +59,7 @@ class Bench:
             words = dict.fromkeys(self.spec.words, f"{name}: words for Zoë, number {number}")
             to = {"to": self.addresses[name]} if "to" in self.spec.needed else {}
             return Delivery(label, "act", {**to, **words})
-        data = {"label": label, "email": self.addresses[name], "number": number, "given_name": "Zoë", "nothing": None}
+        data = {"label": label, "email": self.addresses[name], "number": number, "given_name": "Zoë", "city": None}
         return Delivery(label, "add", {"type": "sync.vips", "key": label, "member": True, "data": data})
 
     def removal(self, name: str, number: int = 0) -> Delivery:
