@@ -361,6 +361,27 @@ def dev(project: Folder = None, port: int = 3000) -> None:
     raise typer.Exit(serve(declared, folder, port))
 
 
+@app.command()
+def worker(project: Folder = None) -> None:
+    """Act on events as they come and deliver within a second, until Ctrl-C; may run beside `cdp dev`, and be killed."""
+    import logging
+
+    from cdp_pipeline.activation.live import followed, telling
+    from cdp_pipeline.orchestration.worker import work
+    from cdp_pipeline.sources.tail import why_not
+
+    declared = the_project(project)
+    read = followed(declared)
+    for name, source in telling(declared).items():
+        said = "read as it comes" if name in read else f"left to its loads: {why_not(source)}"
+        out.print(f"source {name}: {said}", highlight=False)
+    if not read:
+        out.print("No trigger waits for an event (`on: {seen: …}`) that can be read as it comes: only deliveries.")
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    if not work(declared):
+        raise typer.Exit(1)
+
+
 def _tell_findings(findings: Sequence[Finding], as_json: bool) -> None:
     if as_json:
         print_json([vars(finding) for finding in findings])

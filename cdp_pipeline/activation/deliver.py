@@ -44,6 +44,13 @@ class DeliverySummary:
             total.update(counts)
         return total
 
+    @property
+    def said(self) -> Counter[str]:
+        """The counts by '<destination> <state>', as Dagster is told them."""
+        return Counter(
+            {f"{name} {state}": n for name, counts in self.by_destination.items() for state, n in counts.items()}
+        )
+
 
 @dataclass(frozen=True)
 class _Round:

@@ -36,25 +36,36 @@ def fire(
     safe.
     """
     aliases = merged_people(lake)
-    held = held_now(lake.read(SIZES), lake.read(HELD))
     counts = {}
-    for trigger in project.triggers.values():
-        asked = [rule for rules in guards_of(project, trigger).values() for rule in rules]
-        if any(rule.audience in held for rule in leaves(every_rule(project, asked))):
-            continue
+    for trigger in not_waiting(lake, project):
         found = _evaluated(ledger, lake, project, trigger, now, day)
         if found is not None:
             counts[trigger.name] = record(ledger, lake, project, trigger, found, now=now, aliases=aliases)
     return counts
 
 
+def not_waiting(lake: LakeView, project: Project) -> list[Trigger]:
+    """The triggers that no audience guards which is held."""
+    held = held_now(lake.read(SIZES), lake.read(HELD))
+
+    def asks_held(trigger: Trigger) -> bool:
+        asked = [rule for rules in guards_of(project, trigger).values() for rule in rules]
+        return any(rule.audience in held for rule in leaves(every_rule(project, asked)))
+
+    return [trigger for trigger in project.triggers.values() if not asks_held(trigger)]
+
+
 @dataclass(frozen=True)
 class Evaluated:
-    """What set a trigger off up to a day, and up to which state of the timeline that was looked for."""
+    """What set a trigger off up to a day, and up to which state of the timeline that was looked for.
+
+    early: events that the timeline does not have yet; the trigger is still to be evaluated.
+    """
 
     happened: list[Occasion]
     day: date
     mark: int | None = None
+    early: bool = False
 
 
 def record(
@@ -93,6 +104,7 @@ def record(
         aliases=aliases,
         counts_dry_run=all(project.destinations[act.destination].dry_run for act in trigger.do),
         mark=found.mark,
+        evaluated=not found.early,
     )
     free = ledger.release(trigger.name, [one for one, person in waiting.items() if person not in kept], now)
     before = (len(found.happened) - len(new)) * len(trigger.do)

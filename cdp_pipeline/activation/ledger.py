@@ -309,8 +309,9 @@ class Ledger:
         aliases: Mapping[str, str] | None = None,
         counts_dry_run: bool = True,
         mark: int | None = None,
+        evaluated: bool = True,
     ) -> dict[str, int]:
-        """Record a trigger's operations and the day up to which it was evaluated; count them by state.
+        """Record a trigger's operations and, if so, that it was `evaluated` up to a day; count them by state.
 
         An operation already known, under the person's id or one merged into it, changes nothing: an occasion counts
         once. One that comes within `cool_down` of another, or after any other with `once`, is kept as suppressed. What
@@ -340,7 +341,8 @@ class Ledger:
                     connection.execute(prevented.insert(), by)
                 past.add(op, state, at)
                 counts[state] = counts.get(state, 0) + 1
-            self._note_evaluated(connection, trigger, day)
+            if evaluated:
+                self._note_evaluated(connection, trigger, day)
             if mark is not None:
                 where = marks.c.trigger == trigger
                 if connection.execute(marks.update().where(where).values(mark=mark)).rowcount == 0:

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from cdp_pipeline.activation.live import followed
 from cdp_pipeline.orchestration.assets import project_assets
 from cdp_pipeline.orchestration.checks import freshness_check
 from cdp_pipeline.orchestration.groups import group_assets
@@ -16,6 +17,7 @@ from cdp_pipeline.orchestration.schedules import arrivals_job, cadence_schedule,
 from cdp_pipeline.orchestration.sensors import (
     arrivals_sensor,
     deliver_sensor,
+    events_sensor,
     failed_checks_sensor,
     failed_runs_sensor,
     stale_audiences_sensor,
@@ -37,6 +39,8 @@ def build_defs(project: Project, *, overrides: Mapping[str, Any] | None = None) 
         failed_runs_sensor(project, clock),
         stale_audiences_sensor(project, clock),
     ]
+    if followed(project):
+        sensors.append(events_sensor(project, clock))
     if arrivals is not None:
         sensors.append(arrivals_sensor(project, arrivals))
     return dg.Definitions(

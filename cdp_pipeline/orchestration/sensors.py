@@ -1,10 +1,12 @@
-"""The few sensors: arrivals, triggers, deliver, failed checks, failed runs, stale audiences. Each is a thin shell.
+"""The few sensors: arrivals, triggers, events, deliver, failed checks and runs, stale audiences. All thin shells.
 
 What was loaded, decided or sent is known by the lake and the ledger, never by a cursor: a cursor survives a wiped data
 folder, and a run key is forgotten with its run.
 """
 
-from datetime import date
+from collections.abc import Iterator, Mapping
+from datetime import date, timedelta
+from pathlib import Path
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -12,7 +14,10 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from cdp_pipeline.activation.alerts import alert
 from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.fire import fire
+from cdp_pipeline.activation.live import Follower
+from cdp_pipeline.activation.positions import may_read, prepare
 from cdp_pipeline.destinations import destination_for
+from cdp_pipeline.lake import open_lake
 from cdp_pipeline.lake.errors import LakeMissingError
 from cdp_pipeline.orchestration.partitions import daily, is_filed_by_day, range_tags
 from cdp_pipeline.orchestration.resources import Clock, gates_of, lake_of, ledger_of
@@ -23,6 +28,8 @@ from cdp_pipeline.sources.tables import LOADS
 from cdp_pipeline.spec.base import counted
 from cdp_pipeline.spec.project import Project
 
+AT_ONCE = timedelta(seconds=3)
+"""How long a tick that acts on events delivers; what is not sent by then is left to the next tick of `deliver`."""
 RUNNING = dg.DefaultSensorStatus.RUNNING
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING,
@@ -104,6 +111,44 @@ def triggers_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
     return changes_seen
 
 
+def events_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
+    """Acts on events before they are loaded and delivers at once, in one tick, unless a worker does that."""
+
+    @dg.sensor(
+        name="events",
+        # The daemon looks every five seconds; any less than that makes sure that it does not pass over a turn.
+        minimum_interval_seconds=1,
+        default_status=RUNNING,
+        description="Sees events in source files and databases before they are loaded, and acts on them at once.",
+    )
+    def events_seen(_context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        with ledger_of(project) as ledger:
+            prepare(ledger)
+            if not may_read(ledger, "events-sensor", clock()):
+                return dg.SkipReason("`cdp worker` does this.")
+            try:
+                with open_lake(project.settings.lake, base=Path.cwd(), read_only=True) as lake:
+                    recorded = Follower(ledger, project).look(lake, clock())
+            except LakeMissingError:
+                return dg.SkipReason("Nothing has been computed yet.")
+            if not recorded:
+                return dg.SkipReason("Nothing came that a trigger waits for.")
+            with gates_of(project, ledger, clock) as gates:
+                summary = deliver(
+                    ledger, project, now=clock(), connect=destination_for, worker="events-sensor", budget=AT_ONCE,
+                    gates=gates,
+                )  # fmt: skip
+        return dg.SensorResult(asset_events=[*_told("outbox", recorded), *_told("deliveries", summary.said)])
+
+    return events_seen
+
+
+def _told(asset: str, counts: Mapping[str, int]) -> Iterator[dg.AssetMaterialization]:
+    """What a tick did to an asset, if anything."""
+    if counts:
+        yield dg.AssetMaterialization(["activation", asset], metadata=dict(counts))
+
+
 def deliver_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
     """Sends what is due, within the tick: no run is started, so a delivery takes seconds."""
 
@@ -120,10 +165,7 @@ def deliver_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
             )
         if not summary.totals:
             return dg.SkipReason("Nothing is due.")
-        metadata = {
-            f"{name} {state}": n for name, counts in summary.by_destination.items() for state, n in counts.items()
-        }
-        return dg.SensorResult(asset_events=[dg.AssetMaterialization(["activation", "deliveries"], metadata=metadata)])
+        return dg.SensorResult(asset_events=[*_told("deliveries", summary.said)])
 
     return due
 
