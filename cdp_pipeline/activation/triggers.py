@@ -13,7 +13,7 @@ from types import MappingProxyType
 from cdp_pipeline.activation.ledger import Op, operation_id
 from cdp_pipeline.activation.messages import message
 from cdp_pipeline.spec.destination import Destination
-from cdp_pipeline.spec.trigger import Trigger
+from cdp_pipeline.spec.trigger import OF_EVENT, Trigger
 
 Row = Mapping[str, object]
 CATCH_UP = timedelta(days=2)
@@ -93,12 +93,13 @@ def fired(
     """
     ops = []
     for occasion in happened:
-        person = {**people.get(occasion.person_id, {}), "person_id": occasion.person_id}
+        told = {f"{OF_EVENT}{name}": value for name, value in occasion.event.items()}
+        person = {**people.get(occasion.person_id, {}), **told, "person_id": occasion.person_id}
         for index, act in enumerate(trigger.do):
             said = message(trigger.name, act, destinations[act.destination], person, occasion.text, occasion.day)
             state, reason = said.state, said.reason
-            guards = tuple(guarded.get(occasion.person_id, ()))
-            if guards and state == "pending":
+            guards = tuple(guarded.get(occasion.person_id, ())) if said.state == "pending" else ()
+            if guards:
                 state = "held" if trigger.if_guarded == "wait" else "suppressed"
                 reason = f"guard: {', '.join(guards)}"
             ops.append(

@@ -30,7 +30,7 @@ from cdp_pipeline.spec.reach import CHANNELS, WAYS
 from cdp_pipeline.spec.source import IBIS_TYPES, Check, EventMapping, Source
 from cdp_pipeline.spec.sync import Sync
 from cdp_pipeline.spec.trait import EVALUATIONS, Trait
-from cdp_pipeline.spec.trigger import TEMPLATES, Act, DateReached, Trigger
+from cdp_pipeline.spec.trigger import OF_EVENT, TEMPLATES, Act, DateReached, Trigger
 from cdp_pipeline.spec.types import (
     EVENT_COLUMNS,
     NUMERIC,
@@ -396,7 +396,7 @@ def trigger_findings(trigger: Trigger, declared: Declared) -> Findings:
     for i, rule in enumerate(trigger.unless):
         yield from _rule(rule, declared, ("unless", i))
     for i, act in enumerate(trigger.do):
-        yield from _act(act, declared, ("do", i))
+        yield from _act(act, trigger.on.event is not None, declared, ("do", i))
 
 
 def _date_reached(date: DateReached, declared: Declared, path: DataPath) -> Findings:
@@ -409,9 +409,19 @@ def _date_reached(date: DateReached, declared: Declared, path: DataPath) -> Find
         yield path, unknown("attribute or trait", date.of, {*declared.of("attribute"), *declared.of("trait")})
 
 
-def _act(act: Act, declared: Declared, path: DataPath) -> Findings:
+def _act(act: Act, of_event: bool, declared: Declared, path: DataPath) -> Findings:
     yield from declared.reference("destination", act.destination, (*path, "destination"))
-    yield from _mapping(act.mapping, declared, (*path, "mapping"))
+    told = {field: name for field, name in act.mapping.items() if name.startswith(OF_EVENT)}
+    yield from _mapping({k: v for k, v in act.mapping.items() if k not in told}, declared, (*path, "mapping"))
+    for field, name in told.items():
+        column = name.removeprefix(OF_EVENT)
+        if not of_event:
+            yield (
+                (*path, "mapping", field),
+                f"there is no event: only what is 'seen' or 'missing' has one, got '{name}'",
+            )
+        elif declared.all_sources_known and column not in declared.event_columns:
+            yield (*path, "mapping", field), unknown("column of an event", column, declared.event_columns)
     yield from declared.reference("attribute", act.to, (*path, "to"))
     type_ = declared.attributes.get(act.to or "", STRING)
     if type_ != STRING:

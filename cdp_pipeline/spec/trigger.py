@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from cdp_pipeline.spec.audience import Happening, Rule
-from cdp_pipeline.spec.base import Document, Duration, Name, Part, Priority, SomeTime, TimeOfDay, WholeDays
+from cdp_pipeline.spec.base import (
+    NAME_PATTERN,
+    Document,
+    Duration,
+    Name,
+    Part,
+    Priority,
+    SomeTime,
+    TimeOfDay,
+    WholeDays,
+)
 
 TEMPLATES = ("subject", "title", "body", "html")
 """The templates a message can have; which of them is up to the destination's type."""
@@ -88,12 +99,17 @@ class ValidHours(Part):
         return self
 
 
+OF_EVENT = "event."
+Said = Annotated[str, Field(pattern=rf"^({re.escape(OF_EVENT)})?{NAME_PATTERN[1:]}", max_length=70)]
+
+
 class Act(Part):
     """One delivery: to which destination, with which fields, and for messages with which words (Liquid templates)."""
 
     destination: Name
-    mapping: dict[str, Name] = Field(
-        default={}, description="Field sent: attribute, trait or person_id it is filled from."
+    mapping: dict[str, Said] = Field(
+        default={},
+        description="Field sent: the attribute, trait or prediction it is filled from, person_id, or event.<column>.",
     )
     to: Name | None = Field(default=None, description="For messages: the attribute that holds the address.")
     subject: str | None = None

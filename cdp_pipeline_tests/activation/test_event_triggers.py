@@ -1,0 +1,174 @@
+"""Events and dates that set triggers off, from a real lake into the ledger: once, soon, and never long afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from cdp_pipeline.activation.fire import fire
+from cdp_pipeline.activation.ledger import Ledger, open_ledger
+from cdp_pipeline.activation.tables import outbox_rows
+from cdp_pipeline.lake import Lake, Mirror, Note, Upsert
+from cdp_pipeline.lake.table import Column, Table
+from cdp_pipeline.spec.attribute import Attribute
+from cdp_pipeline.spec.project import Project
+from cdp_pipeline.spec.source import Source
+from cdp_pipeline_tests.activation.projects import NOW, project, trigger, webhook
+from cdp_pipeline_tests.activation.test_happenings import SCHEMA, event
+
+AT = NOW.replace(tzinfo=None)
+HOUR, ONE = timedelta(hours=1), timedelta(days=1)
+NOTE = Note(run_id="test", asset="test", partition=None)
+TYPES = {"amount": "decimal(18, 4)", "occurred_at": "timestamp(6)", "_day": "date"}
+PROPERTIES = "struct<stars: int64, alarm: string>"
+TIMELINE = Table(
+    "profile.timeline", "Events.",
+    {name: Column(TYPES.get(name, PROPERTIES if name == "properties" else "string")) for name in SCHEMA.names},
+    key=("event_id",), derived=True,
+)  # fmt: skip
+CUSTOMERS = Table(
+    "profile.customers", "People.",
+    {"person_id": Column("string"), "ends_on": Column("date"), "renewed_at": Column("timestamp(6)")},
+    key=("person_id",),
+)  # fmt: skip
+REVIEWED = {"seen": {"event": "review", "when": "stars <= 2"}}
+SHOP = Source.model_validate(
+    {
+        "kind": "source", "name": "shop", "description": "The shop.", "files": "shop.csv", "grain": ["id"],
+        "occurred_at": "at",
+        "columns": {
+            "id": {"type": "string", "description": "Id."}, "at": {"type": "timestamp", "description": "When."}
+        },
+        "events": [{"event": name} for name in ("cart", "order", "review")],
+    }
+)  # fmt: skip
+
+
+@pytest.fixture
+def ledger() -> Iterator[Ledger]:
+    with open_ledger("sqlite://") as opened:
+        yield opened
+
+
+def tell(lake: Lake, *rows: dict[str, Any]) -> None:
+    """These and no others are on the timeline."""
+    lake.publish(Mirror(TIMELINE, pa.Table.from_pylist(list(rows), schema=SCHEMA)), note=NOTE)
+
+
+def shop(*triggers: Any, **attributes: str) -> Project:
+    told = {
+        name: Attribute.model_validate({
+            "kind": "attribute", "name": name, "description": "x", "survivorship": "most_recent",
+            "sources": [{"source": "shop", "column": "at"}],
+        })
+        for name in attributes
+    }  # fmt: skip
+    whole = project(webhook("http://127.0.0.1:9/"), *triggers, timezone="Europe/London")
+    return replace(whole, sources={"shop": SHOP}, attributes=told)
+
+
+def sent(ledger: Ledger) -> list[tuple[object, object]]:
+    return [(row["person_id"], row["occasion"]) for row in outbox_rows(ledger).to_pylist()]
+
+
+def test_an_event_is_acted_on_once_however_often_it_is_evaluated_and_says_what_happened(
+    lake: Lake, ledger: Ledger
+) -> None:
+    told = {
+        "destination": "hook",
+        "mapping": {"person": "person_id", "stars": "event.stars", "article": "event.product_id"},
+    }
+    whole = shop(trigger(name="cross", on=REVIEWED, do=[told]))
+    tell(lake, event("r1", "review", AT - HOUR, stars=1, product_id="S1"), event("r2", "review", AT - HOUR, stars=5))
+    assert fire(ledger, lake, whole, now=NOW) == {"cross": {"pending": 1}}
+    assert fire(ledger, lake, whole, now=NOW + HOUR)["cross"].get("pending") is None
+    [op] = ledger.about(["p1"])
+    assert '"data":{"article":"S1","person":"p1","stars":1}' in str(op["payload"])
+    tell(lake, event("r1", "review", AT - HOUR, stars=1), event("r3", "review", AT, "p2", stars=2))
+    assert fire(ledger, lake, whole, now=NOW + HOUR)["cross"]["pending"] == 1
+    assert sent(ledger) == [("p1", "seen:r1"), ("p2", "seen:r3")]
+
+
+def test_what_was_loaded_late_counts_for_two_days_and_a_backfill_never(lake: Lake, ledger: Ledger) -> None:
+    whole = shop(trigger(name="cross", on=REVIEWED))
+    tell(lake, event("r0", "review", AT - 30 * HOUR, "new_trigger", stars=1))
+    assert fire(ledger, lake, whole, now=NOW) == {"cross": {}}
+    late = [event(f"late{hours}", "review", AT - hours * HOUR, f"p{hours}", stars=1) for hours in (2, 47, 49, 900)]
+    tell(lake, *late)
+    fire(ledger, lake, whole, now=NOW)
+    assert sent(ledger) == [("p47", "seen:late47"), ("p2", "seen:late2")]
+
+
+def test_who_is_only_known_later_is_heard_then_and_who_is_found_to_be_somebody_else_is_not_told_twice(
+    lake: Lake, ledger: Ledger
+) -> None:
+    whole = shop(trigger(name="cross", on=REVIEWED))
+    rows = [event("r1", "review", AT - HOUR, None, stars=1), event("r2", "review", AT - HOUR, "p2", stars=1)]
+    tell(lake, *rows)
+    fire(ledger, lake, whole, now=NOW)
+    assert sent(ledger) == [("p2", "seen:r2")]
+    tell(lake, rows[0] | {"person_id": "p1"}, rows[1] | {"person_id": "p3"})
+    assert fire(ledger, lake, whole, now=NOW + HOUR) == {"cross": {"known": 1, "pending": 1}}
+    assert sent(ledger) == [("p2", "seen:r2"), ("p1", "seen:r1")]
+
+
+def test_only_the_rows_that_are_new_are_looked_at_and_all_of_them_where_the_lake_began_anew(
+    lake: Lake, ledger: Ledger
+) -> None:
+    whole = shop(trigger(name="cross", on=REVIEWED))
+    first = event("r1", "review", AT - HOUR, stars=1)
+    tell(lake, first)
+    fire(ledger, lake, whole, now=NOW)
+    tell(lake, first, event("r2", "review", AT - HOUR, "p2", stars=5))
+    assert fire(ledger, lake, whole, now=NOW) == {"cross": {}}, "r1 is not even known again: its row is not new"
+    ledger.fire("cross", [], day=NOW.date(), now=NOW, mark=10_000)
+    assert fire(ledger, lake, whole, now=NOW) == {"cross": {"known": 1}}
+
+
+def test_a_cart_without_an_order_is_acted_on_when_the_time_is_over_and_orders_are_known_so_far(
+    lake: Lake, ledger: Ledger
+) -> None:
+    left = {"missing": {"event": "order", "after": {"event": "cart"}, "for": "2 hours"}}
+    whole = shop(trigger(name="left_behind", on=left, cool_down="7 days"))
+    carts = [event("c1", "cart", AT - 4 * HOUR), event("c2", "cart", AT - 4 * HOUR, "p2")]
+    tell(lake, *carts, event("o2", "order", AT - 3 * HOUR, "p2"))
+    assert fire(ledger, lake, whole, now=NOW) == {"left_behind": {}}, "what came after three hours ago is not known yet"
+    tell(lake, *carts, event("o2", "order", AT - 3 * HOUR, "p2"), event("o3", "order", AT - HOUR, "p3"))
+    assert fire(ledger, lake, whole, now=NOW) == {"left_behind": {"pending": 1}}
+    assert fire(ledger, lake, whole, now=NOW) == {"left_behind": {"known": 1}}
+    assert sent(ledger) == [("p1", "missing:c1")]
+
+
+def test_a_date_sets_off_on_its_day_and_a_new_date_again(lake: Lake, ledger: Ledger) -> None:
+    today = NOW.date()
+    ending = trigger(name="ending", on={"date": {"of": "ends_on", "before": "30 days"}})
+    renewed = trigger(name="renewed", on={"date": {"of": "renewed_at"}})
+    whole = shop(ending, renewed, ends_on="date", renewed_at="timestamp")
+
+    def known(person: str, ends_on: date | None = None, renewed_at: datetime | None = None) -> None:
+        row = {"person_id": person, "ends_on": ends_on, "renewed_at": renewed_at}
+        lake.publish(Upsert(CUSTOMERS, pa.Table.from_pylist([row], schema=CUSTOMERS.schema.to_pyarrow())), note=NOTE)
+
+    known("due", today + 30 * ONE)
+    known("tomorrow", today + 31 * ONE)
+    known("yesterday", today + 29 * ONE)
+    known("summer", None, datetime(2026, 3, 28, 23, 30))
+    fire(ledger, lake, whole, now=NOW)
+    assert sent(ledger) == [("due", f"date:ends_on:{today + 30 * ONE}:-30")]
+    fire(ledger, lake, whole, now=NOW + ONE)
+    assert sent(ledger)[1:] == [("tomorrow", f"date:ends_on:{today + 31 * ONE}:-30")]
+    known("due", today + 32 * ONE)
+    fire(ledger, lake, whole, now=NOW + 2 * ONE)
+    assert sent(ledger)[2:] == [("due", f"date:ends_on:{today + 32 * ONE}:-30")]
+    spring = datetime.combine(date(2026, 3, 29), NOW.timetz())  # The clocks went forward that night.
+    known("summer", None, datetime(2026, 3, 28, 23, 30))
+    known("after", None, datetime(2026, 3, 29, 23, 30))
+    fire(ledger, lake, whole, now=spring - ONE)
+    assert sent(ledger)[3:] == [("summer", "date:renewed_at:2026-03-28:+0")]
+    fire(ledger, lake, whole, now=spring + ONE)
+    assert sent(ledger)[4:] == [("after", "date:renewed_at:2026-03-30:+0")]

@@ -1,0 +1,110 @@
+"""Guards: said once for every trigger of a purpose, dropped or waited for, and told whom they spared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cdp_pipeline.activation.deliver import deliver
+from cdp_pipeline.activation.fire import fire
+from cdp_pipeline.activation.ledger import Ledger, open_ledger
+from cdp_pipeline.activation.tables import prevented_rows
+from cdp_pipeline.destinations import destination_for
+from cdp_pipeline.lake import Lake, Mirror
+from cdp_pipeline.spec.guard import Guard
+from cdp_pipeline.spec.project import Project
+from cdp_pipeline.spec.trait import Trait
+from cdp_pipeline_tests.activation.projects import DAY, NOW, mail, project, trigger, webhook
+from cdp_pipeline_tests.activation.test_fire import NOTE, ONE, PERSONS, people, publish, rows
+from cdp_pipeline_tests.destinations.servers import Receiver
+
+RECENCY = Trait(kind="trait", name="recency", description="Days.", evaluation="days_since", event=["order"])
+
+
+@pytest.fixture
+def ledger() -> Iterator[Ledger]:
+    with open_ledger("sqlite://") as opened:
+        yield opened
+
+
+def guard(name: str, above: int, *purposes: str) -> Guard:
+    rule = {"trait": "recency", "op": ">", "value": above}
+    return Guard.model_validate(
+        {"kind": "guard", "name": name, "description": "x", "when": [rule], "purposes": purposes}
+    )
+
+
+def guarded(*documents: Any, guards: tuple[Guard, ...]) -> Project:
+    whole = replace(project(webhook("http://127.0.0.1:9/"), *documents), traits={"recency": RECENCY})
+    return replace(whole, guards={one.name: one for one in guards})
+
+
+def told(ledger: Ledger) -> list[tuple[object, ...]]:
+    return sorted(tuple(row.values()) for row in prevented_rows(ledger).to_pylist())
+
+
+def test_a_guard_keeps_every_trigger_of_its_purpose_and_no_other(lake: Lake, ledger: Ledger) -> None:
+    acts = [{"destination": "hook"}, {"destination": "hook", "mapping": {"days": "recency"}}]
+    whole = guarded(
+        trigger(name="offer", purpose="marketing", do=acts),
+        trigger(name="task", purpose="service"),
+        trigger(name="plain", unless=[{"trait": "recency", "op": ">", "value": 360}]),
+        guards=(guard("cross", 300, "marketing", "sales"), guard("gone", 350, "marketing")),
+    )
+    publish(lake, DAY, {"p1": 130, "p2": 310, "p3": 365})
+    assert fire(ledger, lake, whole, now=NOW) == {
+        "offer": {"pending": 2, "suppressed": 4}, "task": {"pending": 3}, "plain": {"pending": 2, "suppressed": 1}
+    }  # fmt: skip
+    assert {op["reason"] for op in ledger.about(["p3"])} == {"guard: cross, gone", "guard: unless", ""}
+    assert told(ledger) == [
+        ("cross", "offer", DAY, 2, 0), ("gone", "offer", DAY, 1, 0), ("unless", "plain", DAY, 1, 0)
+    ]  # fmt: skip
+    assert fire(ledger, lake, whole, now=NOW)["offer"] == {"known": 6}
+    assert len(told(ledger)) == 3
+
+
+def test_what_waits_for_a_guard_is_sent_once_it_holds_no_more(lake: Lake, ledger: Ledger) -> None:
+    news = trigger(name="news", purpose="contract", if_guarded="wait", cool_down="9 days")
+    whole = guarded(news, guards=(guard("cross", 300, "contract"),))
+    publish(lake, DAY, {"p1": 310, "p2": 320})
+    assert fire(ledger, lake, whole, now=NOW) == {"news": {"held": 2}}
+    with Receiver() as receiver:
+        whole = replace(whole, destinations={"hook": webhook(receiver.url)})
+        assert not deliver(ledger, whole, now=NOW, connect=destination_for).totals
+        assert told(ledger) == [("cross", "news", DAY, 2, 2)]
+        publish(lake, DAY + ONE, {"p1": 1, "p2": 321})
+        assert fire(ledger, lake, whole, now=NOW + ONE)["news"]["released"] == 1
+        deliver(ledger, whole, now=NOW + ONE, connect=destination_for)
+        assert [request.json["data"] for request in receiver.requests] == [{"person_id": "p1"}]
+    assert told(ledger)[0] == ("cross", "news", DAY, 2, 1)
+
+
+def test_who_waited_and_was_merged_still_waits_for_the_one_they_are(lake: Lake, ledger: Ledger) -> None:
+    whole = guarded(
+        trigger(name="news", purpose="contract", if_guarded="wait"), guards=(guard("cross", 300, "contract"),)
+    )
+    publish(lake, DAY, {"p1": 310})
+    fire(ledger, lake, whole, now=NOW)
+    merged = ({"person_id": "p0"}, {"person_id": "p1", "merged_into": "p0"})
+    lake.publish(Mirror(PERSONS, rows(PERSONS, *merged)), note=NOTE)
+    publish(lake, DAY + ONE, {"p0": 311})
+    fire(ledger, lake, whole, now=NOW + ONE)
+    assert ("p1", "held") in people(ledger)
+    publish(lake, DAY + 2 * ONE, {"p0": 1})
+    fire(ledger, lake, whole, now=NOW + 2 * ONE)
+    assert ("p1", "pending") in people(ledger)
+
+
+def test_a_guard_before_somebody_who_could_not_be_written_to_anyway_is_not_said_to_have_prevented_one(
+    lake: Lake, ledger: Ledger
+) -> None:
+    letter = {"destination": "mail", "to": "phone", "subject": "x", "body": "y"}
+    whole = guarded(
+        mail(9), trigger(name="offer", purpose="marketing", do=[letter]), guards=(guard("cross", 300, "marketing"),)
+    )
+    publish(lake, DAY, {"p1": 310})
+    assert fire(ledger, lake, whole, now=NOW) == {"offer": {"suppressed": 1}}
+    assert told(ledger) == []
