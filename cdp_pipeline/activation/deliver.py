@@ -16,6 +16,8 @@ from datetime import datetime, timedelta
 from cdp_pipeline.activation.gates import Gates
 from cdp_pipeline.activation.hours import untimely
 from cdp_pipeline.activation.ledger import Claimed, Ledger
+from cdp_pipeline.activation.notices import notify
+from cdp_pipeline.activation.pauses import lifted, refuse, trip
 from cdp_pipeline.activation.protocol import Connect, DestinationError, Outcome
 from cdp_pipeline.spec.destination import Destination
 from cdp_pipeline.spec.project import Project
@@ -110,6 +112,9 @@ def deliver(
         if spec.dry_run:
             summary.add(name, {"dry_run": ledger.show_dry_run(name, now)})
             continue
+        if not lifted(ledger, spec, now):
+            summary.add(name, {"paused": 1})
+            continue
         try:
             limit -= _deliver_to(ledger, spec, summary, this, connect, limit)
         except DestinationError as error:
@@ -154,9 +159,28 @@ def _deliver_to(
             settled = ((claimed, heard[claimed.delivery.op_id]) for claimed in claim.ops)
             counts = ledger.settle(settled, worker=this.worker, now=this.clock, max_attempts=spec.max_attempts)
             summary.add(spec.name, counts)
+            _pause(ledger, spec, this, [claimed.origin for claimed in claim.ops], outcomes)
             resting = [outcome for outcome in outcomes if outcome.state == "untried"]
             if resting:
                 asked = [outcome.after for outcome in resting if outcome.after is not None]
-                ledger.pause(spec.name, this.clock + max(asked, default=PAUSE_WITHOUT_WORD), resting[0].reason)
+                ledger.rest(spec.name, this.clock + max(asked, default=PAUSE_WITHOUT_WORD), resting[0].reason)
                 break
     return done
+
+
+def _pause(
+    ledger: Ledger, spec: Destination, this: _Round, origins: Collection[str], outcomes: Collection[Outcome]
+) -> None:
+    """Stop what refuses us, or is refused too often, and tell the project's people once."""
+    found = []
+    if refusing := [outcome for outcome in outcomes if outcome.refused_us]:
+        found.append(refuse(ledger, spec, refusing[0].reason, this.clock))
+    if any(outcome.state in ("failed", "retry") for outcome in outcomes):
+        found += trip(ledger, spec.name, set(origins), this.clock)
+    for pause in found:
+        if pause is not None:
+            notify(
+                ledger, this.project, key=f"paused:{pause.subject}:{pause.since.isoformat()}",
+                title=f"{pause.subject} is paused", text=f"{pause.reason}. Then: cdp sync resume {pause.subject}",
+                link="/assets/activation/deliveries", now=this.clock,
+            )  # fmt: skip

@@ -137,7 +137,26 @@ pace = sa.Table(
 )
 
 
-_SETTLED = [outbox.c[name] for name in ("op_id", "attempt", "forgiven", "origin", "key")]
+# What must not go on by itself (pauses.py): a destination by its name, or an origin.
+pauses = sa.Table(
+    "pauses",
+    _metadata,
+    sa.Column("subject", sa.Text, primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("since", sa.DateTime, nullable=False),
+    sa.Column("declared", sa.Text, nullable=False),
+)
+# How an origin has fared at a destination since its plan was applied or, for what never ends, lately.
+health = sa.Table(
+    "health",
+    _metadata,
+    sa.Column("origin", sa.Text, primary_key=True),
+    sa.Column("destination", sa.Text, primary_key=True),
+    sa.Column("delivered", sa.Integer, nullable=False),
+    sa.Column("rejected", sa.Integer, nullable=False),
+)
+LATELY = 1_000
+_SETTLED = [outbox.c[name] for name in ("op_id", "attempt", "forgiven", "origin", "destination", "key")]
 
 
 class LedgerError(Exception):
@@ -447,7 +466,7 @@ class Ledger:
             due = (
                 sa.select(*(outbox.c[name] for name in columns), reference.label("reference"))
                 .where(outbox.c.destination == destination, sa.text("outbox.state IN ('pending', 'retry')"))
-                .where(outbox.c.next_at <= at)
+                .where(outbox.c.next_at <= at, ~sa.exists().where(pauses.c.subject == outbox.c.origin))
                 .where(
                     ~sa.exists().where(
                         earlier.c.origin == outbox.c.origin,
@@ -554,9 +573,12 @@ class Ledger:
         lead_to: dict[tuple[str, str, int, datetime | None], list[str]] = defaultdict(list)
         held: dict[tuple[str, int], list[str]] = defaultdict(list)
         counts, times = Counter[str](), Counter[tuple[str, str]]()
+        fared: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         for row, outcome in outcomes:
             values = _settled(row, outcome, at, max_attempts)
             counts[values[0]] += 1
+            if values[0] in ("delivered", "failed"):
+                fared[row.origin, row.destination][values[0]] += 1
             lead_to[values].append(row.op_id)
             heard[outcome.state, outcome.code, outcome.reason].append(row.op_id)
             if row.origin.startswith("sync:") and outcome.state not in ("untried", "suppressed", "waits"):
@@ -568,6 +590,8 @@ class Ledger:
                     sa.literal(code, sa.Integer), sa.literal(reason))  # fmt: skip
             names = ["op_id", "attempt", "at", "ended_at", "outcome", "code", "reason"]
             connection.execute(attempts.insert().from_select(names, sa.select(*said).where(self._among(op_ids))))
+        for (origin, destination), states in sorted(fared.items()):
+            self._note_health(connection, origin, destination, states)
         for (state, _), op_ids in sorted(held.items(), key=lambda item: item[0][1]):
             self._acknowledge(connection, op_ids, state, at)
         for (becomes, reason, forgiven, next_at), op_ids in lead_to.items():
@@ -599,6 +623,19 @@ class Ledger:
             )  # fmt: skip
         return counts
 
+    def _note_health(self, connection: Connection, origin: str, destination: str, states: Counter[str]) -> None:
+        insert = (postgres_insert if self._postgres else sqlite_insert)(health)
+        new, many = insert.excluded, health.c.delivered + health.c.rejected > LATELY
+        values = {
+            name: sa.case((many, health.c[name] // 2), else_=health.c[name]) + new[name]
+            for name in ("delivered", "rejected")
+        }
+        connection.execute(
+            insert.on_conflict_do_update(index_elements=["origin", "destination"], set_=values),
+            {"origin": origin, "destination": destination, "delivered": states["delivered"],
+             "rejected": states["failed"]},
+        )  # fmt: skip
+
     def _acknowledge(self, connection: Connection, op_ids: Sequence[str], state: str, at: datetime) -> None:
         """Keep what the destination holds: certainly after an answer, perhaps after silence.
 
@@ -622,7 +659,7 @@ class Ledger:
             insert.from_select(names, told).on_conflict_do_update(index_elements=["sync", "key"], set_=values)
         )
 
-    def pause(self, destination: str, until: datetime, reason: str) -> None:
+    def rest(self, destination: str, until: datetime, reason: str) -> None:
         """Let a destination rest: it asked for it, or it does not answer."""
         with self.writing() as connection:
             connection.execute(

@@ -40,6 +40,7 @@ class Outcome:
     failed: refused for good. unknown: may have arrived and must not be repeated. untried: not attempted at all.
     suppressed: a gate refused it for good. waits: a gate lets it through no earlier than `after` from now.
     accepted: taken, and processed later; asked again after `after`, by the `reference` the other side gave.
+    `refused_us`: not the operation was refused but our key or login, so that nothing more is worth trying.
     `reason` holds codes and our own words, never what the other side echoed: that may name people.
     """
 
@@ -49,6 +50,7 @@ class Outcome:
     after: timedelta | None = None
     code: int | None = None
     reference: str = ""
+    refused_us: bool = False
 
 
 class DestinationConnection(Protocol):

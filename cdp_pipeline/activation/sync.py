@@ -18,6 +18,7 @@ from cdp_pipeline.activation.ledger import (
     Ledger,
     LedgerError,
     acknowledged,
+    health,
     known_ids,
     new_row,
     outbox,
@@ -130,6 +131,8 @@ def _enqueue(connection: Connection, plan: SyncPlan, dry_run: bool, at: datetime
         fresh.append(values)
     if fresh:
         connection.execute(outbox.insert(), fresh)
+        # A new plan is a new run: what an earlier one met is no reason to stop this one.
+        connection.execute(health.delete().where(health.c.origin == origin))
     for key in plan.forgotten:
         connection.execute(
             acknowledged.update()

@@ -75,7 +75,7 @@ class Answer:
         """What became of a delivery; one in doubt is tried again only where a second time has no second effect."""
         if self.in_doubt and not repeatable:
             return Outcome(op_id, "unknown", self.reason, code=self.code)
-        return Outcome(op_id, self.state, self.reason, self.after, self.code)
+        return Outcome(op_id, self.state, self.reason, self.after, self.code, refused_us=self.code in (401, 403))
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,8 @@ class SmtpConnection(Connection):
             session = self._open(timeout)
         except smtplib.SMTPAuthenticationError as refused:
             reason = f"SMTP {refused.smtp_code}: the login is refused"
-            outcome = Outcome(delivery.op_id, "retry", reason, WAIT_AFTER_REFUSED_LOGIN, refused.smtp_code)
+            code, wait = refused.smtp_code, WAIT_AFTER_REFUSED_LOGIN
+            outcome = Outcome(delivery.op_id, "retry", reason, wait, code, refused_us=500 <= code < 600)
             return outcome, False
         except (OSError, smtplib.SMTPException) as error:
             self.close()
