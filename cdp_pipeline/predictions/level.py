@@ -64,7 +64,7 @@ def seasons(timeline: ibis.Table, prediction: Features, days: Sequence[date]) ->
     expected = (sums.ahead * growth + (horizon - known) * sums.now / recent) / horizon
     by_chance = 1 / sums.ahead.nullif(0) + 1 / ibis.ifelse(compared, sums.then, sums.now).nullif(0)
     believed = USUAL_MOVE**2 / (USUAL_MOVE**2 + by_chance)
-    move = (expected * recent / sums.now.nullif(0)).ln() * believed
+    move = (expected * recent / sums.now.nullif(0)).nullif(0).ln() * believed
     bounded = ibis.greatest(ibis.least(move.fill_null(0.0), ibis.literal(FURTHEST).ln()), -ibis.literal(FURTHEST).ln())
     found = sums.select("day", seen=bounded.exp())
     asked = days_table("day", sorted(set(days)))

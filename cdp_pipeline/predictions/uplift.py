@@ -71,7 +71,7 @@ def training_set(known: Known, prediction: Uplift, project: Project, windows: Cu
     rows = learned.inner_join(drawn(known.timeline, prediction, windows.days), ["person_id", "day"])
     split = ibis.ifelse(rows.day == windows.test, "test", "train")
     learnt = [name for name in learned.columns if name not in ("person_id", "day")]
-    return rows.select("person_id", "day", split.name("split"), "treated", "label", *learnt)
+    return rows.select("person_id", "day", split.name("split"), "label", "treated", *learnt)
 
 
 def outcomes(timeline: ibis.Table, prediction: Uplift, days: Sequence[date]) -> ibis.Table:

@@ -10,7 +10,7 @@ import ibis
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cdp_pipeline.predictions.level import FURTHEST, USUAL_MOVE, Level, log_odds, looked_at, seasons, sigmoid
@@ -51,6 +51,7 @@ def season_by_hand(per_day: dict[date, int], day: date, horizon: int) -> float:
     st.lists(st.integers(0, 480), min_size=1, max_size=3),
     st.sampled_from([7, 30, 60]),
 )
+@example([(0, 1), (358, 1)], [364], 7)
 def test_the_season_is_what_a_loop_over_days_says(hits: list[tuple[int, int]], asked: list[int], horizon: int) -> None:
     per_day = {START + timedelta(days=at): count for at, count in hits}
     days = [START + timedelta(days=at) for at in asked]
