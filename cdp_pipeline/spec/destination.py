@@ -111,6 +111,52 @@ class Slack(Api):
     rate: Annotated[float, Field(gt=0)] = Field(default=1, description="Messages a second; Slack allows a channel one.")
 
 
+class Drop(Destination):
+    """Files that somebody picks up: one for each batch of a sync or trigger."""
+
+    format: Literal["csv", "jsonl"] = "csv"
+    rate: Annotated[float, Field(gt=0)] = Field(default=10_000, description="Rows a second at most.")
+
+
+class File(Drop):
+    """A folder of this machine, or one that is mounted."""
+
+    type: Literal["file"]
+    folder: Annotated[str, Field(pattern="^/", description="The whole path of a folder that is there already.")]
+
+
+class Sftp(Drop):
+    """A folder of an SFTP server."""
+
+    type: Literal["sftp"]
+    host: str
+    port: Annotated[int, Field(gt=0, lt=65536)] = 22
+    host_key: Annotated[str, Field(pattern="^(ssh|ecdsa|sk)-", description="As `ssh-keyscan` prints it: type and key.")]
+    username: str
+    password: str | None = Field(default=None, json_schema_extra={"secret": True})
+    private_key: str | None = Field(default=None, description="In PEM.", json_schema_extra={"secret": True})
+    folder: str = "."
+
+    @model_validator(mode="after")
+    def _can_log_in(self) -> Sftp:
+        if self.password is None and self.private_key is None:
+            raise ValueError("needs 'password' or 'private_key'")
+        return self
+
+
+class S3(Drop):
+    """A bucket behind the S3 API."""
+
+    type: Literal["s3"]
+    bucket: Annotated[str, Field(min_length=3)]
+    prefix: str = Field(default="", description="What object names begin with, such as 'from-cdp/'.")
+    region: str | None = None
+    url: Annotated[str, Field(pattern="^https?://")] | None = Field(default=None, description="None: Amazon's own.")
+    allow_private: Flag = Field(default=False, description="True: addresses inside the own network are allowed.")
+    key_id: str | None = Field(default=None, description="None: as the AWS tools find it (environment, role).")
+    secret: str | None = Field(default=None, json_schema_extra={"secret": True})
+
+
 class Sql(Destination):
     """A table in a database (Postgres, SQLite): members are upserted, and deleted when they leave."""
 
@@ -152,6 +198,9 @@ class Fcm(Api):
 
 DESTINATIONS: tuple[type[Destination], ...] = (
     Fcm,
+    File,
+    S3,
+    Sftp,
     Slack,
     Smtp,
     Sql,

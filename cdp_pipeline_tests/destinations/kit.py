@@ -29,7 +29,7 @@ class Bench:
 
     The server does with a delivery what the name in it says: `ann` is taken, `refuse` is refused for good (that one
     alone), `wait` is answered by a request to come back later (whoever shares its call waits as well), `silent` takes
-    effect but the answer is lost.
+    effect but the answer is lost, the first time.
 
     `arrived`: the labels (`ann-1`) of what took effect at the server, in order, once per effect: a server that knows an
     operation again has one effect, one that does not has two. `held`: the labels that the destination holds now; None
