@@ -23,13 +23,14 @@ from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Connection, Engine
 
-from cdp_pipeline.activation.protocol import Delivery, Outcome, Payload, canonical_json
+from cdp_pipeline.activation.protocol import Delivery, Outcome, Payload, canonical_json, may_repeat
 from cdp_pipeline.spec.project import Project
 
 DecidedState = Literal["pending", "suppressed", "failed", "held"]
 LIVE = ("pending", "retry", "inflight")
 FIRST_WAIT = timedelta(seconds=30)
 LONGEST_WAIT = timedelta(hours=6)
+LOST = "its worker was lost"
 
 # Written out, not bound: both databases use a partial index only for a condition they can read.
 _WAITS = sa.text("state IN ('pending', 'retry')")
@@ -449,7 +450,7 @@ class Ledger:
         now: datetime,
         lease: timedelta,
         worker: str,
-        repeatable: bool,
+        repeatable: bool | frozenset[str],
         max_attempts: int,
         rate: float,
     ) -> Claim:
@@ -518,17 +519,24 @@ class Ledger:
         return connection.execute(query).scalar_one()
 
     def _expire(
-        self, connection: Connection, destination: str, at: datetime, repeatable: bool, max_attempts: int
+        self,
+        connection: Connection,
+        destination: str,
+        at: datetime,
+        repeatable: bool | frozenset[str],
+        max_attempts: int,
     ) -> None:
         """Settle what a lost worker held: try again where that is safe, else hold it as unknown."""
-        state: Literal["retry", "unknown"] = "retry" if repeatable else "unknown"
         lost = connection.execute(
-            sa.select(*_SETTLED)
+            sa.select(*_SETTLED, outbox.c.kind)
             .where(outbox.c.destination == destination, sa.text("outbox.state = 'inflight'"))
             .where(outbox.c.lease_until <= at)
             .with_for_update(skip_locked=True)
         ).all()
-        outcomes = [(row, Outcome(row.op_id, state, "its worker was lost", timedelta(0))) for row in lost]
+        outcomes = [
+            (row, Outcome(row.op_id, "retry" if may_repeat(repeatable, row.kind) else "unknown", LOST, timedelta(0)))
+            for row in lost
+        ]
         self._settle(connection, outcomes, at, max_attempts)
 
     def settle(

@@ -57,8 +57,13 @@ class DestinationConnection(Protocol):
     """An open line to one destination."""
 
     batch_size: int
-    repeatable: bool
-    """True: sending the same op_id twice has one effect, so a doubtful delivery may be repeated."""
+
+    @property
+    def repeatable(self) -> bool | frozenset[str]:
+        """True: sending the same op_id twice has one effect, so a doubtful delivery may be repeated.
+
+        Or the kinds of operations for which that is so.
+        """
 
     def deliver(self, batch: Sequence[Delivery], *, now: datetime, within: timedelta) -> list[Outcome]:
         """One outcome per delivery, in order, in about `within`; what there was no time for is 'untried'."""
@@ -70,6 +75,11 @@ class DestinationConnection(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def may_repeat(repeatable: bool | frozenset[str], kind: str) -> bool:
+    """Whether an operation of this kind whose fate nobody knows may be carried out again."""
+    return repeatable if isinstance(repeatable, bool) else kind in repeatable
 
 
 Connect = Callable[[Destination], DestinationConnection]

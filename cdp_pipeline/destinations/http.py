@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, TypeVar
@@ -40,8 +40,9 @@ _RETRY_CODES = {408, 425, 429}
 class Answer:
     """What came of one request, in the words of an Outcome.
 
-    `sent`: it may have had an effect, even where no answer was heard. `body` is empty unless it was asked for; it may
-    name people, so no part of it goes into a reason but codes that `code_word` lets pass.
+    `sent`: it may have had an effect, even where no answer was heard. `body` and `headers` (names in lower case) are
+    empty unless they were asked for; they may name people, so no part of them goes into a reason but codes that
+    `code_word` lets pass.
     """
 
     state: Literal["delivered", "retry", "failed"]
@@ -50,6 +51,7 @@ class Answer:
     code: int | None = None
     sent: bool = True
     body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rests(self) -> bool:
@@ -111,7 +113,7 @@ class HttpClient:
         now: datetime,
         reads: bool = False,
     ) -> Answer:
-        """Make one request. `reads`: keep the answer's body, at most MOST_READ bytes of it."""
+        """Make one request. `reads`: keep the answer's headers and body, if that is no longer than MOST_READ."""
         return self._running().run_until_complete(
             self._send(method, URL(url), Request(content, headers), timeout, now, reads)
         )
@@ -203,8 +205,11 @@ class HttpClient:
                 server_hostname=host if url.scheme == "https" else None,
             ) as response:
                 body = await _read(response, MOST_READ if reads else _DISCARDED)
-                wait = response.headers.get("retry-after")
-                return judged(response.status, wait, now, body if reads else b"")
+                answer = judged(response.status, response.headers.get("retry-after"), now)
+                if not reads:
+                    return answer
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                return replace(answer, body=body, headers=headers)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return Answer("retry", f"no answer ({type(error).__name__})", sent=False)
         except (aiohttp.ClientError, OSError) as error:
@@ -253,16 +258,16 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
     return body
 
 
-def judged(code: int, wait: str | None, now: datetime, body: bytes = b"") -> Answer:
+def judged(code: int, wait: str | None, now: datetime) -> Answer:
     """2xx is delivered, other 4xx and redirects are refused for good, the rest is worth another try."""
     reason = f"HTTP {code}"
     if 200 <= code < 300:
-        return Answer("delivered", reason, code=code, body=body)
+        return Answer("delivered", reason, code=code)
     if code in (401, 403):
-        return Answer("retry", f"{reason}: the secret is refused", WAIT_AFTER_REFUSED_KEY, code, body=body)
+        return Answer("retry", f"{reason}: the secret is refused", WAIT_AFTER_REFUSED_KEY, code)
     if code in _RETRY_CODES or code >= 500:
-        return Answer("retry", reason, retry_after(wait, now), code, body=body)
-    return Answer("failed", reason + (": redirects are not followed" if code < 400 else ""), code=code, body=body)
+        return Answer("retry", reason, retry_after(wait, now), code)
+    return Answer("failed", reason + (": redirects are not followed" if code < 400 else ""), code=code)
 
 
 def retry_after(header: str | None, now: datetime) -> timedelta | None:

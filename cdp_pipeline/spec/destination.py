@@ -30,13 +30,19 @@ class Destination(Document):
     """What destinations of all types have in common.
 
     `words`: the templates an act fills in for it, `needed` those it cannot do without. A destination without words is
-    sent the fields of the mapping, one with `fields` as well. `alerts`: it can tell the project's own people that
+    sent the fields of the mapping, one with `fields` as well. `takes`: the only fields it knows, if it knows but some.
+    `found_by`: the fields it can find people by; `keyed_by`: which word of its declaration names that field;
+    `removes_by`: which one it needs to take somebody out again. `alerts`: it can tell the project's own people that
     something failed.
     """
 
     words: ClassVar[tuple[str, ...]] = ()
     needed: ClassVar[tuple[str, ...]] = ()
     fields: ClassVar[bool] = False
+    takes: ClassVar[tuple[str, ...]] = ()
+    found_by: ClassVar[tuple[str, ...]] = ()
+    keyed_by: ClassVar[str | None] = None
+    removes_by: ClassVar[str | None] = None
     alerts: ClassVar[bool] = False
     kind: Literal["destination"]
     type: str
@@ -196,10 +202,137 @@ class Fcm(Api):
     ]
 
 
+Secret = Annotated[str, Field(min_length=1, json_schema_extra={"secret": True})]
+Url = Annotated[str, Field(pattern="^https?://")]
+ADVERTISING_FIELDS = (
+    "email", "phone", "first_name", "last_name", "country", "postal_code",
+)  # fmt: skip
+
+
+class Segment(Api):
+    """A Segment source, or any server that takes Segment's calls, such as RudderStack's."""
+
+    type: Literal["segment"]
+    url: Url = Field(default="https://api.segment.io", description="For RudderStack: the data plane.")
+    write_key: Secret
+    rate: Annotated[float, Field(gt=0)] = 500
+
+
+class Hubspot(Api):
+    """HubSpot: contacts, and tasks for those responsible for them."""
+
+    words: ClassVar[tuple[str, ...]] = ("subject", "body")
+    needed: ClassVar[tuple[str, ...]] = ("subject",)
+    fields: ClassVar[bool] = True
+    keyed_by: ClassVar[str | None] = "key"
+    removes_by: ClassVar[str | None] = "member_property"
+    type: Literal["hubspot"]
+    url: Url = "https://api.hubapi.com"
+    token: Secret
+    key: str = Field(default="email", description="The unique property of contacts that people are found by.")
+    member_property: str | None = Field(default=None, description="The yes/no property that says who is a member.")
+    operation_property: str | None = Field(
+        default=None, description="A unique property of tasks for the operation's id: no task is made twice."
+    )
+    rate: Annotated[float, Field(gt=0)] = 200
+
+
+class Salesforce(Api):
+    """Salesforce: contacts, leads or other objects, and tasks for those responsible for them."""
+
+    words: ClassVar[tuple[str, ...]] = ("subject", "body")
+    needed: ClassVar[tuple[str, ...]] = ("subject",)
+    fields: ClassVar[bool] = True
+    keyed_by: ClassVar[str | None] = "key"
+    removes_by: ClassVar[str | None] = "member_field"
+    type: Literal["salesforce"]
+    url: Annotated[Url, Field(description="The org's My Domain.", examples=["https://acme.my.salesforce.com"])]
+    client_id: Secret
+    client_secret: Secret
+    version: Annotated[str, Field(pattern=r"^v\d+\.0$")] = "v62.0"
+    object: Annotated[str, Field(pattern=r"^\w+$")] = "Contact"
+    key: Annotated[str, Field(pattern=r"^\w+$", description="The external id field people are found by.")]
+    member_field: str | None = Field(default=None, description="The checkbox that says who is a member.")
+    operation_field: Annotated[str, Field(pattern=r"^\w+$")] | None = Field(
+        default=None, description="An external id field of tasks for the operation's id: no task is made twice."
+    )
+    rate: Annotated[float, Field(gt=0)] = 200
+
+
+class MetaAudience(Api):
+    """A Custom Audience of Meta (Facebook, Instagram), made of customers."""
+
+    takes: ClassVar[tuple[str, ...]] = (
+        *ADVERTISING_FIELDS, "city", "state", "gender", "date_of_birth", "external_id", "mobile_id",
+    )  # fmt: skip
+    found_by: ClassVar[tuple[str, ...]] = ("email", "phone", "external_id", "mobile_id")
+    type: Literal["meta_audience"]
+    url: Url = "https://graph.facebook.com"
+    version: Annotated[str, Field(pattern=r"^v\d+\.0$")] = "v25.0"
+    token: Secret
+    audience_id: Annotated[str, Field(pattern=r"^\d+$")]
+    rate: Annotated[float, Field(gt=0)] = 2000
+
+
+class GoogleCustomerMatch(Api):
+    """A Customer Match list of Google Ads, filled through the Data Manager API."""
+
+    takes: ClassVar[tuple[str, ...]] = ADVERTISING_FIELDS
+    found_by: ClassVar[tuple[str, ...]] = ("email", "phone")
+    type: Literal["google_customer_match"]
+    url: Url = "https://datamanager.googleapis.com"
+    token_url: Url = "https://oauth2.googleapis.com/token"
+    client_id: Secret
+    client_secret: Secret
+    refresh_token: Secret
+    account_id: Annotated[str, Field(pattern=r"^\d+$", description="The Google Ads account, without dashes.")]
+    login_account_id: Annotated[str, Field(pattern=r"^\d+$")] | None = Field(
+        default=None, description="The manager account the access goes through."
+    )
+    list_id: Annotated[str, Field(pattern=r"^\d+$")]
+    ad_user_data: Literal["granted", "denied"] | None = Field(
+        default=None, description="What the people on this list have consented to; none: not told."
+    )
+    ad_personalization: Literal["granted", "denied"] | None = None
+    rate: Annotated[float, Field(gt=0)] = 2000
+
+
+class Klaviyo(Api):
+    """Klaviyo: profiles, a list of them, and events that flows start from."""
+
+    found_by: ClassVar[tuple[str, ...]] = ("email", "phone_number", "external_id")
+    removes_by: ClassVar[str | None] = "list_id"
+    type: Literal["klaviyo"]
+    url: Url = "https://a.klaviyo.com"
+    api_key: Secret
+    revision: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")] = "2025-10-15"
+    list_id: Annotated[str, Field(pattern=r"^\w+$")] | None = Field(
+        default=None, description="The list members are on."
+    )
+    rate: Annotated[float, Field(gt=0)] = 500
+
+
+class Braze(Api):
+    """Braze: attributes of users, and events that canvases and campaigns start from."""
+
+    found_by: ClassVar[tuple[str, ...]] = ("external_id", "braze_id", "email", "phone")
+    type: Literal["braze"]
+    url: Annotated[Url, Field(description="The instance's REST endpoint.", examples=["https://rest.fra-01.braze.eu"])]
+    api_key: Secret
+    rate: Annotated[float, Field(gt=0)] = 500
+
+
 DESTINATIONS: tuple[type[Destination], ...] = (
+    Braze,
     Fcm,
     File,
+    GoogleCustomerMatch,
+    Hubspot,
+    Klaviyo,
+    MetaAudience,
     S3,
+    Salesforce,
+    Segment,
     Sftp,
     Slack,
     Smtp,

@@ -18,6 +18,7 @@ from cdp_pipeline.spec.audience import SUBJECTS, Audience, Happening, Rule
 from cdp_pipeline.spec.base import unknown
 from cdp_pipeline.spec.consent import Consent
 from cdp_pipeline.spec.contact_policy import ContactPolicy
+from cdp_pipeline.spec.destination import Destination
 from cdp_pipeline.spec.documents import DataPath
 from cdp_pipeline.spec.group import Group, RollUp, Way
 from cdp_pipeline.spec.guard import Guard
@@ -428,6 +429,7 @@ def _act(act: Act, of_event: bool, declared: Declared, path: DataPath) -> Findin
         yield (*path, "to"), f"should be string, attribute '{act.to}' is {_word(type_)}"
     destination = declared.of("destination").get(act.destination)
     if destination is not None:
+        yield from _fields_taken(act.mapping, destination, (*path, "mapping"))
         for field in ("to", *TEMPLATES):
             given = getattr(act, field) is not None
             if field in destination.needed and not given:
@@ -446,6 +448,23 @@ def sync_findings(sync: Sync, declared: Declared) -> Findings:
     yield from _mapping(sync.mapping, declared, ("mapping",))
     if sync.key not in sync.mapping:
         yield ("key",), unknown("mapping field", sync.key, sync.mapping)
+    destination = declared.of("destination").get(sync.destination)
+    if destination is None:
+        return
+    if destination.found_by and sync.key not in destination.found_by:
+        yield ("key",), f"should be one of {', '.join(destination.found_by)}: by these {destination.type} finds people"
+    yield from _fields_taken(sync.mapping, destination, ("mapping",))
+    if destination.keyed_by is not None and sync.key != (known_by := getattr(destination, destination.keyed_by)):
+        yield ("key",), f"should be '{known_by}', by which '{destination.name}' finds people ({destination.keyed_by}:)"
+    needed = destination.removes_by
+    if needed is not None and getattr(destination, needed) is None and sync.mode in ("mirror", "event"):
+        yield ("mode",), f"'{sync.mode}' takes people out again, for which '{destination.name}' needs {needed}:"
+
+
+def _fields_taken(mapping: Mapping[str, str], destination: Destination, path: DataPath) -> Findings:
+    for name in mapping:
+        if destination.takes and name not in destination.takes:
+            yield (*path, name), unknown(f"field of {destination.type}", name, destination.takes)
 
 
 def _purpose(purpose: str | None, declared: Declared) -> Findings:

@@ -1,0 +1,237 @@
+"""What connectors of batch APIs share: calls in order until the time is up, and who in a refused call was to blame.
+
+What is called, and what an answer says about whom, is the connector's business.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from cdp_pipeline.activation.protocol import Delivery, Outcome, may_repeat
+from cdp_pipeline.destinations.connection import Connection
+from cdp_pipeline.destinations.http import (
+    SHORTEST_TRY,
+    WAIT_AFTER_REFUSED_KEY,
+    Answer,
+    HttpClient,
+    json_bytes,
+    untried,
+)
+from cdp_pipeline.spec.destination import Api
+
+STATE_KINDS = frozenset({"add", "update", "remove"})
+"""What a sync does to records: done twice it is done once, wherever records have keys."""
+_BLAMES_ONE = {400, 409, 413, 422}
+_OAUTH_LIFE, _RENEWED_BEFORE = timedelta(minutes=30), timedelta(minutes=1)
+
+
+class Round:
+    """The time there is for one round of calls; `now` moves on with it."""
+
+    def __init__(self, now: datetime, within: timedelta, timeout: timedelta) -> None:
+        self._began, self._now, self._within, self._timeout = time.monotonic(), now, within, timeout
+
+    @property
+    def passed(self) -> timedelta:
+        return timedelta(seconds=time.monotonic() - self._began)
+
+    @property
+    def now(self) -> datetime:
+        return self._now + self.passed
+
+    @property
+    def timeout(self) -> timedelta:
+        """For the next request: never none at all, so that what was begun comes to its end."""
+        return max(min(self._timeout, self._within - self.passed), SHORTEST_TRY)
+
+    @property
+    def over(self) -> bool:
+        return self._within - self.passed < SHORTEST_TRY
+
+
+Said = Answer | dict[str, Outcome]
+Call = Callable[[Sequence[Delivery], Round], Said]
+"""Carries some deliveries out: one Answer for all of them, or an outcome for each by op_id."""
+
+
+class ApiConnection(Connection):
+    """Makes the calls that `calls` arranges a batch in.
+
+    A call that is refused as a whole without a word about whom is made again in halves, until it is clear who is
+    refused. One that is asked to wait ends the round: one attempt is charged, the rest are untried.
+    """
+
+    batch_size = 100
+    repeatable: bool | frozenset[str] = True
+
+    def __init__(self, spec: Api) -> None:
+        self.http = HttpClient(allow_private=spec.allow_private)
+        self._url, self._timeout = spec.url.rstrip("/"), spec.timeout
+
+    def calls(self, batch: Sequence[Delivery]) -> Iterable[tuple[Sequence[Delivery], Call]]:
+        raise NotImplementedError
+
+    def headers(self) -> Mapping[str, str]:
+        return {}
+
+    def request(self, method: str, path: str, value: Mapping[str, object] | None, at: Round) -> Answer:
+        """One request with a JSON body (None: without a body), its answer read."""
+        return self.http.send(
+            method,
+            self._url + path,
+            b"" if value is None else json_bytes(value),
+            headers={"Content-Type": "application/json", "Accept": "application/json", **self.headers()},
+            timeout=at.timeout,
+            now=at.now,
+            reads=True,
+        )
+
+    def deliver(self, batch: Sequence[Delivery], *, now: datetime, within: timedelta) -> list[Outcome]:
+        at, outcomes = Round(now, within, self._timeout), dict[str, Outcome]()
+        waiting = deque(self.calls(batch))
+        while waiting:
+            part, call = waiting.popleft()
+            if at.over:
+                waiting.appendleft((part, call))
+                outcomes |= _left(waiting, "no time left in this round", None)
+                break
+            said = call(part, at)
+            if isinstance(said, dict):
+                outcomes |= said
+            elif said.state == "failed" and said.code in _BLAMES_ONE and len(part) > 1:
+                middle = len(part) // 2
+                waiting.extendleft([(part[middle:], call), (part[:middle], call)])
+            else:
+                outcomes |= self._heard(part, said)
+                if said.rests:
+                    outcomes |= _left(waiting, "the destination is not taking any", said.after)
+                    break
+        return [outcomes[delivery.op_id] for delivery in batch]
+
+    def _heard(self, part: Sequence[Delivery], said: Answer) -> dict[str, Outcome]:
+        # Of those in doubt any may have had its effect: all of them are attempts.
+        if said.rests and not said.in_doubt:
+            rest = untried(part[1:], "the destination is not taking any", said.after)
+            return {each.op_id: each for each in [said.outcome(part[0].op_id), *rest]}
+        return {
+            each.op_id: said.outcome(each.op_id, repeatable=may_repeat(self.repeatable, each.kind)) for each in part
+        }
+
+    def close(self) -> None:
+        self.http.close()
+
+
+def _left(waiting: Iterable[tuple[Sequence[Delivery], Call]], why: str, after: timedelta | None) -> dict[str, Outcome]:
+    return {outcome.op_id: outcome for part, _ in waiting for outcome in untried(part, why, after)}
+
+
+def refused(part: Iterable[Delivery], reason: str) -> dict[str, Outcome]:
+    """Deliveries that nobody is asked about: they lack something."""
+    return {each.op_id: Outcome(each.op_id, "failed", reason) for each in part}
+
+
+def told(part: Sequence[Delivery], outcomes: Mapping[str, Outcome], answer: Answer) -> dict[str, Outcome]:
+    """An outcome for each: what was said about it, and delivered where nothing was."""
+    return {each.op_id: outcomes.get(each.op_id) or Outcome(each.op_id, "delivered", answer.reason, code=answer.code)
+            for each in part}  # fmt: skip
+
+
+def groups(batch: Sequence[Delivery], *, most: int | None = None) -> list[list[Delivery]]:
+    """The deliveries in parts for one call each: in order, none over `most`, no key twice in one."""
+    found: list[list[Delivery]] = []
+    keys: list[set[str]] = []
+    for delivery in batch:
+        key = str(delivery.payload.get("key", delivery.op_id)).lower()
+        # Behind whatever is decided for the same key, so that the last word about it is the last one said.
+        place = max((i + 1 for i, taken in enumerate(keys) if key in taken), default=0)
+        while place < len(found) and most is not None and len(found[place]) >= most:
+            place += 1
+        if place == len(found):
+            found.append([])
+            keys.append(set())
+        found[place].append(delivery)
+        keys[place].add(key)
+    return found
+
+
+def parted(batch: Iterable[Delivery], test: Callable[[Delivery], object]) -> tuple[list[Delivery], list[Delivery]]:
+    """Those that pass a test, and those that do not."""
+    found: tuple[list[Delivery], list[Delivery]] = ([], [])
+    for each in batch:
+        found[0 if test(each) else 1].append(each)
+    return found
+
+
+def by_kind(
+    part: Sequence[Delivery], *, members: Call, leavers: Call, others: Call
+) -> Iterable[tuple[Sequence[Delivery], Call]]:
+    """The calls for those who are to be there, for those who are not, and for acts."""
+    calls = {"add": members, "update": members, "entered": members, "remove": leavers, "left": leavers}
+    for call in dict.fromkeys((members, leavers, others)):
+        if some := [each for each in part if calls.get(each.kind, others) == call]:
+            yield some, call
+
+
+def told_in(answer: Answer) -> dict[str, Any]:
+    """The object an answer's body is; empty where it is none."""
+    return answer.json if isinstance(answer.json, dict) else {}
+
+
+def listed(answer: Answer, name: str) -> list[dict[str, Any]]:
+    """The objects in a list of an answer's body."""
+    found = told_in(answer).get(name)
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def fields(delivery: Delivery) -> dict[str, object]:
+    """What the mapping sends."""
+    data = delivery.payload.get("data")
+    return dict(data) if isinstance(data, Mapping) else {}
+
+
+def source(delivery: Delivery) -> str:
+    """The name of the sync or trigger it comes from."""
+    return str(delivery.payload.get("type", "")).partition(".")[2]
+
+
+class AccessToken:
+    """An OAuth 2.0 access token, asked for when it is needed and again before it ends."""
+
+    def __init__(self, http: HttpClient, url: str, form: Mapping[str, str]) -> None:
+        self._http, self._url, self._form = http, url, form
+        self._token, self._ends = "", datetime.min
+
+    def get(self, at: Round) -> str | Answer:
+        """The token, or the answer that tells why there is none."""
+        now = at.now.replace(tzinfo=None)
+        if self._token and now < self._ends - _RENEWED_BEFORE:
+            return self._token
+        answer = self._http.send(
+            "POST",
+            self._url,
+            urlencode(self._form).encode(),
+            headers={"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"},
+            timeout=at.timeout,
+            now=at.now,
+            reads=True,
+        )
+        said = told_in(answer)
+        if answer.state == "delivered" and isinstance(said.get("access_token"), str):
+            seconds = said.get("expires_in")
+            self._token = said["access_token"]
+            self._ends = now + (timedelta(seconds=seconds) if isinstance(seconds, int | float) else _OAUTH_LIFE)
+            return self._token
+        if answer.state == "retry" or answer.code is None:
+            return replace(answer, reason=f"no access token: {answer.reason}", sent=False)
+        # 400 invalid_grant or invalid_client: the fault of the secret, not of anybody in the batch.
+        reason = f"no access token: HTTP {answer.code}: the secret is refused"
+        return Answer("retry", reason, WAIT_AFTER_REFUSED_KEY, 401, sent=False)
+
+    def forget(self) -> None:
+        self._token = ""

@@ -1,0 +1,257 @@
+"""HubSpot: contacts kept by a unique property, membership as a yes/no property, and tasks for whoever is responsible.
+
+Which contact and which task is decided before; here they are written in batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from urllib.parse import quote
+
+from cdp_pipeline.activation.protocol import Delivery, Outcome
+from cdp_pipeline.destinations.api import (
+    STATE_KINDS,
+    ApiConnection,
+    Call,
+    Round,
+    Said,
+    by_kind,
+    fields,
+    groups,
+    listed,
+    refused,
+    told,
+    told_in,
+)
+from cdp_pipeline.destinations.http import Answer, code_word
+from cdp_pipeline.spec.destination import Hubspot
+
+TASK_TO_CONTACT = 204
+WAIT_PER_POLICY = {"TEN_SECONDLY_ROLLING": timedelta(seconds=10), "SECONDLY": timedelta(seconds=1),
+                   "DAILY": timedelta(hours=1)}  # fmt: skip
+# About what was asked for, not about whom: halves of the batch would be refused alike.
+BLAMES_ALL = (b"PROPERTY_DOESNT_EXIST", b"READ_ONLY_VALUE", b"MISSING_SCOPES")
+
+
+def connect(spec: Hubspot) -> HubspotConnection:
+    return HubspotConnection(spec)
+
+
+def property_value(value: object) -> object:
+    """A value as HubSpot's properties take it: nothing clears, lists are choices, yes and no are words."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return ";".join(str(each) for each in value)
+    return value
+
+
+def properties(data: Mapping[str, object]) -> dict[str, object]:
+    return {name: property_value(value) for name, value in data.items()}
+
+
+class HubspotConnection(ApiConnection):
+    """Upserts contacts; takes people out by an update, which makes nobody a contact; makes tasks."""
+
+    batch_size = 100
+
+    def __init__(self, spec: Hubspot) -> None:
+        super().__init__(spec)
+        self._spec = spec
+        self.repeatable = True if spec.operation_property else STATE_KINDS | {"entered", "left"}
+        self._owners: dict[str, str] = {}
+
+    def headers(self) -> Mapping[str, str]:
+        return {"Authorization": f"Bearer {self._spec.token}"}
+
+    def calls(self, batch: Sequence[Delivery]) -> Iterable[tuple[Sequence[Delivery], Call]]:
+        for part in groups(batch):
+            yield from by_kind(part, members=self._upsert, leavers=self._take_out, others=self._tasks)
+
+    def _upsert(self, part: Sequence[Delivery], at: Round) -> Said:
+        inputs = [
+            {
+                "idProperty": self._spec.key,
+                "id": str(each.payload["key"]),
+                "objectWriteTraceId": each.op_id,
+                "properties": properties(fields(each) | self._member(True)),
+            }
+            for each in part
+        ]
+        return self._judged(part, self._post("/crm/v3/objects/contacts/batch/upsert", inputs, at))
+
+    def _take_out(self, part: Sequence[Delivery], at: Round) -> Said:
+        if self._spec.member_property is None:
+            return refused(part, "nothing says who is a member: 'member_property' is missing")
+        inputs = [
+            {
+                "idProperty": self._spec.key,
+                "id": str(each.payload["key"]),
+                "objectWriteTraceId": each.op_id,
+                "properties": properties(self._member(False)),
+            }
+            for each in part
+        ]
+        return self._judged(part, self._post("/crm/v3/objects/contacts/batch/update", inputs, at), gone="delivered")
+
+    def _member(self, member: bool) -> dict[str, object]:
+        return {} if self._spec.member_property is None else {self._spec.member_property: member}
+
+    def _tasks(self, part: Sequence[Delivery], at: Round) -> Said:
+        """Tasks on the contacts that the key in the mapping names; its other fields are the task's properties."""
+        found = self._contacts(part, at)
+        if isinstance(found, Answer):
+            return found
+        owners = self._owner_ids(part, at)
+        if isinstance(owners, Answer):
+            return owners
+        outcomes = dict[str, Outcome]()
+        inputs, ready = list[dict[str, object]](), list[Delivery]()
+        for each in part:
+            data = fields(each)
+            key = str(data.pop(self._spec.key, "") or "").lower()
+            owner = str(data.get("hubspot_owner_id") or "")
+            if each.kind == "act" and key not in found:
+                reason = f"no contact has this {self._spec.key}" if key else f"no '{self._spec.key}' in its mapping"
+                outcomes |= refused([each], reason)
+            elif "@" in owner and owner.lower() not in owners:
+                outcomes |= refused([each], "the owner is no user of HubSpot")
+            else:
+                ready.append(each)
+                inputs.append(self._task(each, data, found.get(key), owners.get(owner.lower(), owner), at))
+        if not ready:
+            return outcomes
+        said = self._made(ready, inputs, found, at)
+        if isinstance(said, Answer) and said.state == "delivered":
+            said = told(ready, {}, said)
+        return outcomes | said if isinstance(said, dict) else said
+
+    def _task(
+        self, delivery: Delivery, data: Mapping[str, object], contact: str | None, owner: str, at: Round
+    ) -> dict[str, object]:
+        payload = delivery.payload
+        task: dict[str, object] = {
+            "hs_timestamp": at.now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "hs_task_status": "NOT_STARTED",
+            "hs_task_type": "TODO",
+            **properties({name: value for name, value in data.items() if value is not None}),
+            "hs_task_subject": payload.get("subject") or "",
+            "hs_task_body": payload.get("body") or "",
+        }
+        if owner:
+            task["hubspot_owner_id"] = owner
+        made: dict[str, object] = {"objectWriteTraceId": delivery.op_id, "properties": task}
+        if self._spec.operation_property is not None:
+            return {**made, "idProperty": self._spec.operation_property, "id": delivery.op_id}
+        if contact is not None:
+            kind = {"associationCategory": "HUBSPOT_DEFINED", "associationTypeId": TASK_TO_CONTACT}
+            made["associations"] = [{"to": {"id": contact}, "types": [kind]}]
+        return made
+
+    def _made(
+        self, part: Sequence[Delivery], inputs: Sequence[Mapping[str, object]], found: Mapping[str, str], at: Round
+    ) -> Said:
+        if self._spec.operation_property is None:
+            return self._judged(part, self._post("/crm/v3/objects/tasks/batch/create", inputs, at))
+        answer = self._post("/crm/v3/objects/tasks/batch/upsert", inputs, at)
+        said = self._judged(part, answer)
+        if isinstance(said, Answer):
+            return said
+        outcomes = said
+        # An upsert takes no associations: they are made next, which may be done twice.
+        ids = {
+            str(each.get("properties", {}).get(self._spec.operation_property)): str(each.get("id"))
+            for each in listed(answer, "results")
+        }
+        pairs = [
+            {"from": {"id": ids[each.op_id]}, "to": {"id": found[key]}}
+            for each in part
+            if each.op_id in ids and (key := str(fields(each).get(self._spec.key) or "").lower()) in found
+        ]
+        if pairs:
+            linked = self._post("/crm/v4/associations/tasks/contacts/batch/associate/default", pairs, at)
+            if linked.state != "delivered":
+                # The tasks are there: the whole is done again, to the same effect.
+                again = replace(linked, state="retry", reason=f"{linked.reason}: the task is not on its contact yet")
+                return outcomes | {op_id: again.outcome(op_id) for op_id in ids if op_id in outcomes}
+        return outcomes
+
+    def _contacts(self, part: Sequence[Delivery], at: Round) -> dict[str, str] | Answer:
+        """The ids of the contacts the tasks are about, by their key in lower case, as HubSpot compares e-mails."""
+        keys = sorted({str(key) for each in part if (key := fields(each).get(self._spec.key))})
+        if not keys:
+            return {}
+        asked = {
+            "idProperty": self._spec.key,
+            "properties": [self._spec.key],
+            "inputs": [{"id": key} for key in keys],
+        }
+        answer = self._asked("POST", "/crm/v3/objects/contacts/batch/read", asked, at)
+        if answer.state != "delivered":
+            return answer
+        return {
+            str(each.get("properties", {}).get(self._spec.key)).lower(): str(each["id"])
+            for each in listed(answer, "results")
+        }
+
+    def _owner_ids(self, part: Sequence[Delivery], at: Round) -> dict[str, str] | Answer:
+        """The owners' ids by e-mail in lower case; an owner given by id needs no look-up."""
+        for owner in {str(fields(each).get("hubspot_owner_id") or "").lower() for each in part}:
+            if "@" not in owner or owner in self._owners:
+                continue
+            answer = self._asked("GET", f"/crm/v3/owners?email={quote(owner, safe='')}&limit=1", None, at)
+            if answer.state != "delivered":
+                return answer
+            for each in listed(answer, "results"):
+                self._owners[owner] = str(each["id"])
+        return self._owners
+
+    def _asked(self, method: str, path: str, value: Mapping[str, object] | None, at: Round) -> Answer:
+        """A question: whatever becomes of it, nothing was written."""
+        return replace(_waits(self.request(method, path, value, at)), sent=False)
+
+    def _post(self, path: str, inputs: Sequence[Mapping[str, object]], at: Round) -> Answer:
+        return _waits(self.request("POST", path, {"inputs": list(inputs)}, at))
+
+    def _judged(self, part: Sequence[Delivery], answer: Answer, gone: str = "failed") -> Said:
+        """Of an answer that is partly good (207), who was refused, by the trace ids or the ids in its errors."""
+        if answer.state == "failed" and any(mark in answer.body for mark in BLAMES_ALL):
+            return {each.op_id: _named(answer).outcome(each.op_id) for each in part}
+        if answer.state == "failed" and gone == "delivered" and answer.code == 404:
+            return {each.op_id: Outcome(each.op_id, "delivered", "HTTP 404: not there", code=404) for each in part}
+        if answer.state != "delivered":
+            return _named(answer)
+        by_key = {str(each.payload.get("key", "")).lower(): each.op_id for each in part}
+        outcomes = dict[str, Outcome]()
+        for error in listed(answer, "errors"):
+            context = error.get("context") or {}
+            named = [str(each) for each in context.get("objectWriteTraceId") or ()]
+            named += [by_key[key] for each in context.get("ids") or () if (key := str(each).lower()) in by_key]
+            category = code_word(error.get("category"))
+            state = gone if category == "OBJECT_NOT_FOUND" else "failed"
+            if category in ("RATE_LIMITS", "INTERNAL_ERROR"):
+                state = "retry"
+            for op_id in named:
+                reason = f"HTTP {answer.code}, {category or 'refused'}"
+                outcomes[op_id] = Outcome(op_id, state, reason, code=answer.code)  # type: ignore[arg-type]
+            if not named:
+                # Somebody was refused and nobody says who: done again, it has the same effect.
+                return {each.op_id: Outcome(each.op_id, "retry", f"HTTP {answer.code}, {category}") for each in part}
+        return told(part, outcomes, answer)
+
+
+def _waits(answer: Answer) -> Answer:
+    """HubSpot's 429 often comes without Retry-After: its policy says how long."""
+    if answer.code != 429 or answer.after is not None:
+        return answer
+    policy = str(told_in(answer).get("policyName") or "")
+    return replace(answer, after=WAIT_PER_POLICY.get(policy, timedelta(seconds=10)))
+
+
+def _named(answer: Answer) -> Answer:
+    category = code_word(told_in(answer).get("category"))
+    return replace(answer, reason=f"{answer.reason}, {category}") if category else answer
