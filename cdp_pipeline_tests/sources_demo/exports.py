@@ -47,6 +47,7 @@ KEYS = {
     "messages": ("message_id", "happened_at"), "consents": ("consent_id", "happened_at"),
     "ad_spend": ("campaign", "spent_on"), "referrals": ("referral_id", "referred_at"),
     "store_visits": ("visit_id", "entered_at"), "warranties": ("warranty_id", "registered_at"),
+    "price_notices": ("notice_id", "announced_at"),
 }  # fmt: skip
 IDENTIFIERS = {
     "customer_id": "customer_id", "email": "email", "phone": "phone", "loyalty_number": "loyalty_number",
@@ -153,7 +154,7 @@ class Company:
             if path.suffix == ".sqlite":
                 with sqlite3.connect(path) as database:
                     database.row_factory = sqlite3.Row
-                    for found in database.execute("SELECT * FROM warranties"):
+                    for found in database.execute(f"SELECT * FROM {source}"):
                         yield Row(source, file, dict(found), _fault(source, dict(found)), tuple(found))
             elif path.suffix == ".parquet":
                 for cells in pq.read_table(path).to_pylist():

@@ -31,6 +31,7 @@ AD_CAMPAIGNS = ["brand", "season", "outlet"]
 TOPICS = ["delivery", "return", "product", "warranty", "invoice"]
 RETURN_REASONS = ["too small", "not as described", "damaged", "changed my mind"]
 ALARMS = ["leak", "smoke", "low battery", "offline"]
+COLLEAGUES = ["amira.khan", "ben.lloyd", "chloe.reid", "dan.okafor", "eve.murray", "finn.walsh"]
 INDUSTRIES = ["dental practice", "architects", "school", "hotel", "law firm", "bakery"]
 SEARCHES = ["gift", "kettle", "lamp", "rain jacket", "running shoes", "garden chair", "puzzle", "sensor", "sale"]
 REVIEW_TEXTS = [

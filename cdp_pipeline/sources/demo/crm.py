@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow.compute as pc
 
-from cdp_pipeline.sources.demo.company import CITIES, FAMILY, INDUSTRIES
+from cdp_pipeline.sources.demo.company import CITIES, COLLEAGUES, FAMILY, INDUSTRIES
 from cdp_pipeline.sources.demo.people import (
     ACCOUNT,
     CONTACT,
@@ -96,6 +96,7 @@ def _contacts(today: Today, who: Numbers, again: bool) -> None:
             "loyalty_tier": pick(["none", "bronze", "silver", "gold"], _tier(people, who)),
             "email_consent": pick(["false", "true"], people.email_ok[who].astype(int)),
             "sms_consent": pick(["no", "yes"], people.sms_ok[who].astype(int)),
+            "looked_after_by": pick(COLLEAGUES, scramble(who, people.seed + 19) % np.uint64(len(COLLEAGUES))),
             "created_on": dates(created),
             "updated_at": today.day.start
             + (people.crm_changed[who].astype(np.int64) - day) * 86_400

@@ -104,8 +104,8 @@ FEEDS = {
             "crm_contacts", "crm_contacts/{day}.csv.gz", "contact_id", "updated_at",
             _columns(
                 "contact_id customer_id loyalty_number given_name family_name email phone birth_date gender "
-                "language city postcode country account_id loyalty_tier email_consent sms_consent created_on "
-                "updated_at"
+                "language city postcode country account_id loyalty_tier email_consent sms_consent "
+                "looked_after_by created_on updated_at"
             ),
             dirt={
                 "broken_row": 0.0003, "wrong_encoding": 0.0005, "duplicate": 0.001, "impossible_birth_date": 0.003,
@@ -123,6 +123,10 @@ FEEDS = {
             "warranties", "shop.sqlite", "warranty_id", "registered_at",
             _columns("warranty_id registered_at serial_number email phone sku category ends_on"),
             dirt={"placeholder_phone": 0.02, "email_variant": 0.05},
+        ),
+        Feed(
+            "price_notices", "shop.sqlite", "notice_id", "announced_at",
+            _columns("notice_id announced_at customer_id email plan old_price new_price valid_from"),
         ),
         Feed(
             "tickets", "tickets/{day}.parquet", "ticket_id", "happened_at",

@@ -78,6 +78,12 @@ class Files:
             self.dirt.add(kind, name, self._path(feed), feed.dirt[kind], int((kinds == kind).sum()))
         self._write(feed, rows.take(twice) if len(twice) > len(rows) else rows, kinds)
 
+    def emit_clean(self, name: str, columns: dict[str, Any], person: Numbers, mask: Numbers) -> None:
+        """Write a batch of a feed without dirt as it is, and note its evidence."""
+        if len(person):
+            self.evidence.record(person, mask)
+            self._write(FEEDS[name], Rows(columns, person, mask))
+
     def finish_day(self) -> None:
         for name in [name for name in self._open if FEEDS[name].daily]:
             self._open.pop(name).close()
@@ -166,6 +172,8 @@ def _new_database(path: Path) -> sqlite3.Connection:
                                smart INTEGER, warranty_months INTEGER, launched_on TEXT, stock INTEGER);
         CREATE TABLE warranties (warranty_id TEXT PRIMARY KEY, registered_at TEXT, serial_number TEXT, email TEXT,
                                  phone TEXT, sku TEXT, category TEXT, ends_on TEXT);
+        CREATE TABLE price_notices (notice_id TEXT PRIMARY KEY, announced_at TEXT, customer_id TEXT, email TEXT,
+                                    plan TEXT, old_price NUMERIC, new_price NUMERIC, valid_from TEXT);
         """
     )
     return database

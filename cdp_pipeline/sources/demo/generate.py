@@ -152,6 +152,7 @@ def _follow_up(today: Today, devices: service.Devices) -> None:
     marketing.advertise(today)
     if crm.exports_today(today):
         crm.accounts(today)
+    service.price_notices(today, devices)
 
 
 def _products(files: Files, goods: Catalogue, first: date) -> None:

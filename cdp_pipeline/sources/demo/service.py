@@ -7,8 +7,12 @@ import pyarrow as pa
 
 from cdp_pipeline.sources.demo.company import ALARMS, REVIEW_TEXTS, SURVEY_COMMENTS, TOPICS
 from cdp_pipeline.sources.demo.people import ACCOUNT, People
-from cdp_pipeline.sources.demo.text import Numbers, dates, digits, hexadecimal, join, only, pick, scramble
+from cdp_pipeline.sources.demo.text import Numbers, dates, digits, hexadecimal, join, money, only, pick, scramble
 from cdp_pipeline.sources.demo.today import Today
+
+LATE_REGISTRATION_PERCENT = 15
+"""So many of the warranties are registered long after the purchase, with a few weeks left."""
+PLAN_CYCLE = 180
 
 
 class Devices:
@@ -155,6 +159,10 @@ def warranties(today: Today, devices: Devices) -> None:
     device[smart] = devices.pair(who[smart])
     details, mask = today.contact_details(who, {"email": np.ones(rows, bool), "phone": rng.random(rows) < 0.5})
     months = today.goods.warranty_months[due["article"]]
+    left = (months * 30.44).astype(np.int64)
+    chance = scramble(device, today.people.seed + 21)
+    late = chance % np.uint64(100) < np.uint64(LATE_REGISTRATION_PERCENT)
+    left = np.where(late, np.minimum(left, 7 + (chance // np.uint64(100) % np.uint64(113)).astype(np.int64)), left)
     today.files.emit(
         "warranties",
         {
@@ -164,9 +172,34 @@ def warranties(today: Today, devices: Devices) -> None:
             "serial_number": serial_number(device),
             "sku": today.sku(due["article"]),
             "category": today.category(due["article"]),
-            "ends_on": dates(today.day.since_1970 + (months * 30.44).astype(np.int64)),
+            "ends_on": dates(today.day.since_1970 + left),
         },
         who,
+        mask,
+    )
+
+
+def price_notices(today: Today, devices: Devices) -> None:
+    """Every half year the care plan of a device becomes dearer, and its owner is to be told a month before."""
+    index = np.arange(len(devices.owner))
+    when = (scramble(index, today.people.seed + 22) % np.uint64(PLAN_CYCLE)).astype(np.int64)
+    device = index[when == today.day.number % PLAN_CYCLE]
+    owner, rows = devices.owner[device], len(device)
+    account = today.people.kind[owner] == ACCOUNT
+    details, mask = today.contact_details(owner, {"customer_id": account, "email": ~account})
+    pence = 399 + 100 * (device % 4) + 30 * (today.day.number // PLAN_CYCLE)
+    today.files.emit_clean(
+        "price_notices",
+        {
+            **details,
+            "notice_id": today.numbered("P", rows),
+            "announced_at": today.day.at(np.full(rows, 9 * 3600)),
+            "plan": pick(["care", "care plus"], device % 2),
+            "old_price": money(pence),
+            "new_price": money(pence + 30),
+            "valid_from": dates(np.full(rows, today.day.since_1970 + 30)),
+        },
+        owner,
         mask,
     )
 
