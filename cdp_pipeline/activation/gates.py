@@ -61,7 +61,12 @@ class ContactGates:
         self._about = _asked(project)
 
     def refusals(self, claimed: Sequence[Claimed], destination: Destination, now: datetime) -> dict[str, Outcome]:
-        asked = [one for one in claimed if one.person_id and one.delivery.kind not in TAKES_OUT]
+        # What the other side has accepted already is only asked about: it has passed.
+        asked = [
+            one
+            for one in claimed
+            if one.person_id and one.delivery.kind not in TAKES_OUT and not one.delivery.reference
+        ]
         if not asked:
             return {}
         refused: dict[str, Outcome] = {}

@@ -15,7 +15,7 @@ from decimal import Decimal
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from cdp_pipeline.activation.ledger import Ledger, outbox, portions, utc
+from cdp_pipeline.activation.ledger import Ledger, jobs, outbox, portions, utc
 from cdp_pipeline.activation.protocol import Outcome
 from cdp_pipeline.spec.base import duration_text
 from cdp_pipeline.spec.contact_policy import Budget, Cap, ContactPolicy
@@ -130,11 +130,15 @@ class Turns:
         counts = sa.or_(
             sa.and_(row.state.in_(REACHED), row.updated_at > at - within),
             sa.and_(row.state == "inflight", contact_turns.c.op_id.is_not(None)),
+            jobs.c.op_id.is_not(None),
             sa.and_(row.state.in_(WAITING), row.next_at <= at, row.created_at > at - WORTH_WAITING_FOR),
         )
+        columns = (row.op_id, row.person_id, row.origin, row.destination, row.updated_at)
+        state = sa.case((jobs.c.op_id.is_not(None), "inflight"), else_=row.state)  # accepted: as good as on its way
         query = (
-            sa.select(row.op_id, row.person_id, row.origin, row.destination, row.state, row.updated_at)
+            sa.select(*columns, state.label("state"))
             .outerjoin_from(outbox, contact_turns, contact_turns.c.op_id == row.op_id)
+            .outerjoin(jobs, jobs.c.op_id == row.op_id)
             .where(row.kind == "act", counts)
         )
         found: defaultdict[str, list[_Contact]] = defaultdict(list)

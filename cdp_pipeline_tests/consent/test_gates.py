@@ -113,14 +113,14 @@ def test_without_consent_and_policy_a_suppression_alone_holds(world: World) -> N
 
 
 def test_a_control_group_gets_no_marketing_and_everything_else(world: World) -> None:
-    everybody = {f"p{n}": {("email", f"p{n}@example.com")} for n in range(400)}
+    everybody = {f"p{n}": {("email", f"p{n}@example.com")} for n in range(120)}
     world.town = Town(everybody)
     world.project = shop(policy(controls=[{"name": "year", "share": 0.25, "purposes": ["marketing"]}]))
     offers = {name: world.decide("trigger:offer", name, NOW) for name in everybody}
-    letters = [world.decide("trigger:order_sent", name, NOW) for name in everybody]
+    letters = [world.decide("trigger:order_sent", name, NOW) for name in list(everybody)[:30]]
     said = world.post(NOW)
     left_out = {name for name, op in offers.items() if said[op] == "gate: control group: year"}
-    assert 70 <= len(left_out) <= 130
+    assert 15 <= len(left_out) <= 45
     assert {op for _, op in world.sent} == {*letters, *(op for name, op in offers.items() if name not in left_out)}
     # Who is merged into somebody is what the elder is, whatever id the letter was decided under.
     elder = next(iter(left_out))
