@@ -44,7 +44,8 @@ def _payload(
     if not destination.words:
         data = {"project": project.settings.name, "title": title, "text": text, "link": link}
         return {"type": "alert", "timestamp": now.isoformat(), "data": data}
-    said = {"subject": f"[{project.settings.name}] {title}", "body": f"{text}\n\n{link}\n"}
+    heading = f"[{project.settings.name}] {title}"
+    said = {"subject": heading, "title": heading, "body": f"{text}\n\n{link}\n"}
     payload: dict[str, object] = {name: said[name] for name in destination.words if name in said}
     if "to" in destination.needed:
         # To the project's owner where that is an address, else to whom the letters come from.

@@ -42,7 +42,7 @@ class Trouble:
     reason: str
     after: timedelta | None = None
     state: Literal["retry", "failed"] = "retry"
-    code: int | None = None
+    refused_us: bool = False
 
 
 def parcels(batch: Sequence[Delivery], format: Literal["csv", "jsonl"], day: date) -> list[Parcel]:
@@ -114,7 +114,9 @@ class DropConnection(Connection):
                 continue
             first, *others = parcel.op_ids if trouble.state == "failed" else parcel.op_ids[:1]
             for op_id in (first, *others):
-                outcomes[op_id] = Outcome(op_id, trouble.state, trouble.reason, trouble.after, trouble.code)
+                outcomes[op_id] = Outcome(
+                    op_id, trouble.state, trouble.reason, trouble.after, refused_us=trouble.refused_us
+                )
             rest = [delivery for delivery in batch if delivery.op_id not in outcomes]
             outcomes |= {each.op_id: each for each in untried(rest, trouble.reason, trouble.after)}
         rest = [delivery for delivery in batch if delivery.op_id not in outcomes]

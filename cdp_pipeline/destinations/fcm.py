@@ -85,9 +85,15 @@ class FcmConnection(Connection):
         return one_by_one(batch, self._post, now=now, within=within, timeout=self._spec.timeout, repeatable=False)
 
     def _post(self, delivery: Delivery, now: datetime, timeout: timedelta) -> Answer:
-        refused = self._renew_token(now, timeout)
-        if refused is not None:
-            return refused
+        had_one = self._token_ends is not None
+        answer = self._renew_token(now, timeout) or self._send(delivery, now, timeout)
+        if answer.code == 401 and had_one:
+            # Tokens are withdrawn before their time as well; with a new one it is the account that is refused.
+            self._token_ends = None
+            answer = self._renew_token(now, timeout) or self._send(delivery, now, timeout)
+        return answer
+
+    def _send(self, delivery: Delivery, now: datetime, timeout: timedelta) -> Answer:
         tag = delivery.op_id[:64]
         message = {
             "token": str(delivery.payload.get("to") or ""),
@@ -98,14 +104,8 @@ class FcmConnection(Connection):
         }
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
         url = f"{self._spec.url.rstrip('/')}/v1/projects/{self._account['project_id']}/messages:send"
-        answer = _judged(
-            self._http.send(
-                "POST", url, json_bytes({"message": message}), headers=headers, timeout=timeout, now=now, reads=True
-            )
-        )
-        if answer.code == 401:
-            self._token_ends = None
-        return answer
+        content = json_bytes({"message": message})
+        return _judged(self._http.send("POST", url, content, headers=headers, timeout=timeout, now=now, reads=True))
 
     def _renew_token(self, now: datetime, timeout: timedelta) -> Answer | None:
         """None where there is a token to go with; else why there is none."""

@@ -77,7 +77,9 @@ class Answer:
         """What became of a delivery; one in doubt is tried again only where a second time has no second effect."""
         if self.in_doubt and not repeatable:
             return Outcome(op_id, "unknown", self.reason, code=self.code)
-        return Outcome(op_id, self.state, self.reason, self.after, self.code, refused_us=self.code in (401, 403))
+        # A 403 that fails one delivery is about that one alone (a device of another app, say).
+        refused_us = self.state == "retry" and self.code in (401, 403)
+        return Outcome(op_id, self.state, self.reason, self.after, self.code, refused_us=refused_us)
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,9 @@ class S3Connection(DropConnection):
             code = str(error.response.get("Error", {}).get("Code") or "")
             reason = f"HTTP {status}" + (f", S3 {code}" if code.isalpha() or code_word(code) else "")
             after = WAIT_AFTER_REFUSED_KEY if status in NEEDS_SOMEBODY else retry_after(headers.get("retry-after"), now)
-            return Trouble(reason, after, code=status)
+            return Trouble(reason, after, refused_us=status in (401, 403))
         except NoCredentialsError:
-            return Trouble("no credentials are found", WAIT_AFTER_REFUSED_KEY, code=401)
+            return Trouble("no credentials are found", WAIT_AFTER_REFUSED_KEY, refused_us=True)
         except (BotoCoreError, OSError) as error:
             return Trouble(f"no answer ({type(error).__name__})")
         return None

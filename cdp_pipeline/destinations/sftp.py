@@ -42,9 +42,9 @@ class SftpConnection(DropConnection):
             self._runner.run(asyncio.wait_for(self._write(parcel), timeout.total_seconds()))
             return None
         except ssh.HostKeyNotVerifiable:
-            trouble = Trouble("the server's host key is not the one declared", WAIT_AFTER_REFUSED_KEY, code=401)
+            trouble = Trouble("the server's host key is not the one declared", WAIT_AFTER_REFUSED_KEY, refused_us=True)
         except ssh.PermissionDenied:
-            trouble = Trouble("the login is refused", WAIT_AFTER_REFUSED_KEY, code=401)
+            trouble = Trouble("the login is refused", WAIT_AFTER_REFUSED_KEY, refused_us=True)
         except (ssh.SFTPNoSuchFile, ssh.SFTPNoSuchPath, ssh.SFTPPermissionDenied) as error:
             words = f"the folder is not there or not ours to write to ({type(error).__name__})"
             trouble = Trouble(words, WAIT_AFTER_REFUSED_KEY)

@@ -22,8 +22,8 @@ from cdp_pipeline.spec.base import unknown
 from cdp_pipeline.spec.destination import Sql
 
 INSERTS: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
-# What a database says of the whole connection, not of one row (the first two letters of its SQLSTATE).
-RIGHTS = ("28", "42", "3D", "3F", "0A")
+# Who we are or what we may do is refused, no such database: what a SQLSTATE begins with then.
+RIGHTS = ("28", "3D", "42501")
 Row = dict[str, object]
 
 
@@ -60,15 +60,18 @@ class SqlConnection(Connection):
             # Nothing of the batch is there, or all of it after all: an upsert may be repeated.
             state = str(getattr(getattr(error, "orig", None), "sqlstate", None) or "")
             words = f"the database cannot be used ({type(error).__name__}{' ' + state if state else ''})"
-            refused = state.startswith(RIGHTS) or "authentication" in str(getattr(error, "orig", ""))
-            return _resting(batch, words, WAIT_AFTER_REFUSED_KEY if refused else None)
+            refused_us = state.startswith(RIGHTS) or "authentication" in str(getattr(error, "orig", ""))
+            return _resting(batch, words, WAIT_AFTER_REFUSED_KEY if refused_us else None, refused_us)
 
     def close(self) -> None:
         self._engine.dispose()
 
 
-def _resting(batch: Sequence[Delivery], reason: str, after: timedelta | None) -> list[Outcome]:
-    return [Outcome(batch[0].op_id, "retry", reason, after), *untried(batch[1:], reason, after)]
+def _resting(
+    batch: Sequence[Delivery], reason: str, after: timedelta | None, refused_us: bool = False
+) -> list[Outcome]:
+    first = Outcome(batch[0].op_id, "retry", reason, after, refused_us=refused_us)
+    return [first, *untried(batch[1:], reason, after)]
 
 
 def _engine(spec: Sql) -> sa.Engine:

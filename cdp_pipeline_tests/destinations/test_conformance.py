@@ -81,7 +81,7 @@ def test_one_refused_in_a_batch_does_not_touch_the_others(bench: Bench) -> None:
     needs(bench, "refuse")
     outcomes = send(bench, bench.delivery("ann", 1), bench.delivery("refuse", 2), bench.delivery("ann", 3))
     assert states(outcomes) == ["delivered", "failed", "delivered"]
-    assert outcomes[1].reason
+    assert outcomes[1].reason and not outcomes[1].refused_us
     assert bench.arrived() == ["ann-1", "ann-3"]
 
 
@@ -111,6 +111,7 @@ def test_a_refused_secret_rests_the_destination_and_fails_nobody(bench: Bench) -
         outcomes = connection.deliver([bench.delivery("ann", 1), bench.delivery("ann", 2)], now=NOW, within=MINUTE)
     assert states(outcomes) == ["retry", "untried"]
     assert all(outcome.after == timedelta(minutes=15) for outcome in outcomes)
+    assert outcomes[0].refused_us
     assert bench.arrived() == []
 
 
