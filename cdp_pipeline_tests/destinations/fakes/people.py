@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
-from cdp_pipeline.activation.protocol import Delivery
+from cdp_pipeline.activation.protocol import Delivery, Outcome
+from cdp_pipeline.destinations import destination_for
+from cdp_pipeline.spec.destination import Destination
+from cdp_pipeline_tests.activation.projects import NOW
 from cdp_pipeline_tests.destinations.kit import Bench
-from cdp_pipeline_tests.destinations.servers import Answer, Received
+from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
 
 DESCRIPTION = "A service of another house."
 ALLOWED: dict[str, Any] = {"name": "there", "dry_run": False, "rate": 1000, "allow_private": True}
@@ -77,3 +82,33 @@ class Fake:
     def asked(self, method: str, path: str) -> int:
         """How many requests of this kind were made."""
         return sum(each.method == method and path in each.path for each in self.requests)
+
+
+def member(label: str, kind: str = "add", sync: str = "vips", **data: object) -> Delivery:
+    """What a sync sends about somebody, keyed by `label@example.com` unless the data says otherwise."""
+    data = data or {"email": f"{label}@example.com"}
+    payload = {"type": f"sync.{sync}", "key": next(iter(data.values())), "member": kind != "remove", "data": data}
+    return Delivery(f"{sync}-{kind}-{label}", kind, payload)
+
+
+def act(label: str, trigger: str = "low_nps", words: dict[str, str] | None = None, **data: object) -> Delivery:
+    """What a trigger sends about somebody."""
+    payload = {"type": f"trigger.{trigger}", "timestamp": "2026-03-09", "occasion": "crossed:nps", **(words or {})}
+    return Delivery(f"{trigger}-{label}", "act", {**payload, "data": data or {"email": f"{label}@example.com"}})
+
+
+@contextmanager
+def sent(
+    fake: Callable[[Received], Answer], spec: Callable[..., Destination], **fields: Any
+) -> Iterator[Callable[..., dict[str, Outcome]]]:
+    """Deliver to a fake over one connection; outcomes by op_id."""
+    with Receiver(fake) as receiver, destination_for(spec(f"http://127.0.0.1:{receiver.port}", **fields)) as there:
+
+        def send(*batch: Delivery, now: datetime = NOW, within: timedelta = timedelta(minutes=1)) -> dict[str, Outcome]:
+            return {outcome.op_id: outcome for outcome in there.deliver(batch, now=now, within=within)}
+
+        yield send
+
+
+def states(outcomes: dict[str, Outcome]) -> list[str]:
+    return [outcome.state for outcome in outcomes.values()]

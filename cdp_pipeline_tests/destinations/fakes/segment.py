@@ -40,7 +40,7 @@ class FakeSegment(Fake):
         if len(request.body) > 500 * 1024:
             return Answer(400, body={"success": False, "message": "malformed JSON"})
         batch = request.json["batch"]
-        labels = [str(each["userId"]).partition("@")[0] for each in batch]
+        labels = [str(each.get("userId")).partition("@")[0] for each in batch]
         if any(treated(label) == "wait" for label in labels):
             return Answer(429, {"Retry-After": "60"})
         before = len(self.arrived)
