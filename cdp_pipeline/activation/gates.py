@@ -6,7 +6,7 @@ follows from what people said is consent/'s; how often and how much is turns.py'
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -16,7 +16,7 @@ from cdp_pipeline.activation.ledger import Claimed, Ledger
 from cdp_pipeline.activation.protocol import Outcome
 from cdp_pipeline.activation.quiet import longest, zone_of
 from cdp_pipeline.activation.turns import REFUSED, Turn, Turns
-from cdp_pipeline.consent.ledger import NOTHING, ConsentLedger, Identifier
+from cdp_pipeline.consent.ledger import ConsentLedger, Identifier
 from cdp_pipeline.consent.permissions import Voices, channel_refused, purpose_refused, suppressed, undeliverable
 from cdp_pipeline.consent.subjects import Subject, Subjects
 from cdp_pipeline.spec.destination import Destination
@@ -26,6 +26,7 @@ from cdp_pipeline.spec.sync import Sync
 from cdp_pipeline.spec.trigger import Trigger
 
 TAKES_OUT = ("remove", "left")
+GONE = f"{REFUSED}nobody has this id any more"
 
 
 class Gates(Protocol):
@@ -40,9 +41,9 @@ class Gates(Protocol):
 
 @dataclass(frozen=True)
 class _Case:
-    """An operation, and all there is to know about it."""
+    """What is asked for, and all there is to know about the person."""
 
-    claimed: Claimed
+    origin: str
     subject: Subject
     voices: Voices
     addresses: Collection[Identifier]
@@ -62,44 +63,57 @@ class ContactGates:
 
     def refusals(self, claimed: Sequence[Claimed], destination: Destination, now: datetime) -> dict[str, Outcome]:
         # What the other side has accepted already is only asked about: it has passed.
-        asked = [
-            one
+        asked = {
+            one.delivery.op_id: one
             for one in claimed
             if one.person_id and one.delivery.kind not in TAKES_OUT and not one.delivery.reference
-        ]
+        }
         if not asked:
             return {}
+        wanted = {
+            op_id: (one.origin, one.person_id, self._written_to(one, destination)) for op_id, one in asked.items()
+        }
         refused: dict[str, Outcome] = {}
         passed = []
-        found = self._subjects({one.person_id for one in asked})
-        for case in self._cases(asked, found, destination, now):
-            reason = self._reason(case, destination)
+        for op_id, case in self._cases(wanted, now):
+            reason = GONE if case is None else self._reason(case, destination)
             if reason is not None:
-                refused[case.claimed.delivery.op_id] = Outcome(case.claimed.delivery.op_id, "suppressed", reason)
-            elif case.claimed.delivery.kind == "act" and destination.channel is not None:
-                passed.append(self._turn(case, destination, now))
-        refused |= {
-            one.delivery.op_id: Outcome(one.delivery.op_id, "suppressed", f"{REFUSED}nobody has this id any more")
-            for one in asked
-            if one.person_id not in found
-        }
+                refused[op_id] = Outcome(op_id, "suppressed", reason)
+            elif case is not None and asked[op_id].delivery.kind == "act" and destination.channel is not None:
+                passed.append(self._turn(op_id, case, destination, now))
         return refused | self._turns.refusals(passed, destination, now)
 
+    def barred(
+        self, sync: Sync, people: Mapping[str, Mapping[str, object]], destination: Destination, now: datetime
+    ) -> dict[str, str]:
+        """Of some people (what is known of each, by id) those that a sync must not put anywhere, and why."""
+        origin, mapped = f"sync:{sync.name}", self._named(sync)
+        wanted = {
+            person_id: (origin, person_id, _identifiers((name, known.get(name)) for name in mapped.values()))
+            for person_id, known in people.items()
+        }
+        found = {
+            person_id: GONE if case is None else self._reason(case, destination)
+            for person_id, case in self._cases(wanted, now)
+        }
+        return {person_id: reason for person_id, reason in found.items() if reason is not None}
+
     def _cases(
-        self, asked: Sequence[Claimed], found: Mapping[str, Subject], destination: Destination, now: datetime
-    ) -> Iterator[_Case]:
-        addresses = {one.delivery.op_id: self._addresses(one, destination) for one in asked}
-        known = [one for one in asked if one.person_id in found]
-        wanted = {each for one in known for each in found[one.person_id].identifiers | addresses[one.delivery.op_id]}
-        heard = self._consents.heard(wanted, self._about, now)
-        for one in known:
-            subject, used = found[one.person_id], addresses[one.delivery.op_id]
-            voices = [(each, heard.get(each, NOTHING)) for each in subject.identifiers | used if each in heard]
-            cause = self._cause(one.origin)
-            yield _Case(
-                one, subject, voices, used,
-                None if cause is None else cause.purpose, 0 if cause is None else cause.priority,
-            )  # fmt: skip
+        self, asked: Mapping[str, tuple[str, str, frozenset[Identifier]]], now: datetime
+    ) -> Iterator[tuple[str, _Case | None]]:
+        """Each with its case, None for somebody who is nobody any more. Asked are origin, person and addresses."""
+        subjects = self._subjects({person_id for _, person_id, _ in asked.values()})
+        known = {key: subject for key, one in asked.items() if (subject := subjects.get(one[1])) is not None}
+        used = {each for key, subject in known.items() for each in subject.identifiers | asked[key][2]}
+        heard = self._consents.heard(used, self._about, now)
+        for key, (origin, _, addresses) in asked.items():
+            if (subject := known.get(key)) is None:
+                yield key, None
+                continue
+            voices = [(each, heard[each]) for each in subject.identifiers | addresses if each in heard]
+            cause = self._cause(origin)
+            purpose, priority = (None, 0) if cause is None else (cause.purpose, cause.priority)
+            yield key, _Case(origin, subject, voices, addresses, purpose, priority)
 
     def _cause(self, origin: str) -> Trigger | Sync | None:
         sort, _, name = origin.partition(":")
@@ -107,19 +121,21 @@ class ContactGates:
             return self._project.triggers.get(name)
         return self._project.syncs.get(name) if sort == "sync" else None
 
-    def _addresses(self, one: Claimed, destination: Destination) -> frozenset[Identifier]:
+    def _named(self, cause: Trigger | Sync | None) -> dict[str, str]:
+        """The fields of a sync that hold identifiers: attributes that are called as their type is."""
+        if not isinstance(cause, Sync):
+            return {}
+        return {sent: name for sent, name in cause.mapping.items() if name in self._project.identifiers}
+
+    def _written_to(self, one: Claimed, destination: Destination) -> frozenset[Identifier]:
         """The identifiers that the payload itself holds: who is written to, whoever that is by now."""
-        found = set()
-        to = one.delivery.payload.get("to")
-        way = WAYS.get(destination.channel or "")
-        if isinstance(to, str) and way is not None:
-            found |= {(type_, to) for type_ in way.identifiers if type_ in self._project.identifiers}
-        cause, data = self._cause(one.origin), one.delivery.payload.get("data")
-        if isinstance(cause, Sync) and isinstance(data, Mapping):
-            for sent, name in cause.mapping.items():
-                if name in self._project.identifiers and isinstance(data.get(sent), str):
-                    found.add((name, data[sent]))
-        return frozenset(found)
+        way, data = WAYS.get(destination.channel or ""), one.delivery.payload.get("data")
+        types = [] if way is None else [type_ for type_ in way.identifiers if type_ in self._project.identifiers]
+        found = _identifiers((type_, one.delivery.payload.get("to")) for type_ in types)
+        if isinstance(data, Mapping):
+            named = self._named(self._cause(one.origin))
+            found |= _identifiers((name, data.get(sent)) for sent, name in named.items())
+        return found
 
     def _reason(self, case: _Case, destination: Destination) -> str | None:
         consent, policy = self._project.consent, self._project.contact_policy
@@ -134,11 +150,11 @@ class ContactGates:
         if reason is None:
             reason = undeliverable(voices, channel, case.addresses)
         if reason is None and policy is not None:
-            group = held_out(policy.controls, case.claimed.origin, case.purpose, case.subject.person_id)
+            group = held_out(policy.controls, case.origin, case.purpose, case.subject.person_id)
             reason = None if group is None else f"control group: {group}"
         return None if reason is None else REFUSED + reason
 
-    def _turn(self, case: _Case, destination: Destination, now: datetime) -> Turn:
+    def _turn(self, op_id: str, case: _Case, destination: Destination, now: datetime) -> Turn:
         policy, zone = self._project.contact_policy, self._project.zone
         hours = [] if policy is None else policy.quiet_hours
         theirs = [
@@ -148,9 +164,13 @@ class ContactGates:
         ]
         until = longest(theirs, now)
         return Turn(
-            case.claimed.delivery.op_id, case.claimed.origin, case.purpose, case.priority, case.subject.person_id,
+            op_id, case.origin, case.purpose, case.priority, case.subject.person_id,
             case.subject.ids, until,
         )  # fmt: skip
+
+
+def _identifiers(pairs: Iterable[tuple[str, object]]) -> frozenset[Identifier]:
+    return frozenset((type_, value) for type_, value in pairs if isinstance(value, str) and value)
 
 
 def _asked(project: Project) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import median
+from types import MappingProxyType
 
 import pyarrow as pa
 
@@ -81,11 +82,13 @@ def plan(
     members: Iterable[str],
     people: Mapping[str, Mapping[str, object]],
     holds: Mapping[str, Held],
+    barred: Mapping[str, str] = MappingProxyType({}),
 ) -> SyncPlan:
     """Compare an audience with what the destination holds, by the key the destination knows people by.
 
     Only what this sync has put there is ever removed. Of two members with one key the first by id stands for both; a
-    member without a key is suppressed. `append` and `event` send moves: what a member's fields say later is not sent.
+    member without a key is suppressed, and so is one who is `barred` (by id, with the reason), who counts as gone.
+    `append` and `event` send moves: what a member's fields say later is not sent.
     """
     ops: list[Op] = []
     seen: dict[str, str] = {}
@@ -95,8 +98,12 @@ def plan(
         person = {**people.get(person_id, {}), "person_id": person_id}
         data = {sent: person.get(name) for sent, name in sync.mapping.items()}
         key = data.get(sync.key)
-        if key is None or key == "" or str(key) in seen:
-            reason = f"no '{sync.key}'" if key in (None, "") else f"the same '{sync.key}' as another member"
+        reason = barred.get(person_id)
+        if reason is None and key in (None, ""):
+            reason = f"no '{sync.key}'"
+        if reason is None and str(key) in seen:
+            reason = f"the same '{sync.key}' as another member"
+        if reason is not None:
             ops.append(_op(sync, "add", f"person:{person_id}", person_id, {}, None, reason))
             continue
         key = str(key)

@@ -10,6 +10,7 @@ import ibis
 import pyarrow as pa
 
 from cdp_pipeline.activation.fire import known_people
+from cdp_pipeline.activation.gates import ContactGates
 from cdp_pipeline.activation.ledger import Ledger
 from cdp_pipeline.activation.plan import PLAN, plan, plan_rows
 from cdp_pipeline.activation.sync import holds, submit
@@ -38,8 +39,12 @@ def members_now(lake: LakeView, audience: str) -> list[str]:
     return rows.person_id.to_pyarrow().to_pylist()
 
 
-def plan_all(ledger: Ledger, lake: LakeView, project: Project, *, now: datetime) -> Planned:
+def plan_all(
+    ledger: Ledger, lake: LakeView, project: Project, *, now: datetime, gates: ContactGates | None = None
+) -> Planned:
     """Compare each synced audience with what its destination holds; enqueue the difference or hold it for approval.
+
+    Whom the gates would refuse is not put anywhere, and taken out of where they are mirrored.
 
     A sync whose audience is held waits: nothing is planned for it until the audience passes its tests again.
     """
@@ -56,7 +61,8 @@ def plan_all(ledger: Ledger, lake: LakeView, project: Project, *, now: datetime)
             continue  # Not computed yet: nothing is known of the audience, least of all that it is empty.
         members = members_now(lake, sync.audience)
         people = known_people(lake, project, members, recent[0]["day"])
-        found = plan(sync, members, people, holds(ledger, sync.name))
+        barred = {} if gates is None else gates.barred(sync, people, project.destinations[sync.destination], now)
+        found = plan(sync, members, people, holds(ledger, sync.name), barred)
         submitted = submit(
             ledger,
             found,

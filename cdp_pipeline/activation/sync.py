@@ -27,6 +27,7 @@ from cdp_pipeline.activation.ledger import (
     utc,
 )
 from cdp_pipeline.activation.plan import Held, SyncPlan, guards
+from cdp_pipeline.activation.turns import REFUSED
 
 SUPERSEDED = "superseded: no longer what is wanted"
 
@@ -120,7 +121,9 @@ def _enqueue(connection: Connection, plan: SyncPlan, dry_run: bool, at: datetime
         row = rows.get(op.op_id)
         values = new_row(op, at, op.state, op.reason)
         if row is not None:
-            revived = row.reason == SUPERSEDED or (row.state == "dry_run" and not dry_run)
+            # What a gate refused is planned again as soon as nothing speaks against it.
+            refused = row.state == "suppressed" and row.reason.startswith(REFUSED) and op.state == "pending"
+            revived = refused or row.reason == SUPERSEDED or (row.state == "dry_run" and not dry_run)
             if row.state in ("pending", "retry") or not revived:
                 continue
             # A new place in line, behind whatever was decided for this person in between.

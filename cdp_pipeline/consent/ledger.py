@@ -123,9 +123,6 @@ class Heard:
     suppressed: Sequence[tuple[Reason, str | None]]
 
 
-NOTHING = Heard({}, ())
-
-
 def open_consents(database: Database, salt: str | None = None) -> ConsentLedger:
     """The consent ledger in this database, made if it is not there; several processes may do so at once.
 

@@ -505,8 +505,9 @@ def activation_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
     )
     def plan_syncs(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         lake: Lake = context.resources.lake
-        with ledger_of(project) as ledger:
-            planned = plan_all(ledger, lake, project, now=context.resources.clock())
+        clock = context.resources.clock
+        with ledger_of(project) as ledger, gates_of(project, ledger, clock, lake) as gates:
+            planned = plan_all(ledger, lake, project, now=clock(), gates=gates)
         result = lake.publish(Mirror(PLAN, planned.rows), note=note(context))
         said = {f"{sync} {state}": n for sync, states in planned.counts.items() for state, n in states.items()}
         return dg.MaterializeResult(metadata=published(result.counts[PLAN.name], said))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from cdp_pipeline.activation.gates import ContactGates, Gates
+from cdp_pipeline.activation.gates import ContactGates
 from cdp_pipeline.activation.ledger import Ledger, ledger_url, open_ledger
 from cdp_pipeline.consent.ledger import ConsentLedger, anything_suppressed, open_consents
 from cdp_pipeline.consent.statements import catch_up
@@ -43,10 +43,13 @@ def consents_of(ledger: Ledger) -> ConsentLedger:
 
 
 @contextmanager
-def gates_of(project: Project, ledger: Ledger, clock: Clock = system_clock) -> Iterator[Gates | None]:
+def gates_of(
+    project: Project, ledger: Ledger, clock: Clock = system_clock, lake: Lake | None = None
+) -> Iterator[ContactGates | None]:
     """What everything that is sent has to pass; None where nothing is declared and nobody is suppressed.
 
-    The lake is opened when the first message is judged, and what its sources say is written down before.
+    The lake (unless an open one is given) is opened when the first message is judged, and what its sources say is
+    written down before.
     """
     if project.consent is None and project.contact_policy is None and not anything_suppressed(ledger):
         yield None
@@ -58,7 +61,7 @@ def gates_of(project: Project, ledger: Ledger, clock: Clock = system_clock) -> I
 
         def found(person_ids: Collection[str]) -> Mapping[str, Subject]:
             if not lakes:
-                lakes.append(stack.enter_context(lake_of(project, read_only=True)))
+                lakes.append(lake or stack.enter_context(lake_of(project, read_only=True)))
                 catch_up(consents, lakes[0], project, clock())
             strangers = [person_id for person_id in person_ids if person_id not in known]
             if strangers:
