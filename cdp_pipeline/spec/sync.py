@@ -22,5 +22,5 @@ class Sync(Document):
     purpose: Name | None = Field(default=None, description="What people's data is used for here.")
     priority: Priority = 100
     mode: Literal["upsert", "mirror", "append", "event"] = "upsert"
-    key: Name = Field(default="person_id", description="The mapped field the destination knows people by.")
+    key: str = Field(default="person_id", description="The mapped field the destination knows people by.")
     mapping: Annotated[dict[str, Name], Field(min_length=1)]
