@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import ibis
+import pyarrow as pa
 
 from cdp_pipeline.activation.fire import Evaluated, merged_people, not_waiting, record
 from cdp_pipeline.activation.happenings import occasions_of_events, since
@@ -31,7 +32,7 @@ from cdp_pipeline.spec.trigger import Trigger
 
 log = logging.getLogger(__name__)
 REST = 4
-"""A source rests so many times as long as it took to look at it, so that reading takes a fifth of a core at most."""
+"""A source in which nothing was found rests so many times as long as the look took."""
 REST_AFTER_FAILURE = 10.0
 
 
@@ -56,18 +57,33 @@ def followed(project: Project) -> dict[str, Source]:
     return {name: source for name, source in telling(project).items() if why_not(source) is None}
 
 
+_ROWS = "_live_rows"
+
+
 @dataclass(frozen=True)
 class _Published:
-    """What a snapshot of the lake says of everybody: who was merged into whom, and which triggers may act."""
+    """What a snapshot of the lake says: who was merged into whom, which triggers may act, and whose events are."""
 
     snapshot: int
     aliases: dict[str, str]
     triggers: list[Trigger]
+    _queries: dict[str, str] = field(default_factory=dict)
+
+    def events(self, lake: Lake, project: Project, source: Source, rows: str) -> pa.Table:
+        """The awaited events that a table of rows tells of and that are somebody's for sure, shaped as the timeline."""
+        lake.connection.execute(f"CREATE OR REPLACE TEMP VIEW {_ROWS} AS FROM {rows}")
+        if source.name not in self._queries:
+            # Compiled once for each state of the lake: that takes far longer than the query.
+            identifiers = lake.read(IDENTIFIERS)
+            known = of_the_known(lake.ibis.table(_ROWS, database=("temp", "main")), source, identifiers, project)
+            told = timeline({source.name: known}, identifiers, project)
+            self._queries[source.name] = str(lake.ibis.compile(told.filter(told.event.isin(sorted(awaited(project))))))
+        return lake.connection.execute(self._queries[source.name]).to_arrow_table()
 
 
 @dataclass
 class Follower:
-    """Looks at the followed sources again and again, each as often as it is quick to look at."""
+    """Looks at the followed sources again and again; one that takes long to look at in vain, less often."""
 
     ledger: Ledger
     project: Project
@@ -85,47 +101,43 @@ class Follower:
             began = time.monotonic()
             if self._due.get(name, 0) > began:
                 continue
-            rest, more = 0.0, False
             try:
-                found, more = self._look_at(lake, source, now)
-                recorded += found
+                found = self._look_at(lake, source, now)
             except SourceError as problem:
                 log.warning("%s", problem)
-                rest = REST_AFTER_FAILURE
-            took = time.monotonic() - began
-            self._due[name] = began if more else began + took + max(rest, REST * took)
+                self._due[name] = began + REST_AFTER_FAILURE
+                continue
+            ended = time.monotonic()
+            self._due[name] = ended if found is not None else ended + REST * (ended - began)
+            recorded += found or Counter()
         return recorded
 
-    def _look_at(self, lake: Lake, source: Source, now: datetime) -> tuple[Counter[str], bool]:
+    def _look_at(self, lake: Lake, source: Source, now: datetime) -> Counter[str] | None:
+        """The operations recorded; None where nothing came."""
         if source.name not in self._marks:
             self._marks[source.name] = positions(self.ledger, source.name)
         marks = self._marks[source.name]
         with Scratch(lake.connection).until_done() as scratch:
             news = tail(lake, scratch, source, self.project, marks, now)
-            recorded: Counter[str] = Counter()
-            if news.rows is not None:
-                rows = lake.ibis.table(news.rows, database=("temp", "main"))
-                recorded = self._act(lake, source, rows, now)
+            recorded = None if news.rows is None else self._act(lake, source, news.rows, now)
         # Only now: whoever is killed before reads the rows again, and the ledger knows what they called for.
         keep(self.ledger, source.name, news.marks, news.gone, now)
         marks.update(news.marks)
         for place in news.gone:
             del marks[place]
-        return recorded, news.more
+        return recorded
 
-    def _act(self, lake: Lake, source: Source, rows: ibis.Table, now: datetime) -> Counter[str]:
+    def _act(self, lake: Lake, source: Source, rows: str, now: datetime) -> Counter[str]:
         """Record what triggers call for on the events that rows tell of."""
-        identifiers = lake.read(IDENTIFIERS)
-        known = of_the_known(rows, source, identifiers, self.project)
-        told = timeline({source.name: known}, identifiers, self.project)
-        events = told.filter(told.event.isin(sorted(awaited(self.project)))).to_pyarrow()
-        recorded: Counter[str] = Counter()
-        if not events.num_rows:
-            return recorded
         if self._published is None or self._published.snapshot != lake.snapshot:
             seeing = [trigger for trigger in not_waiting(lake, self.project) if trigger.on.seen is not None]
             self._published = _Published(lake.snapshot, merged_people(lake), seeing)
+        events = self._published.events(lake, self.project, source, rows)
+        names = set(events["event"].to_pylist())
+        recorded: Counter[str] = Counter()
         for trigger in self._published.triggers:
+            if trigger.on.seen is None or names.isdisjoint(trigger.on.seen.event):
+                continue
             after = since(now, self.ledger.evaluated_until(trigger.name) is not None)
             happened = occasions_of_events(trigger.on, ibis.memtable(events), after=utc(after), until=utc(now))
             if happened:
