@@ -166,6 +166,7 @@ class S3(Drop):
 class Sql(Destination):
     """A table in a database (Postgres, SQLite): members are upserted, and deleted when they leave."""
 
+    keyed_by: ClassVar[str | None] = "key"
     type: Literal["sql"]
     url: Annotated[str, Field(min_length=1, examples=["postgresql://crm:${CRM_PASSWORD}@db.example.com/crm"])]
     table: Annotated[str, Field(pattern=r"^\w+(\.\w+)?$", description="The table, with its schema where it has one.")]

@@ -451,6 +451,9 @@ def sync_findings(sync: Sync, declared: Declared) -> Findings:
     destination = declared.of("destination").get(sync.destination)
     if destination is None:
         return
+    if destination.words and not destination.fields:
+        yield ("destination",), f"'{destination.name}' takes messages, which triggers send; a sync has no words"
+        return
     if destination.found_by and sync.key not in destination.found_by:
         yield ("key",), f"should be one of {', '.join(destination.found_by)}: by these {destination.type} finds people"
     yield from _fields_taken(sync.mapping, destination, ("mapping",))
