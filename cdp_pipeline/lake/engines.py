@@ -39,6 +39,10 @@ class Engine(Protocol):
         """The rows of an expression, for DuckDB to read."""
         ...
 
+    def kept(self, rows: ibis.Table) -> ibis.Table:
+        """The rows computed once, to be read where they were computed as often as need be."""
+        ...
+
 
 class DuckDBEngine:
     """Everything in this process."""
@@ -60,6 +64,9 @@ class DuckDBEngine:
 
     def materialize(self, rows: ibis.Table) -> ibis.Table:
         return rows
+
+    def kept(self, rows: ibis.Table) -> ibis.Table:
+        return self.local.create_table(f"kept_{uuid.uuid4().hex[:12]}", rows, temp=True)
 
 
 class SparkEngine:
@@ -123,12 +130,23 @@ class SparkEngine:
         backends, _ = rows._find_backends()
         if self._spark is None or self._spark not in backends:
             return rows
-        folder = f"{self.folder}/{uuid.uuid4().hex[:12]}"
-        self._spark.to_parquet_dir(rows, folder)
-        files = f"{folder}/*.parquet"
-        if self.duckdb.connection.execute(f"FROM glob({literal(files)})").fetchone() is None:
-            return self.duckdb.table(rows.schema().to_pyarrow().empty_table())  # Sail writes no file for no rows
+        files = self._written(rows)
+        if files is None:
+            return self.duckdb.table(rows.schema().to_pyarrow().empty_table())
         return self.local.read_parquet(files)
+
+    def kept(self, rows: ibis.Table) -> ibis.Table:
+        files = self._written(rows)
+        if files is None:
+            return self.table(rows.schema().to_pyarrow().empty_table())
+        return self._viewed(self.spark._session.read.parquet(files), "kept")
+
+    def _written(self, rows: ibis.Table) -> str | None:
+        """The Parquet files Spark wrote of its rows; none where there are no rows, of which Sail writes no file."""
+        folder = f"{self.folder}/{uuid.uuid4().hex[:12]}"
+        self.spark.to_parquet_dir(rows, folder)
+        files = f"{folder}/*.parquet"
+        return None if self.duckdb.connection.execute(f"FROM glob({literal(files)})").fetchone() is None else files
 
     def _plain_files(self, name: str, version: int) -> list[str]:
         """Files of the snapshot in which every row and column is what the table says."""

@@ -52,11 +52,12 @@ from cdp_pipeline.orchestration.resources import gates_of, ledger_of, models_fol
 from cdp_pipeline.predictions.champions import card_of, register
 from cdp_pipeline.predictions.charts import drift_chart, learning_charts
 from cdp_pipeline.predictions.drift import MOVED
-from cdp_pipeline.predictions.kind import Known, Watchful
+from cdp_pipeline.predictions.kind import AsOf, Known, Watchful
 from cdp_pipeline.predictions.kinds import kind_of
 from cdp_pipeline.predictions.leaks import can_leak, looked_for
 from cdp_pipeline.predictions.registry import MODELS, champion, renew
 from cdp_pipeline.predictions.scores import CHUNK
+from cdp_pipeline.predictions.training import traits_asked
 from cdp_pipeline.predictions.windows import cutoffs
 from cdp_pipeline.profile.customers import (
     PROVENANCE,
@@ -350,6 +351,34 @@ def population(project: Project, prediction: Prediction) -> Any:
     return select
 
 
+def together(project: Project, context: dg.AssetExecutionContext, last_day: date) -> AsOf:
+    """`as_of` for all predictions that this run trains: what one of them asks is computed with what all will ask.
+
+    Of other events than everybody's, such as those known by a day, they ask different days, but the same traits.
+    """
+    chosen, once = context.run.asset_selection, context.resources.traits
+    trained = [
+        prediction
+        for prediction in project.predictions.values()
+        if chosen is None or dg.AssetKey(["predictions", f"{prediction.name}_training"]) in chosen
+    ]
+    asked = {prediction.name: traits_asked(prediction, project) for prediction in trained}
+    windows = [cutoffs(one, last_day, project.settings.first_day) for one in trained if asked[one.name]]
+    all_names = {name for names in asked.values() for name in names}
+    all_days = {day for window in windows for day in window.days}
+    everybody = context.resources.lake.read(timeline_table(project))
+
+    def of_all(
+        timeline: ibis.Table, people: ibis.Table, days: Sequence[date], project: Project, names: Sequence[str]
+    ) -> ibis.Table:
+        if not names:
+            return as_of(timeline, people, days, project, names)
+        others = all_days if timeline.equals(everybody) else ()
+        return once.as_of(timeline, people, days, project, names, others, all_names)
+
+    return of_all
+
+
 def beginning(stream: Any) -> tuple[Any, Any]:
     """The first batch of a stream of batches, as a table, and the whole stream."""
     import pyarrow as pa
@@ -370,7 +399,7 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
     sliced = bool(getattr(prediction, "slices", []))
     asked = sorted([*asked_of(project, prediction.asks), *(["sources", source] for source in prediction.reads)])
 
-    def known(lake: Lake) -> Known:
+    def known(lake: Lake, as_of: AsOf = as_of) -> Known:
         people = living(lake.read(PEOPLE), project)
         sources = {name: lake.read(source_table(project.sources[name])) for name in prediction.reads}
 
@@ -385,18 +414,20 @@ def prediction_assets(project: Project, prediction: Prediction) -> Iterator[dg.A
         **asset_arguments(training, owner, {"ibis"}),
         deps=[key_of(events), key_of(PEOPLE), *([key_of(customers_table(project))] if sliced else [])],
         check_specs=checks.training_specs(prediction),
-        required_resource_keys=RESOURCES,
+        required_resource_keys={*RESOURCES, "traits"},
     )
     def gather(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         lake: Lake = context.resources.lake
-        windows = cutoffs(prediction, newest_day(lake, project, context), project.settings.first_day)
-        rows = kind.training_set(known(lake), prediction, project, windows)
+        last_day = newest_day(lake, project, context)
+        windows = cutoffs(prediction, last_day, project.settings.first_day)
+        what = known(lake, together(project, context, last_day))
+        rows = kind.training_set(what, prediction, project, windows)
         result = lake.publish(Mirror(training, rows), note=note(context))
         said = {"train cut-offs": ", ".join(map(str, windows.train)), "test cut-off": str(windows.test)}
         found = []
         if can_leak(prediction):
             made = lake.read(training).to_pyarrow()
-            found = looked_for(known(lake), prediction, project, made, windows.test)
+            found = looked_for(what, prediction, project, made, windows.test)
         return dg.MaterializeResult(
             metadata=published(result.counts[training.name], said),
             check_results=list(checks.training_results(prediction, found)),

@@ -12,7 +12,7 @@ from cdp_pipeline.orchestration.assets import project_assets
 from cdp_pipeline.orchestration.checks import freshness_check
 from cdp_pipeline.orchestration.groups import group_assets
 from cdp_pipeline.orchestration.outcomes import outcome_assets
-from cdp_pipeline.orchestration.resources import lake_resource, system_clock
+from cdp_pipeline.orchestration.resources import lake_resource, system_clock, traits_once
 from cdp_pipeline.orchestration.schedules import arrivals_job, cadence_schedule, housekeeping_schedule
 from cdp_pipeline.orchestration.sensors import (
     arrivals_sensor,
@@ -52,7 +52,12 @@ def build_defs(project: Project, *, overrides: Mapping[str, Any] | None = None) 
             housekeeping_schedule(project),
         ],
         sensors=sensors,
-        resources={"lake": lake_resource(project), "clock": dg.ResourceDefinition.hardcoded_resource(clock), **given},
+        resources={
+            "lake": lake_resource(project),
+            "clock": dg.ResourceDefinition.hardcoded_resource(clock),
+            "traits": traits_once,
+            **given,
+        },
         loggers=loggers,
         # One process per step costs more than the steps do; and one lake connection serves the whole run.
         executor=dg.in_process_executor,

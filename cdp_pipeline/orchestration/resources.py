@@ -16,6 +16,7 @@ from cdp_pipeline.consent.statements import catch_up
 from cdp_pipeline.consent.subjects import Subject, subjects
 from cdp_pipeline.lake import Lake, open_lake
 from cdp_pipeline.spec.project import Project
+from cdp_pipeline.traits.once import Once
 
 Clock = Callable[[], datetime]
 
@@ -88,6 +89,12 @@ def prepare_dagster_home(project: Project) -> Path:
     if not (home / "dagster.yaml").exists():
         shutil.copyfile(Path(__file__).with_name("dagster.yaml"), home / "dagster.yaml")
     return home
+
+
+@dg.resource(required_resource_keys={"lake"}, description="Traits that several assets of a run ask for.")
+def traits_once(context: dg.InitResourceContext) -> Once:
+    """What assets of one run ask of the same people, computed once and kept on the run's lake."""
+    return Once(context.resources.lake.engine.kept)
 
 
 def lake_resource(project: Project) -> dg.ResourceDefinition:

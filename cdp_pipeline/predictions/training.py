@@ -50,6 +50,14 @@ def population_traits(rules: Iterable[Rule]) -> Iterator[str]:
         yield from population_traits([*(rule.all or []), *(rule.any or []), *(rule.none or [])])
 
 
+def traits_asked(prediction: Prediction, project: Project) -> list[str]:
+    """The traits that its people are chosen by and, where it learns from such, those it may learn from."""
+    asked = set(population_traits(prediction.population))
+    if isinstance(prediction, Features):
+        asked |= set(prediction.features or project.traits)
+    return [name for name in project.traits if name in asked]
+
+
 def feature_names(prediction: Features, traits: ibis.Schema) -> list[str]:
     """The traits a model learns from: the declared ones, or every numeric one."""
     learnable = [name for name, type_ in traits.items() if type_.is_numeric() or type_.is_boolean()]
@@ -87,9 +95,7 @@ def features(known: Known, prediction: Features, project: Project, days: Sequenc
 
     A person without any event up to a day is not in it.
     """
-    names = {*(prediction.features or project.traits), *population_traits(prediction.population)}
-    wanted = [name for name in project.traits if name in names]
-    traits = known.as_of(known.timeline, known.people, days, project, wanted)
+    traits = known.as_of(known.timeline, known.people, days, project, traits_asked(prediction, project))
     learnt = feature_names(prediction, traits.schema())
     past = history(known.timeline, days, prediction)
     rows = known.population(traits, days).inner_join(past, ["person_id", "day"])
@@ -101,9 +107,7 @@ def features(known: Known, prediction: Features, project: Project, days: Sequenc
 
 def population_of(known: Known, prediction: Prediction, project: Project, days: Sequence[date]) -> ibis.Table:
     """(person_id, day): whom the prediction speaks of on each day, by its rules alone."""
-    names = set(population_traits(prediction.population))
-    wanted = [name for name in project.traits if name in names]
-    traits = known.as_of(known.timeline, known.people, days, project, wanted)
+    traits = known.as_of(known.timeline, known.people, days, project, traits_asked(prediction, project))
     return known.population(traits, days).select("person_id", "day")
 
 

@@ -13,6 +13,7 @@ from cdp_pipeline.spec.trait import Trait
 from cdp_pipeline.traits.as_of import as_of
 from cdp_pipeline.traits.bands import BANDS, crossings, state_before
 from cdp_pipeline.traits.daily import stale_days
+from cdp_pipeline.traits.once import Once
 from cdp_pipeline.traits.runs import RUNS
 from cdp_pipeline_tests.parity.conftest import EngineUnderTest
 from cdp_pipeline_tests.traits import test_bands
@@ -92,6 +93,17 @@ def test_every_evaluation_says_the_same_on_one_day_and_on_several(engine: Engine
         for row in found:
             share = None if not row["spent"] else float(f"{float(row['times']) / float(row['spent']):.9g}")
             assert (row["share"], row["grade"]) == (share, "a" if share is not None and share > 0.5 else "b")
+
+
+def test_what_is_kept_for_several_is_read_as_it_was_computed(engine: EngineUnderTest) -> None:
+    rows, days = history(), [DAYS[5], DAYS[8]]
+    whole = project(trait("times", "count"), trait("spent", "sum", value="amount"), trait("seen", "last", value="due"))
+    timeline, known, once = engine.table(timeline_rows(rows)), engine.table(ids(PEOPLE[:6])), Once(engine.port.kept)
+    for wanted in (["times", "seen"], ["spent"]):
+        found = once.as_of(timeline, known, days[:1], whole, wanted, days, list(whole.traits))
+        assert engine.rows(found) == engine.rows(as_of(timeline, known, days[:1], whole, wanted))
+    nobody = once.as_of(timeline, known.filter(known.person_id == "nobody"), days, whole, ["times"], (), ["times"])
+    assert engine.rows(nobody) == [] and nobody.columns == ("person_id", "day", "times")
 
 
 def test_crossings_say_the_same(engine: EngineUnderTest) -> None:
