@@ -153,6 +153,11 @@ def _circles(graph: Mapping[str, set[str]]) -> Iterator[list[str]]:
 def project_findings(project: ProjectSettings, declared: Declared) -> Findings:
     for i, name in enumerate(project.alerts):
         yield from declared.reference("destination", name, ("alerts", i))
+        destination = declared.of("destination").get(name)
+        if destination is not None and not destination.alerts:
+            able = sorted(each.name for each in declared.of("destination").values() if each.alerts)
+            words = f", there are {', '.join(able)}" if able else ""
+            yield ("alerts", i), f"'{name}' cannot tell of failures, it is {destination.type}{words}"
 
 
 def source_findings(source: Source, declared: Declared) -> Findings:

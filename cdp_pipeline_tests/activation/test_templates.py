@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdp_pipeline.activation.messages import message
 from cdp_pipeline.activation.templates import render
 from cdp_pipeline.spec.template import TemplateError, problems
+from cdp_pipeline.spec.trigger import Act
+from cdp_pipeline_tests.activation.projects import DAY, mail
 
 
 def test_mapped_fields_and_the_person_are_filled_in_and_unknown_ones_stay_empty() -> None:
@@ -32,6 +35,21 @@ def test_in_html_a_value_is_shown_and_never_markup_while_the_templates_own_marku
     assert render("<b>{{ name }}</b>", {"name": name}, {}, html=True) == shown
     assert render("<b>{{ person.name | upcase }}</b>", {}, {"name": "<i>"}, html=True) == "<b>&lt;I&gt;</b>"
     assert render("<b>{{ name }}</b>", {"name": name}, {}) == f"<b>{name}</b>"
+
+
+def test_a_letters_html_escapes_what_its_subject_and_text_say_plainly() -> None:
+    act = Act.model_validate(
+        {"destination": "mail", "to": "email", "mapping": {"name": "given_name"}, "subject": "{{ name }}",
+         "body": "Dear {{ name }}", "html": "<p>Dear {{ name }}, {{ person.city }}</p>"}
+    )  # fmt: skip
+    person = {"person_id": "p1", "email": "ann@example.com", "given_name": "A & <b>", "city": "Köln >"}
+    made = message("hello", act, mail(25), person, "2026-03-09", DAY)
+    assert made.payload == {
+        "to": "ann@example.com",
+        "subject": "A & <b>",
+        "body": "Dear A & <b>",
+        "html": "<p>Dear A &amp; &lt;b&gt;, Köln &gt;</p>",
+    }
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,22 @@ def test_a_destination_that_asks_to_wait_is_left_alone(bench: Bench) -> None:
     assert bench.arrived() == [outcome.op_id for outcome in outcomes if outcome.state == "delivered"]
 
 
+def test_while_it_waits_nothing_more_is_sent(bench: Bench) -> None:
+    """Through the ledger: rounds come every few seconds, the destination hears of none before its time."""
+    needs(bench, "wait")
+    if bench.waits is None:
+        pytest.skip(f"{bench.spec.type}: cannot say how long to wait")
+    with open_ledger("sqlite://") as ledger:
+        enqueue(ledger, bench, bench.delivery("wait", 1), bench.delivery("ann", 2))
+        deliver(ledger, project(bench.spec), now=NOW, connect=destination_for)
+        before = bench.arrived()
+        for share in (0.1, 0.3):  # A round sits out the last five seconds of a wait itself.
+            deliver(ledger, project(bench.spec), now=NOW + share * bench.waits, connect=destination_for)
+        assert bench.arrived() == before
+        assert [row["state"] for row in ledger.about(["wait-1"])] == ["retry"]
+        assert [row["attempt"] for row in ledger.about(["wait-1"])] == [1]
+
+
 def test_a_destination_that_is_not_there_is_a_retry_and_spares_the_rest(bench: Bench) -> None:
     needs(bench, "absent")
     with bench.connect(bench.absent) as connection:
