@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -45,6 +45,7 @@ trait = typer.Typer(help="Traits: what there is to know of everybody.", no_args_
 audience = typer.Typer(help="Audiences: how large, who, why, and what sets them apart.", no_args_is_help=True)
 quarantine = typer.Typer(help="Rows that broke a contract: look, mend, replay.", no_args_is_help=True)
 sync = typer.Typer(help="What syncs would send: look, approve.", no_args_is_help=True)
+consent = typer.Typer(help="What people permit: look, and write down what they say.", no_args_is_help=True)
 model = typer.Typer(
     help="Models: how good each version is, which one scores, and why it says so.", no_args_is_help=True
 )
@@ -55,6 +56,7 @@ app.add_typer(audience, name="audience")
 app.add_typer(model, name="model")
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(sync, name="sync")
+app.add_typer(consent, name="consent")
 
 out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
@@ -101,6 +103,7 @@ def refusals() -> tuple[type[Exception], ...]:
     from cdp_pipeline.activation.ledger import LedgerError
     from cdp_pipeline.audiences.look import NothingComputedError
     from cdp_pipeline.audiences.scope import ScopeError
+    from cdp_pipeline.consent.ledger import ConsentError
     from cdp_pipeline.identity.explain import UnknownIdentifier
     from cdp_pipeline.identity.verdicts import VerdictError
     from cdp_pipeline.lake.errors import LakeError
@@ -110,9 +113,9 @@ def refusals() -> tuple[type[Exception], ...]:
     from cdp_pipeline.sources.errors import SourceError
     from cdp_pipeline.traits.recall import UnknownTraitError
 
-    return (LakeError, LedgerError, UnknownIdentifier, UnknownTraitError, VerdictError, NothingComputedError,
-            ScopeError, SelectionError, SourceError, ProjectError, PromotionError, ModelTamperedError,
-            RefusedError)  # fmt: skip
+    return (ConsentError, LakeError, LedgerError, UnknownIdentifier, UnknownTraitError, VerdictError,
+            NothingComputedError, ScopeError, SelectionError, SourceError, ProjectError, PromotionError,
+            ModelTamperedError, RefusedError)  # fmt: skip
 
 
 def database_errors() -> type[Exception]:
@@ -981,6 +984,105 @@ def sync_approve(plan_id: str, by: Annotated[str | None, typer.Option(help="Who 
     with ledger_of(the_project(project)) as ledger:
         approve(ledger, plan_id, by=by or getpass.getuser(), now=datetime.now(UTC))
     out.print("Approved. Next: cdp run group:activation", highlight=False)
+
+
+Someone = Annotated[
+    str, typer.Argument(metavar="PERSON", help="email:ann@example.com, customer_id:17, … or a person id.")
+]
+About = Annotated[str, typer.Argument(help="A purpose, or a channel such as email.")]
+WrittenBy = Annotated[str | None, typer.Option(help="Who writes it down; default: you.")]
+Proof = Annotated[str | None, typer.Option(help="What shows it: a letter's number, the version of a text.")]
+
+
+@consent.command("show")
+def consent_show(person: Someone, project: Folder = None, as_json: Json = False) -> None:
+    """What somebody permits and why, who must not use their addresses, and every word they gave."""
+    from cdp_pipeline.consent.person import permitted, suppressions_of, whom
+    from cdp_pipeline.consent.statements import catch_up
+    from cdp_pipeline.orchestration.resources import consents_of, ledger_of
+
+    now = datetime.now(UTC)
+    with the_lake(project) as (declared, lake), ledger_of(declared) as ledger:
+        consents, who = consents_of(ledger), whom(lake, declared, person)
+        catch_up(consents, lake, declared, now)
+        may, out_of_use = permitted(consents, declared, who, now), suppressions_of(consents, who, now)
+        history = list(consents.history(who.identifiers))
+    if as_json:
+        person_id = None if who.subject is None else who.subject.person_id
+        print_json({"person_id": person_id, "may": may, "suppressed": out_of_use, "history": history})
+        return
+    tell(may, False, person if who.subject is None else who.subject.person_id)
+    for rows, title in ((out_of_use, "suppressed"), (history, "said")):
+        if rows:
+            tell(rows, False, title)
+
+
+@consent.command("grant")
+def consent_grant(person: Someone, about: About,
+                  proof: Proof = None, by: WrittenBy = None, project: Folder = None) -> None:  # fmt: skip
+    """Write down that somebody agreed to a purpose, or to being contacted by a channel."""
+    _write_down(person, about, "granted", proof, by, project)
+
+
+@consent.command("revoke")
+def consent_revoke(person: Someone, about: About,
+                   proof: Proof = None, by: WrittenBy = None, project: Folder = None) -> None:  # fmt: skip
+    """Write down that somebody said no; it holds for everything that is sent from now on."""
+    _write_down(person, about, "denied", proof, by, project)
+
+
+def _write_down(
+    person: str, about: str, decision: Literal["granted", "denied"], proof: str | None, by: str | None,
+    folder: Path | None,
+) -> None:  # fmt: skip
+    from cdp_pipeline.consent.person import decide, whom
+    from cdp_pipeline.orchestration.resources import consents_of, ledger_of
+
+    with the_lake(folder) as (declared, lake), ledger_of(declared) as ledger:
+        if declared.consent is None:
+            raise RefusedError("the project declares no consent: add a document of kind 'consent'")
+        known = {name: f"purpose:{name}" for name in declared.consent.purposes}
+        known |= {name: f"channel:{name}" for name in declared.consent.channels if name not in known}
+        if about not in known:
+            raise RefusedError(unknown("purpose or channel", about, known))
+        who, now = whom(lake, declared, person), datetime.now(UTC)
+        count = decide(consents_of(ledger), declared, who, known[about], decision, by or getpass.getuser(), proof, now)
+    out.print(f"{known[about]} {decision} for {counted(count, 'identifier')}", highlight=False)
+
+
+class Suppressed(StrEnum):
+    """Why somebody must not be contacted."""
+
+    MANUAL = "manual"
+    BOUNCE = "bounce"
+    COMPLAINT = "complaint"
+    ERASURE = "erasure"
+
+
+@app.command("suppress")
+def suppress(
+    person: Someone,
+    channel: Annotated[str | None, typer.Option(help="Only by this channel; default: by none.")] = None,
+    reason: Annotated[Suppressed, typer.Option(help="Why.")] = Suppressed.MANUAL,
+    lift: Annotated[bool, typer.Option("--lift", help="Let them be contacted again; an erasure is for good.")] = False,
+    proof: Proof = None,
+    by: WrittenBy = None,
+    project: Folder = None,
+) -> None:
+    """Let nothing reach somebody any more, whatever they are merged with and whatever is loaded again."""
+    from cdp_pipeline.consent.person import exclude, whom
+    from cdp_pipeline.orchestration.resources import consents_of, ledger_of
+    from cdp_pipeline.spec.reach import WAYS
+
+    if channel is not None and channel not in WAYS:
+        raise RefusedError(unknown("channel", channel, WAYS))
+    with the_lake(project) as (declared, lake), ledger_of(declared) as ledger:
+        consents, who, now = consents_of(ledger), whom(lake, declared, person), datetime.now(UTC)
+        if lift:
+            count = consents.lift(who.identifiers, reason.value, now)
+        else:
+            count = exclude(consents, who, reason.value, channel, by or getpass.getuser(), proof, now)
+    out.print(f"{counted(count, 'identifier')} {'free again' if lift else 'suppressed'}", highlight=False)
 
 
 @quarantine.command("list")
