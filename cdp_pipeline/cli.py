@@ -529,6 +529,52 @@ def explain_audience(name: str, person: str, day: Day = None, project: Folder = 
         out.print(str(answer), markup=False, highlight=False)
 
 
+@explain.command("contact")
+def explain_contact(person: str, project: Folder = None, as_json: Json = False) -> None:
+    """Why somebody was, or was not, contacted: everything that was decided about them, and what stands now."""
+    from cdp_pipeline.activation.contacts import explain_contacts
+    from cdp_pipeline.consent.subjects import subjects
+    from cdp_pipeline.orchestration.resources import gates_of, ledger_of, system_clock
+
+    with the_lake(project) as (declared, lake), ledger_of(declared) as ledger:
+        person_id = _person(lake, declared, person)
+        subject = subjects(lake, declared, [person_id])[person_id]
+        with gates_of(declared, ledger, system_clock, lake) as gates:
+            found = explain_contacts(ledger, declared, subject, gates, system_clock())
+    if as_json:
+        print_json(found.as_json())
+    else:
+        out.print(str(found), markup=False, highlight=False)
+
+
+@app.command()
+def receipts(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Mails of the return path (.eml files or a Maildir), or .jsonl of op_id, event and at."),
+    ] = None,
+    project: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Write down what became of messages: bounces, complaints, opens, clicks; and what we sent since the last time."""
+    from cdp_pipeline.activation.receipts import note, note_sent, reports_of_lines
+    from cdp_pipeline.destinations.bounces import reports_of_mail
+    from cdp_pipeline.orchestration.resources import consents_of, ledger_of
+
+    declared, now = load_project(project or project_folder()), datetime.now(UTC)
+    with ledger_of(declared) as ledger:
+        counts = {"message_sent": note_sent(ledger, declared, now)}
+        for path in files or ():
+            if path.suffix == ".jsonl":
+                reports = reports_of_lines(path.read_text(encoding="utf-8").splitlines())
+            else:
+                mails = [one for one in sorted(path.rglob("*")) if one.is_file()] if path.is_dir() else [path]
+                reports = [report for mail in mails for report in reports_of_mail(mail.read_bytes(), now)]
+            for event, count in note(ledger, consents_of(ledger), declared, reports, now).items():
+                counts[event] = counts.get(event, 0) + count
+    tell([{"event": event, "new": count} for event, count in sorted(counts.items())], as_json, "Receipts")
+
+
 Why = Annotated[str, typer.Option("--why", help="What it was decided on.")]
 By = Annotated[str | None, typer.Option("--by", help="Who decided; default: you.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Write it without asking.")]

@@ -98,6 +98,12 @@ class ContactGates:
         }
         return {person_id: reason for person_id, reason in found.items() if reason is not None}
 
+    def standing(self, trigger: Trigger, person_id: str, destination: Destination, now: datetime) -> str | None:
+        """What speaks against ever sending this to a person as things are; when and how often is another matter."""
+        asked = {person_id: (f"trigger:{trigger.name}", person_id, frozenset[Identifier]())}
+        ((_, case),) = self._cases(asked, now)
+        return GONE if case is None else self._reason(case, destination)
+
     def _cases(
         self, asked: Mapping[str, tuple[str, str, frozenset[Identifier]]], now: datetime
     ) -> Iterator[tuple[str, _Case | None]]:

@@ -8,9 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.message import Message
+from email.utils import parsedate_to_datetime
 from typing import Literal
+
+from cdp_pipeline.activation.receipts import Report
 
 # The address does not exist, has moved, takes no mail at all, or is switched off: it will not work tomorrow either.
 DEAD = {"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"}
@@ -44,6 +48,26 @@ def bounces(mail: bytes) -> list[Bounce]:
     if (feedback := by_type.get("message/feedback-report")) is not None:
         return list(_complained(feedback, original))
     return []
+
+
+def reports_of_mail(mail: bytes, now: datetime) -> list[Report]:
+    """The same as receipts; of a mail without a readable date, as of now."""
+    try:
+        at = parsedate_to_datetime(str(message_from_bytes(mail, policy=policy.compat32)["Date"]))
+    except (ValueError, TypeError):
+        at = now
+    at = min(at if at.tzinfo else at.replace(tzinfo=UTC), now)
+    return [
+        Report(
+            one.op_id,
+            "message_complained" if one.kind == "complaint" else "message_bounced",
+            at,
+            one.address or None,
+            one.status or None,
+            one.kind == "hard",
+        )
+        for one in bounces(mail)
+    ]
 
 
 def _blocks(part: Message) -> list[Message]:

@@ -18,6 +18,7 @@ from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.fire import fire
 from cdp_pipeline.activation.guards import guards_of
 from cdp_pipeline.activation.plan import PLAN
+from cdp_pipeline.activation.receipts import note_sent, reads_receipts
 from cdp_pipeline.activation.refresh import members_now, plan_all
 from cdp_pipeline.activation.sync import conservation
 from cdp_pipeline.activation.tables import (
@@ -137,6 +138,9 @@ def source_asset(project: Project, source: Source) -> dg.AssetsDefinition:
     )
     def load_source(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         lake: Lake = context.resources.lake
+        if reads_receipts(source, project, Path.cwd()):
+            with ledger_of(project) as ledger:
+                note_sent(ledger, project, context.resources.clock())
         report = load(lake, source, project, requested_days(context), context.resources.clock(), context.run_id)
         rows = lake.read(source_table(source)).count().to_pyarrow().as_py()
         last_day = max(requested_days(context) or [newest_day(lake, project, context)])

@@ -1,0 +1,93 @@
+"""Why somebody was, or was not, contacted: every operation about them with what became of it, and what stands now.
+
+Reads the ledger, the receipts and the consents; decides nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from cdp_pipeline.activation.gates import ContactGates
+from cdp_pipeline.activation.ledger import Ledger
+from cdp_pipeline.activation.receipts import of_operations
+from cdp_pipeline.consent.subjects import Subject
+from cdp_pipeline.spec.project import Project
+
+BECAME = {
+    "delivered": "sent", "pending": "waits to be sent", "retry": "is tried again", "inflight": "is being sent",
+    "failed": "failed", "unknown": "sent, perhaps", "suppressed": "not sent", "dry_run": "shown, not sent (dry run)",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Explained:
+    """`contacts`: one per operation, oldest first. `standing`: per trigger that writes to people and its channel, what
+    speaks against it now (`refused`; None: nothing)."""
+
+    person_id: str
+    contacts: list[dict[str, Any]]
+    standing: list[dict[str, Any]]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"person_id": self.person_id, "contacts": self.contacts, "standing": self.standing}
+
+    def __str__(self) -> str:
+        lines = [f"{self.person_id}: {len(self.contacts)} operations"]
+        for one in self.contacts:
+            when = one["at"].isoformat(" ", "seconds")
+            tries = f", {one['tries']} tries" if one["tries"] > 1 else ""
+            why = f": {one['reason']}" if one["reason"] else ""
+            lines.append(f"  {when}  {one['origin']} -> {one['destination']}: {one['became']}{why}{tries}")
+            lines += [f"    {at.isoformat(' ', 'seconds')}  {event}" for event, at in one["receipts"]]
+        lines.append("Now:" if self.standing else "Nothing that is declared would write to anybody.")
+        for one in self.standing:
+            verdict = "may be sent" if one["refused"] is None else f"would not be sent: {one['refused']}"
+            lines.append(f"  {one['origin']} by {one['channel']}: {verdict}")
+        return "\n".join(lines)
+
+
+def explain_contacts(
+    ledger: Ledger, project: Project, subject: Subject, gates: ContactGates | None, now: datetime
+) -> Explained:
+    """Everything about one person, under all ids they ever had; without gates nothing speaks against anything."""
+    rows = ledger.about(sorted(subject.ids))
+    told = of_operations(ledger, [str(row["op_id"]) for row in rows])
+    contacts = []
+    for row in rows:
+        spec = project.destinations.get(str(row["destination"]))
+        contacts.append(
+            {
+                "op_id": row["op_id"],
+                "at": _utc(row["created_at"]),
+                "origin": row["origin"],
+                "occasion": row["occasion"],
+                "destination": row["destination"],
+                "channel": None if spec is None else spec.channel,
+                "kind": row["kind"],
+                "state": row["state"],
+                "became": BECAME[str(row["state"])],
+                "reason": row["reason"],
+                "tries": row["attempt"],
+                "since": _utc(row["updated_at"]),
+                "receipts": [(event, _utc(at)) for event, at in told.get(str(row["op_id"]), ())],
+            }
+        )
+    standing = [
+        {
+            "origin": f"trigger:{trigger.name}",
+            "channel": spec.channel,
+            "purpose": trigger.purpose,
+            "refused": None if gates is None else gates.standing(trigger, subject.person_id, spec, now),
+        }
+        for trigger in project.triggers.values()
+        for spec in (project.destinations[name] for name in sorted({act.destination for act in trigger.do}))
+        if spec.channel is not None
+    ]
+    return Explained(subject.person_id, contacts, standing)
+
+
+def _utc(moment: Any) -> datetime:
+    naive: datetime = moment
+    return naive.replace(tzinfo=UTC)

@@ -1,0 +1,217 @@
+"""What became of messages after they left: sent, opened, clicked, bounced, complained about, unsubscribed from.
+
+Kept beside the ledger, in a table that a source of the project reads, so that receipts are events of the timeline like
+any others. Reading mail and links is the destinations' business; what a person permits afterwards is consent's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import sqlalchemy as sa
+
+from cdp_pipeline.activation.ledger import Ledger, LedgerError, ledger_url, operation_id, outbox, portions, utc
+from cdp_pipeline.consent.ledger import ConsentLedger, Reason, Said, Suppression
+from cdp_pipeline.spec.project import Project
+from cdp_pipeline.spec.source import Source
+
+Event = Literal[
+    "message_sent", "message_delivered", "message_opened", "message_clicked", "message_bounced", "message_complained",
+    "message_unsubscribed",
+]  # fmt: skip
+EVENTS: tuple[Event, ...] = get_args(Event)
+ADDRESSES = {"email": "email", "sms": "phone", "phone": "phone", "whatsapp": "phone", "push": "push_token"}
+"""Channel to the column (and type of identifier) that holds the address a message went to."""
+
+_metadata = sa.MetaData()
+receipts = sa.Table(
+    "receipts",
+    _metadata,
+    sa.Column("receipt_id", sa.String(64), primary_key=True),
+    sa.Column("op_id", sa.String(64), nullable=False, index=True),
+    sa.Column("event", sa.String(32), nullable=False),
+    sa.Column("at", sa.DateTime, nullable=False),
+    sa.Column("recorded_at", sa.DateTime, nullable=False, index=True),
+    sa.Column("channel", sa.Text, nullable=False),
+    sa.Column("destination", sa.Text, nullable=False),
+    sa.Column("origin", sa.Text, nullable=False),
+    sa.Column("email", sa.Text),
+    sa.Column("phone", sa.Text),
+    sa.Column("push_token", sa.Text),
+    sa.Column("detail", sa.Text),
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Somebody says what became of a message. `op_id` is who they say it is about; an `address` has to fit it.
+
+    `dead`: the address will not work tomorrow either. `detail`: a code, never words of the other side.
+    """
+
+    op_id: str
+    event: Event
+    at: datetime
+    address: str | None = None
+    detail: str | None = None
+    dead: bool = False
+
+
+def reads_receipts(source: Source, project: Project, base: Path) -> bool:
+    """Whether the source reads the receipts of this project's own ledger."""
+    if source.sql is None or source.sql.table != receipts.name:
+        return False
+    theirs, ours = (sa.make_url(url) for url in (source.sql.url, ledger_url(project, base)))
+    if theirs.get_backend_name() == ours.get_backend_name() == "sqlite":
+        return base.joinpath(theirs.database or "").resolve() == base.joinpath(ours.database or "").resolve()
+    return (theirs.host, theirs.port, theirs.database) == (ours.host, ours.port, ours.database)
+
+
+def prepare(ledger: Ledger) -> None:
+    """Make the table where it is missing; several processes may do so at once."""
+    with ledger.writing("schema") as connection:
+        _metadata.create_all(connection)
+
+
+def note_sent(ledger: Ledger, project: Project, now: datetime) -> int:
+    """Add `message_sent` for every message that reached a channel since the last time; how many those are."""
+    prepare(ledger)
+    channels = {name: spec.channel for name, spec in project.destinations.items() if spec.channel is not None}
+    noted = sa.exists().where(receipts.c.op_id == outbox.c.op_id, receipts.c.event == "message_sent")
+    sent = sa.select(*_ABOUT, outbox.c.updated_at).where(
+        outbox.c.destination.in_(sorted(channels)), outbox.c.state == "delivered", outbox.c.kind == "act", ~noted
+    )
+    with ledger.writing("receipts") as connection:
+        rows = [
+            _row(row, channels[row.destination] or "", "message_sent", row.updated_at, now, None)
+            for row in connection.execute(sent)
+        ]
+        if rows:
+            connection.execute(receipts.insert(), rows)
+    return len(rows)
+
+
+def note(
+    ledger: Ledger, consents: ConsentLedger, project: Project, reports: Iterable[Report], now: datetime
+) -> Counter[str]:
+    """Write down what is reported, each thing once, and let a dead address, a complaint or a no count from now on.
+
+    Anybody can send a report: one about an operation that is not known, or that went to another address, is counted
+    as 'unknown' and does nothing. Returns how many were new, by event.
+    """
+    prepare(ledger)
+    given = list(reports)
+    known = {row.op_id: row for row in _operations(ledger, [one.op_id for one in given])}
+    counts: Counter[str] = Counter()
+    rows: dict[str, dict[str, Any]] = {}
+    for one in given:
+        row = known.get(one.op_id)
+        channel = None if row is None else getattr(project.destinations.get(row.destination), "channel", None)
+        if row is None or channel is None or not _fits(one, row):
+            counts["unknown"] += 1
+            continue
+        made = _row(row, channel, one.event, utc(one.at), now, one.detail)
+        rows[made["receipt_id"]] = made
+        _follow(consents, project, one, made)
+    with ledger.writing("receipts") as connection:
+        there: set[str] = set()
+        for some in portions(sorted(rows)):
+            query = sa.select(receipts.c.receipt_id).where(receipts.c.receipt_id.in_(some))
+            there.update(connection.execute(query).scalars())
+        fresh = [row for receipt_id, row in rows.items() if receipt_id not in there]
+        if fresh:
+            connection.execute(receipts.insert(), fresh)
+    return counts + Counter(row["event"] for row in fresh)
+
+
+def of_operations(ledger: Ledger, op_ids: Sequence[str]) -> dict[str, list[tuple[str, datetime]]]:
+    """(event, when) of each operation's receipts, oldest first."""
+    prepare(ledger)
+    found: dict[str, list[tuple[str, datetime]]] = {}
+    with ledger.reading() as connection:
+        for some in portions(sorted(op_ids)):
+            query = sa.select(receipts.c.op_id, receipts.c.event, receipts.c.at).where(receipts.c.op_id.in_(some))
+            for op_id, event, at in connection.execute(query.order_by(receipts.c.at, receipts.c.event)):
+                found.setdefault(op_id, []).append((event, at))
+    return found
+
+
+def reports_of_lines(lines: Iterable[str]) -> list[Report]:
+    """Reports from JSON lines {"op_id", "event", "at" (ISO 8601 with a zone)}, with "address" if it is known.
+
+    Raises LedgerError that names every line that is no report.
+    """
+    found, wrong = [], []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            said = json.loads(line)
+            at = datetime.fromisoformat(said["at"])
+            if said["event"] not in EVENTS:
+                raise ValueError(f"event should be one of {', '.join(EVENTS)}")
+            if at.tzinfo is None:
+                raise ValueError("'at' needs a time zone")
+            found.append(Report(str(said["op_id"]), said["event"], at, said.get("address")))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            wrong.append(f"line {number}: {reason}")
+    if wrong:
+        raise LedgerError("no receipts: " + "; ".join(wrong))
+    return found
+
+
+_ABOUT = tuple(outbox.c[name] for name in ("op_id", "origin", "destination", "payload"))
+
+
+def _operations(ledger: Ledger, op_ids: Sequence[str]) -> list[Any]:
+    """The operations of these ids that left us, or may have."""
+    found: list[Any] = []
+    with ledger.reading() as connection:
+        for some in portions(sorted(set(op_ids))):
+            gone = outbox.c.state.in_(("delivered", "unknown"))
+            found += connection.execute(sa.select(*_ABOUT).where(outbox.c.op_id.in_(some), gone)).all()
+    return found
+
+
+def _address(row: Any) -> str | None:
+    to = json.loads(row.payload).get("to")
+    return str(to) if to else None
+
+
+def _fits(one: Report, row: Any) -> bool:
+    address = _address(row)
+    return one.address is None or (address is not None and one.address.casefold() == address.casefold())
+
+
+def _row(row: Any, channel: str, event: Event, at: datetime, now: datetime, detail: str | None) -> dict[str, Any]:
+    addresses = dict.fromkeys(ADDRESSES.values()) | {ADDRESSES[channel]: _address(row)}
+    # Opened and clicked again and again; everything else happens to a message once.
+    again = (at.isoformat(),) if event in ("message_opened", "message_clicked") else ()
+    return {
+        "receipt_id": operation_id("receipt", row.op_id, event, *again), "op_id": row.op_id, "event": event, "at": at,
+        "recorded_at": utc(now), "channel": channel, "destination": row.destination, "origin": row.origin,
+        "detail": detail, **addresses,
+    }  # fmt: skip
+
+
+def _follow(consents: ConsentLedger, project: Project, one: Report, row: dict[str, Any]) -> None:
+    """A dead address and a complaint suppress, who unsubscribes says no to the channel: at once."""
+    type_, channel = ADDRESSES[row["channel"]], row["channel"]
+    address = row[type_]
+    if address is None or type_ not in project.identifiers:
+        return
+    reason: Reason | None = "complaint" if one.event == "message_complained" else None
+    if one.event == "message_bounced" and one.dead:
+        reason = "bounce"
+    if reason is not None:
+        consents.suppress([Suppression(row["receipt_id"], (type_, address), reason, one.at, "receipts", channel)])
+    elif one.event == "message_unsubscribed":
+        said = Said(row["receipt_id"], (type_, address), f"channel:{channel}", "denied", one.at, "receipts")
+        consents.record([said], one.at)
