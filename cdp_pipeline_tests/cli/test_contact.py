@@ -52,7 +52,7 @@ columns:
   origin: {{type: string, description: What called for the message.}}
   email: {{type: string, normalise: email, identifier: email, pii: true, description: Where it went.}}
 events:
-  - {{column: event, names: [message_sent, message_bounced, message_unsubscribed], channel: channel, properties: [origin]}}
+  - {{column: event, names: [message_sent, message_bounced], channel: channel, properties: [origin]}}
 """
 
 
