@@ -233,27 +233,31 @@ def known_people(
     people: dict[str, dict[str, object]] = {person_id: {} for person_id in person_ids}
     if not people:
         return people
+    for name in project.predictions if only is None else project.predictions.keys() & only:
+        if project.predictions[name].a_list and (scores := _table(lake, f"predictions.{name}")) is not None:
+            for person_id, items in _lists(scores.filter(scores.day <= ibis.date(day)), list(people)).items():
+                people[person_id][name] = items
+    for part in parts_known(lake, project, day, only):
+        if only is not None:
+            part = part.select("person_id", *(name for name in part.columns if name in only and name != "person_id"))
+        for row in _rows(part.filter(part.person_id.isin(list(people)))):
+            people[str(row["person_id"])].update(row)
+    return people
+
+
+def parts_known(lake: LakeView, project: Project, day: date, only: Collection[str] | None = None) -> list[ibis.Table]:
+    """What is known of everybody as tables with one row per person, lists apart; a later one has the last word."""
     customers, traits = _table(lake, "profile.customers"), _table(lake, "traits.daily")
     parts = [customers, None if traits is None else traits.filter(traits.day == ibis.date(day))]
     for name in project.predictions if only is None else project.predictions.keys() & only:
         scores = _table(lake, f"predictions.{name}")
-        if scores is not None:
+        if scores is not None and not project.predictions[name].a_list:
             scores = scores.filter(scores.day <= ibis.date(day))
-            if project.predictions[name].a_list:
-                for person_id, items in _lists(scores, list(people)).items():
-                    people[person_id][name] = items
-                continue
             of_items = "item" in scores.columns
             scores = scores.filter(scores["rank"] == 1) if of_items else scores
             value = scores.item if of_items else scores.score
             parts.append(scores.group_by("person_id").aggregate(value.argmax(scores.day).name(name)))
-    for part in parts:
-        if part is not None and only is not None:
-            part = part.select("person_id", *(name for name in part.columns if name in only and name != "person_id"))
-        if part is not None:
-            for row in _rows(part.filter(part.person_id.isin(list(people)))):
-                people[str(row["person_id"])].update(row)
-    return people
+    return [part for part in parts if part is not None]
 
 
 def _lists(scores: ibis.Table, people: list[str]) -> dict[str, list[str]]:

@@ -35,6 +35,7 @@ LOST = "its worker was lost"
 # Written out, not bound: both databases use a partial index only for a condition they can read.
 _WAITS = sa.text("state IN ('pending', 'retry')")
 _UNDER_WAY = sa.text("state = 'inflight'")
+_OPEN_CASE = sa.text("state IN ('failed', 'unknown')")
 _metadata = sa.MetaData()
 _sequence = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 outbox = sa.Table(
@@ -50,6 +51,8 @@ outbox = sa.Table(
     sa.Column("occasion", sa.Text, nullable=False),
     sa.Column("payload", sa.Text, nullable=False),
     sa.Column("payload_hash", sa.String(64), nullable=False),
+    # For a sync: what unchanged.py knows this payload by.
+    sa.Column("fingerprint", sa.String(32)),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
@@ -62,6 +65,7 @@ outbox = sa.Table(
     sa.Column("updated_at", sa.DateTime, nullable=False),
     sa.Index("outbox_waits", "destination", "next_at", "sequence", sqlite_where=_WAITS, postgresql_where=_WAITS),
     sa.Index("outbox_under_way", "destination", "lease_until", sqlite_where=_UNDER_WAY, postgresql_where=_UNDER_WAY),
+    sa.Index("outbox_open_case", "destination", sqlite_where=_OPEN_CASE, postgresql_where=_OPEN_CASE),
     sa.Index("outbox_order", "origin", "person_id", "sequence"),
     sa.Index("outbox_occasion", "origin", "occasion"),
 )
@@ -92,6 +96,7 @@ acknowledged = sa.Table(
     sa.Column("person_id", sa.Text, nullable=False),
     sa.Column("op_id", sa.String(64), nullable=False),
     sa.Column("payload_hash", sa.String(64)),
+    sa.Column("fingerprint", sa.String(32)),
     sa.Column("certain", sa.Boolean, nullable=False),
     sa.Column("present", sa.Boolean, nullable=False),
     sa.Column("at", sa.DateTime, nullable=False),
@@ -105,6 +110,8 @@ plans = sa.Table(
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("size", sa.Integer, nullable=False),
+    # By field, the share of members of whom nothing is known, as JSON.
+    sa.Column("nulls", sa.Text),
     sa.Column("created_at", sa.DateTime, nullable=False),
     sa.Column("approved_at", sa.DateTime),
     sa.Column("approved_by", sa.Text),
@@ -185,6 +192,7 @@ class Op:
     reason: str = ""
     guards: tuple[str, ...] = ()
     """For a trigger: the guards that keep it from being sent."""
+    fingerprint: str | None = None
     after: str | None = None
     """For a sync: the operation last tried for this key when this one was planned."""
 
@@ -258,7 +266,24 @@ def open_ledger(url: str) -> Ledger:
     ledger = Ledger(engine)
     with ledger.writing("schema") as connection:
         _metadata.create_all(connection)
+        _add_what_is_new(connection)
     return ledger
+
+
+def _add_what_is_new(connection: Connection) -> None:
+    """Columns and indexes that a ledger of an earlier version lacks."""
+    inspector = sa.inspect(connection)
+    columns, indexes = inspector.get_multi_columns(), inspector.get_multi_indexes()
+    for table in _metadata.sorted_tables:
+        there = {column["name"] for column in columns[None, table.name]}
+        for column in table.columns:
+            if column.name not in there:
+                kind = column.type.compile(connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
+        there = {str(index["name"]) for index in indexes[None, table.name]}
+        for index in table.indexes:
+            if index.name not in there:
+                index.create(connection)
 
 
 def _prepare_sqlite(raw: Any, _: object) -> None:
@@ -297,12 +322,15 @@ class Ledger:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
             yield connection
 
-    def _among(self, op_ids: Sequence[str]) -> sa.ColumnElement[bool]:
-        """These operations, however many, as one parameter."""
+    def among(self, column: sa.ColumnElement[str], values: Iterable[str]) -> sa.ColumnElement[bool]:
+        """Whether a column is one of these, however many, as one parameter."""
         if self._postgres:
-            return outbox.c.op_id == sa.any_(sa.literal(list(op_ids), sa.ARRAY(sa.Text)))
-        each = sa.func.json_each(sa.literal(json.dumps(list(op_ids)))).table_valued("value")
-        return outbox.c.op_id.in_(sa.select(each.c.value))
+            return column == sa.any_(sa.literal(list(values), sa.ARRAY(sa.Text)))
+        each = sa.func.json_each(sa.literal(json.dumps(list(values)))).table_valued("value")
+        return column.in_(sa.select(each.c.value))
+
+    def _among(self, op_ids: Sequence[str]) -> sa.ColumnElement[bool]:
+        return self.among(outbox.c.op_id, op_ids)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -653,10 +681,11 @@ class Ledger:
         leaves = outbox.c.kind.in_(("remove", "left"))
         told = sa.select(
             sa.func.substr(outbox.c.origin, len("sync:") + 1), outbox.c.key, outbox.c.person_id, outbox.c.op_id,
-            sa.case((leaves, sa.null()), else_=outbox.c.payload_hash), sa.literal(state == "delivered"),
+            sa.case((leaves, sa.null()), else_=outbox.c.payload_hash),
+            sa.case((leaves, sa.null()), else_=outbox.c.fingerprint), sa.literal(state == "delivered"),
             sa.literal(False) if state == "failed" else ~leaves, sa.literal(at),
         ).where(self._among(op_ids))  # fmt: skip
-        names = ["sync", "key", "person_id", "op_id", "payload_hash", "certain", "present", "at"]
+        names = ["sync", "key", "person_id", "op_id", "payload_hash", "fingerprint", "certain", "present", "at"]
         insert = postgres_insert(acknowledged) if self._postgres else sqlite_insert(acknowledged)
         new = insert.excluded
         present: Any = sa.or_(acknowledged.c.present, new.present)
@@ -736,8 +765,8 @@ def new_row(op: Op, at: datetime, state: str, reason: str) -> dict[str, object]:
     return {
         "op_id": op.op_id, "origin": op.origin, "destination": op.destination, "person_id": op.person_id,
         "key": op.key, "kind": op.kind, "occasion": op.occasion, "payload": op.payload_text,
-        "payload_hash": op.payload_hash, "state": state, "reason": reason, "attempt": 0, "forgiven": 0,
-        "next_at": at, "created_at": at, "updated_at": at,
+        "payload_hash": op.payload_hash, "fingerprint": op.fingerprint, "state": state, "reason": reason,
+        "attempt": 0, "forgiven": 0, "next_at": at, "created_at": at, "updated_at": at,
     }  # fmt: skip
 
 

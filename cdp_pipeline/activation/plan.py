@@ -20,6 +20,7 @@ from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.spec.sync import Sync
 
 REMOVALS_SHARE, REMOVALS_AT_LEAST, SIZE_CHANGE = 0.05, 100, 0.30
+EMPTIER_BY, FEW = 0.10, 20
 
 PLAN = Table(
     "activation.plan",
@@ -65,6 +66,10 @@ class SyncPlan:
     unchanged: int
     present: int
     forgotten: list[str] = field(default_factory=list)
+    proven: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Keys that hold what they should, though their fingerprints did not say so: whose, and the one that does."""
+    nulls: dict[str, float] = field(default_factory=dict)
+    """By field, the share of members of whom nothing is known."""
 
     @cached_property
     def plan_id(self) -> str:
@@ -83,25 +88,31 @@ def plan(
     people: Mapping[str, Mapping[str, object]],
     holds: Mapping[str, Held],
     barred: Mapping[str, str] = MappingProxyType({}),
+    *,
+    aliases: Mapping[str, str] | None = None,
+    fingerprints: Mapping[str, str] | None = None,
 ) -> SyncPlan:
     """Compare an audience with what the destination holds, by the key the destination knows people by.
 
     Only what this sync has put there is ever removed. Of two members with one key the first by id stands for both; a
-    member without a key is suppressed, and so is one who is `barred` (by id, with the reason), who counts as gone.
+    member without a key is suppressed, and so is one who is `barred` (by id, with the reason), who counts as gone. A
+    key that has become another person's is sent again, unless the two are one (`aliases`: merged into).
     `append` and `event` send moves: what a member's fields say later is not sent.
     """
     ops: list[Op] = []
     seen: dict[str, str] = {}
+    proven: dict[str, tuple[str, str]] = {}
+    aliases, fingerprints = aliases or {}, fingerprints or {}
     unchanged, size, moves = 0, 0, sync.mode in ("append", "event")
     for person_id in sorted(members):
         size += 1
         person = {**people.get(person_id, {}), "person_id": person_id}
-        data = {sent: person.get(name) for sent, name in sync.mapping.items()}
+        data = sync.fields(person)
         key = data.get(sync.key)
         reason = barred.get(person_id)
         if reason is None and key in (None, ""):
             reason = f"no '{sync.key}'"
-        if reason is None and str(key) in seen:
+        elif reason is None and str(key) in seen:
             reason = f"the same '{sync.key}' as another member"
         if reason is not None:
             ops.append(_op(sync, "add", f"person:{person_id}", person_id, {}, None, reason))
@@ -110,9 +121,15 @@ def plan(
         seen[key] = person_id
         payload = {"type": f"sync.{sync.name}", "key": key, "member": True, "data": data}
         held = holds.get(key)
-        wanted = _op(sync, _name(sync, held), key, person_id, payload, held)
-        if held is not None and held.certain and held.present and (moves or held.payload_hash == wanted.payload_hash):
+        wanted = _op(sync, _name(sync, held), key, person_id, payload, held, fingerprint=fingerprints.get(person_id))
+        if held is None or not (
+            held.certain and held.present and aliases.get(held.person_id, held.person_id) == person_id
+        ):
+            ops.append(wanted)
+        elif moves or held.payload_hash == wanted.payload_hash:
             unchanged += 1
+            if person_id in fingerprints:
+                proven[key] = person_id, fingerprints[person_id]
         else:
             ops.append(wanted)
     gone = [(key, held) for key, held in sorted(holds.items()) if key not in seen and held.present]
@@ -127,6 +144,7 @@ def plan(
         unchanged=unchanged,
         present=sum(held.present for held in holds.values()),
         forgotten=[key for key, _ in gone] if sync.mode == "append" else [],
+        proven=proven,
     )
 
 
@@ -144,6 +162,7 @@ def _op(
     payload: dict[str, object],
     held: Held | None,
     suppressed: str | None = None,
+    fingerprint: str | None = None,
 ) -> Op:
     op = Op("", f"sync:{sync.name}", sync.destination, person_id, kind, payload, key=key)
     target = None if kind in ("remove", "left") else op.payload_hash
@@ -156,13 +175,24 @@ def _op(
     return Op(
         op_id, op.origin, op.destination, person_id, kind, payload, key=key,
         state="pending" if suppressed is None else "suppressed", reason=suppressed or "",
-        after=held.op_id if held else None,
+        after=held.op_id if held else None, fingerprint=fingerprint,
     )  # fmt: skip
 
 
-def guards(plan: SyncPlan, *, first: bool, recent_sizes: Sequence[int]) -> list[str]:
-    """Why somebody should look at this plan before it is carried out; empty: nothing speaks against it."""
-    reasons = []
+def guards(
+    plan: SyncPlan,
+    *,
+    first: bool,
+    recent_sizes: Sequence[int] = (),
+    nulls_before: Mapping[str, float] | None = None,
+    upstream: Sequence[str] = (),
+) -> list[str]:
+    """Why somebody should look at this plan before it is carried out; empty: nothing speaks against it.
+
+    `nulls_before`: the shares of unknown values when a plan was last applied. `upstream`: what is wrong with the tables
+    it was made from.
+    """
+    reasons = list(upstream)
     removals = plan.counts["remove"] + plan.counts["left"]
     if first:
         reasons.append(f"the first synchronisation to '{plan.sync.destination}'")
@@ -174,23 +204,24 @@ def guards(plan: SyncPlan, *, first: bool, recent_sizes: Sequence[int]) -> list[
         usual = median(recent_sizes)
         if abs(plan.size - usual) > SIZE_CHANGE * usual:
             reasons.append(f"the audience has {plan.size} people, usually {usual:g}")
+    for name, before in sorted((nulls_before or {}).items()):
+        now = plan.nulls.get(name, before)
+        if plan.size >= FEW and now > before + EMPTIER_BY:
+            reasons.append(f"'{name}' is unknown of {now:.0%}, before of {before:.0%}")
     return reasons
 
 
 def plan_rows(plan: SyncPlan, state: str, reasons: Sequence[str]) -> pa.Table:
     """PLAN for one sync: what it would do, without payloads."""
-    rows = [
-        {
-            "sync": plan.sync.name,
-            "key_hash": hashlib.sha256(op.key.encode()).hexdigest()[:32],
-            "person_id": op.person_id,
-            "destination": op.destination,
-            "action": op.kind if op.state == "pending" else op.state,
-            "reason": op.reason,
-            "plan_id": plan.plan_id,
-            "plan_state": state,
-            "held_because": "; ".join(reasons),
-        }
-        for op in plan.ops
-    ]
-    return pa.Table.from_pylist(rows, schema=PLAN.schema.to_pyarrow())
+    columns = {
+        "sync": [plan.sync.name] * len(plan.ops),
+        "key_hash": [hashlib.sha256(op.key.encode()).hexdigest()[:32] for op in plan.ops],
+        "person_id": [op.person_id for op in plan.ops],
+        "destination": [op.destination for op in plan.ops],
+        "action": [op.kind if op.state == "pending" else op.state for op in plan.ops],
+        "reason": [op.reason for op in plan.ops],
+        "plan_id": [plan.plan_id] * len(plan.ops),
+        "plan_state": [state] * len(plan.ops),
+        "held_because": ["; ".join(reasons)] * len(plan.ops),
+    }
+    return pa.table(columns, schema=PLAN.schema.to_pyarrow())

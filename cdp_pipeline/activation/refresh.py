@@ -3,73 +3,178 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from types import MappingProxyType
 
 import ibis
 import pyarrow as pa
 
-from cdp_pipeline.activation.fire import known_people
+from cdp_pipeline.activation.fire import known_people, merged_people, parts_known
 from cdp_pipeline.activation.gates import ContactGates
 from cdp_pipeline.activation.ledger import Ledger
-from cdp_pipeline.activation.plan import PLAN, plan, plan_rows
-from cdp_pipeline.activation.sync import holds, submit
+from cdp_pipeline.activation.plan import PLAN, SyncPlan, plan, plan_rows
+from cdp_pipeline.activation.sync import held_fingerprints, holds_some, how_many_held, submit
+from cdp_pipeline.activation.tables import OUTBOX
+from cdp_pipeline.activation.unchanged import compare
 from cdp_pipeline.audiences.members import HELD, MEMBERS, SIZES, held_now
 from cdp_pipeline.lake.lake import LakeView
 from cdp_pipeline.spec.project import Project
+from cdp_pipeline.spec.sync import Sync
 
 SIZES_COMPARED = 7
 
 
 @dataclass(frozen=True)
+class PlannedSync:
+    """What a sync's plan would do, and what became of it: applied, held, ready, unchanged, or it waits."""
+
+    state: str
+    reasons: list[str]
+    plan: SyncPlan | None = None
+
+
+@dataclass(frozen=True)
 class Planned:
-    """The rows of PLAN, and by sync how many operations of each kind, with the state of its plan."""
+    """The rows of PLAN, and each sync's plan by name."""
 
     rows: pa.Table
-    counts: dict[str, Counter[str]]
+    syncs: dict[str, PlannedSync]
+
+    @property
+    def counts(self) -> dict[str, Counter[str]]:
+        """By sync, how many operations of each kind, with the state of its plan."""
+        return {
+            name: (one.plan.counts if one.plan is not None else Counter[str]()) + Counter({one.state: 1})
+            for name, one in self.syncs.items()
+        }
 
 
 def members_now(lake: LakeView, audience: str) -> list[str]:
     """The audience's members on the newest day it was computed for."""
-    sizes, members = lake.read(SIZES), lake.read(MEMBERS)
-    newest = sizes.filter(sizes.audience == audience).day.max().to_pyarrow().as_py()
-    if newest is None:
-        return []
-    rows = members.filter((members.audience == audience) & (members.day == ibis.date(newest)))
-    return rows.person_id.to_pyarrow().to_pylist()
+    newest = _newest_day(lake, audience)
+    return [] if newest is None else _members(lake, audience, newest).person_id.to_pyarrow().to_pylist()
 
 
 def plan_all(
-    ledger: Ledger, lake: LakeView, project: Project, *, now: datetime, gates: ContactGates | None = None
+    ledger: Ledger,
+    lake: LakeView,
+    project: Project,
+    *,
+    now: datetime,
+    only: Collection[str] | None = None,
+    only_hold: bool = False,
+    upstream: Mapping[str, Sequence[str]] | None = None,
+    gates: ContactGates | None = None,
 ) -> Planned:
     """Compare each synced audience with what its destination holds; enqueue the difference or hold it for approval.
 
     Whom the gates would refuse is not put anywhere, and taken out of where they are mirrored.
 
     A sync whose audience is held waits: nothing is planned for it until the audience passes its tests again.
+    `upstream`: what is wrong with the tables each sync is made from. `only_hold`: enqueue nothing.
     """
-    parts, counts = [PLAN.schema.to_pyarrow().empty_table()], {}
+    parts, syncs = [PLAN.schema.to_pyarrow().empty_table()], dict[str, PlannedSync]()
     sizes = lake.read(SIZES)
-    held = held_now(sizes, lake.read(HELD))
+    held, aliases = held_now(sizes, lake.read(HELD)), merged_people(lake)
     for sync in project.syncs.values():
+        if only is not None and sync.name not in only:
+            continue
         if sync.audience in held:
-            counts[sync.name] = Counter({"waits: its audience is held": 1})
+            syncs[sync.name] = PlannedSync("waits: its audience is held", [])
             continue
         of_audience = sizes.filter(sizes.audience == sync.audience).order_by(ibis.desc("day")).limit(SIZES_COMPARED + 1)
         recent = of_audience.select("day", "people").to_pyarrow().to_pylist()
         if not recent:
             continue  # Not computed yet: nothing is known of the audience, least of all that it is empty.
-        members = members_now(lake, sync.audience)
-        people = known_people(lake, project, members, recent[0]["day"])
-        barred = {} if gates is None else gates.barred(sync, people, project.destinations[sync.destination], now)
-        found = plan(sync, members, people, holds(ledger, sync.name), barred)
+        wanted = members_known(lake, project, sync, recent[0]["day"])
+        destination = project.destinations[sync.destination]
+        barred = {}
+        if gates is not None:
+            known = {row["person_id"]: row for row in wanted.to_pylist()}
+            barred = gates.barred(sync, known, destination, now)
+        found = plan_sync(ledger, sync, wanted, aliases, barred)
+        reasons = [*(upstream or {}).get(sync.name, ()), *_lost(lake, found)]
+        dry_run = destination.dry_run
         submitted = submit(
-            ledger,
-            found,
-            dry_run=project.destinations[sync.destination].dry_run,
-            recent_sizes=[row["people"] for row in recent[1:]],
-            now=now,
-        )
-        counts[sync.name] = found.counts + Counter({submitted.state: 1})
+            ledger, found, dry_run=dry_run, recent_sizes=[row["people"] for row in recent[1:]], upstream=reasons,
+            now=now, only_hold=only_hold,
+        )  # fmt: skip
+        syncs[sync.name] = PlannedSync(submitted.state, submitted.reasons, found)
         parts.append(plan_rows(found, submitted.state, submitted.reasons))
-    return Planned(pa.concat_tables(parts), counts)
+    return Planned(pa.concat_tables(parts), syncs)
+
+
+def plan_sync(
+    ledger: Ledger,
+    sync: Sync,
+    wanted: pa.Table,
+    aliases: Mapping[str, str] | None = None,
+    barred: Mapping[str, str] = MappingProxyType({}),
+) -> SyncPlan:
+    """The plan of one sync for members (`person_id` and what the mapping names), looking only at who is not as held."""
+    compared = compare(sync, wanted, held_fingerprints(ledger, sync.name), barred)
+    keys = {str(key) for row in compared.people.values() if (key := row.get(sync.mapping[sync.key])) is not None}
+    some = holds_some(ledger, sync.name, keys, compared.unmatched)
+    found = plan(
+        sync, compared.people, compared.people, some, barred, aliases=aliases, fingerprints=compared.fingerprints
+    )
+    shares = {
+        sent: wanted[name].null_count / wanted.num_rows if name in wanted.column_names else 1.0
+        for sent, name in sync.mapping.items()
+        if wanted.num_rows
+    }
+    return replace(
+        found,
+        size=compared.size,
+        unchanged=found.unchanged + compared.unchanged,
+        present=how_many_held(ledger, sync.name),
+        nulls=shares,
+    )
+
+
+def members_known(lake: LakeView, project: Project, sync: Sync, day: date) -> pa.Table:
+    """The audience's members on a day, one row each: `person_id`, and those values the mapping names that are known.
+
+    Attributes, traits as of the day, and the newest score or first item of each prediction.
+    """
+    members = _members(lake, sync.audience, day)
+    names = set(sync.mapping.values()) - {"person_id"}
+    if lists := sorted(name for name in names & project.predictions.keys() if project.predictions[name].a_list):
+        ids = members.person_id.to_pyarrow().to_pylist()
+        known = known_people(lake, project, ids, day, names)
+        columns = {name: [known[person].get(name) for person in ids] for name in sorted(names - set(lists))}
+        rows = {"person_id": ids, **columns, **{name: [known[person].get(name) for person in ids] for name in lists}}
+        return pa.table(rows)
+    for part in reversed(parts_known(lake, project, day, names)):
+        here = [name for name in part.columns if name in names]
+        names -= set(here)
+        if here:
+            members = members.left_join(part.select("person_id", *here), "person_id").drop("person_id_right")
+    return members.to_pyarrow()
+
+
+def _newest_day(lake: LakeView, audience: str) -> date | None:
+    sizes = lake.read(SIZES)
+    newest: date | None = sizes.filter(sizes.audience == audience).day.max().to_pyarrow().as_py()
+    return newest
+
+
+def _members(lake: LakeView, audience: str, day: date) -> ibis.Table:
+    members = lake.read(MEMBERS)
+    return members.filter((members.audience == audience) & (members.day == ibis.date(day))).select("person_id")
+
+
+def _lost(lake: LakeView, found: SyncPlan) -> list[str]:
+    """Whether the lake tells of deliveries of which the ledger knows nothing any more."""
+    if found.present or found.sync.mode == "append" or not lake.exists(OUTBOX.name):
+        return []
+    told = lake.read(OUTBOX)
+    told = told.filter((told.origin == f"sync:{found.sync.name}") & (told.state == "delivered"))
+    left = told.kind.isin(["remove", "left"]).ifelse(1, 0)
+    people = told.group_by("person_id").aggregate(there=left.argmax(told.updated_at))
+    there = people.filter(people.there == 0).count().to_pyarrow().as_py()
+    if not there:
+        return []
+    return [f"the ledger has lost what {there} deliveries left there: everybody is sent again, nobody is removed"]

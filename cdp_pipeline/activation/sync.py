@@ -5,8 +5,9 @@ The comparison itself is plan.py's and has no ledger.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,11 +20,9 @@ from cdp_pipeline.activation.ledger import (
     LedgerError,
     acknowledged,
     health,
-    known_ids,
     new_row,
     outbox,
     plans,
-    portions,
     utc,
 )
 from cdp_pipeline.activation.plan import Held, SyncPlan, guards
@@ -32,12 +31,46 @@ from cdp_pipeline.activation.turns import REFUSED
 SUPERSEDED = "superseded: no longer what is wanted"
 
 
+_HELD = [acknowledged.c[name] for name in ("key", "person_id", "op_id", "payload_hash", "certain", "present")]
+
+
 def holds(ledger: Ledger, sync: str) -> dict[str, Held]:
     """What the destination of a sync is known to hold, by key."""
-    columns = [acknowledged.c[name] for name in ("key", "person_id", "op_id", "payload_hash", "certain", "present")]
     with ledger.reading() as connection:
-        rows = connection.execute(sa.select(*columns).where(acknowledged.c.sync == sync))
+        rows = connection.execute(sa.select(*_HELD).where(acknowledged.c.sync == sync))
         return {key: Held(*rest) for key, *rest in rows}
+
+
+def holds_some(ledger: Ledger, sync: str, keys: Collection[str], fingerprints: Collection[str]) -> dict[str, Held]:
+    """Of what the destination holds: these keys, these fingerprints, and what has none or is not certain."""
+    here = acknowledged.c.sync == sync
+    open_case = sa.and_(acknowledged.c.present, sa.or_(~acknowledged.c.certain, acknowledged.c.fingerprint.is_(None)))
+    found: dict[str, Held] = {}
+    with ledger.reading() as connection:
+        for some in (
+            ledger.among(acknowledged.c.key, keys),
+            ledger.among(acknowledged.c.fingerprint, fingerprints),
+            open_case,
+        ):
+            rows = connection.execute(sa.select(*_HELD).where(here, some))
+            found |= {key: Held(*rest) for key, *rest in rows}
+    return found
+
+
+def held_fingerprints(ledger: Ledger, sync: str) -> str:
+    """The fingerprints of all that the destination surely holds, one after the other: one value for a million."""
+    query = sa.select(sa.func.aggregate_strings(acknowledged.c.fingerprint, "")).where(
+        acknowledged.c.sync == sync, acknowledged.c.present, acknowledged.c.certain
+    )
+    with ledger.reading() as connection:
+        return connection.execute(query).scalar() or ""
+
+
+def how_many_held(ledger: Ledger, sync: str) -> int:
+    """How many keys the destination holds, or may hold."""
+    query = sa.select(sa.func.count()).where(acknowledged.c.sync == sync, acknowledged.c.present)
+    with ledger.reading() as connection:
+        return connection.execute(query).scalar_one()
 
 
 @dataclass(frozen=True)
@@ -50,33 +83,58 @@ class Submitted:
 
 
 def submit(
-    ledger: Ledger, plan: SyncPlan, *, dry_run: bool, recent_sizes: Sequence[int] = (), now: datetime
+    ledger: Ledger,
+    plan: SyncPlan,
+    *,
+    dry_run: bool,
+    recent_sizes: Sequence[int] = (),
+    upstream: Sequence[str] = (),
+    now: datetime,
+    only_hold: bool = False,
 ) -> Submitted:
     """Enqueue a plan, or hold it until it is approved. Submitting the same plan again changes nothing.
 
     A plan for a destination in dry run is never held: nothing is sent, and its payloads are what one wants to see.
+    `only_hold`: what would be enqueued is left for another time ('ready').
     """
     at, name = utc(now), plan.sync.name
     with ledger.writing(f"sync:{name}") as connection:
         of_sync = plans.c.sync == name
-        applied_before = sa.select(plans.c.plan_id).where(of_sync, plans.c.state == "applied").limit(1)
-        first = connection.execute(applied_before).scalar() is None
+        applied = sa.select(plans.c.nulls).where(of_sync, plans.c.state == "applied")
+        last = connection.execute(applied.order_by(plans.c.created_at.desc()).limit(1)).first()
         state = connection.execute(sa.select(plans.c.state).where(plans.c.plan_id == plan.plan_id)).scalar()
+        _note_proven(connection, plan)
         if not plan.ops and not plan.forgotten:
-            _supersede(connection, plan, at)
+            if not only_hold:
+                _supersede(connection, ledger, plan, at)
             return Submitted("unchanged", [])
-        reasons = guards(plan, first=first, recent_sizes=recent_sizes)
+        nulls_before = json.loads(last.nulls) if last is not None and last.nulls else {}
+        reasons = guards(
+            plan, first=last is None, recent_sizes=recent_sizes, nulls_before=nulls_before, upstream=upstream
+        )
         goes = not reasons or dry_run or state in ("approved", "applied")
+        if goes and only_hold:
+            return Submitted("ready", reasons)
         becomes = "shown" if goes and dry_run else "applied" if goes else "held"
         connection.execute(plans.delete().where(of_sync, plans.c.state == "held", plans.c.plan_id != plan.plan_id))
-        values = {"state": becomes, "reason": "; ".join(reasons), "size": plan.size}
+        values = {"state": becomes, "reason": "; ".join(reasons), "size": plan.size, "nulls": json.dumps(plan.nulls)}
         if state is None:
             connection.execute(plans.insert(), {"plan_id": plan.plan_id, "sync": name, "created_at": at, **values})
         elif state != becomes:
             connection.execute(plans.update().where(plans.c.plan_id == plan.plan_id).values(values))
         if not goes:
             return Submitted("held", reasons)
-        return Submitted("applied", reasons, _enqueue(connection, plan, dry_run, at))
+        return Submitted("applied", reasons, _enqueue(connection, ledger, plan, dry_run, at))
+
+
+def _note_proven(connection: Connection, plan: SyncPlan) -> None:
+    if plan.proven:
+        connection.execute(
+            acknowledged.update()
+            .where(acknowledged.c.sync == plan.sync.name, acknowledged.c.key == sa.bindparam("which"))
+            .values(person_id=sa.bindparam("whose"), fingerprint=sa.bindparam("print")),
+            [{"which": key, "whose": whose, "print": one} for key, (whose, one) in plan.proven.items()],
+        )
 
 
 def waiting(ledger: Ledger) -> list[dict[str, Any]]:
@@ -100,62 +158,73 @@ def approve(ledger: Ledger, plan_id: str, *, by: str, now: datetime) -> None:
             raise LedgerError(f"no plan '{plan_id}' is held; held: {', '.join(waiting) or 'none'}")
 
 
-def _enqueue(connection: Connection, plan: SyncPlan, dry_run: bool, at: datetime) -> int:
+def _enqueue(connection: Connection, ledger: Ledger, plan: SyncPlan, dry_run: bool, at: datetime) -> int:
     origin = f"sync:{plan.sync.name}"
-    here = outbox.c.origin == origin
     # Locked until the end, so that no worker takes or settles one while it is being replaced.
-    waiting = connection.execute(sa.select(outbox).where(here, outbox.c.state != "delivered").with_for_update()).all()
-    rows = {row.op_id: row for row in waiting}
-    under_way = {row.key for row in waiting if row.state == "inflight"}
+    under_way = {row.key for row in _open(connection, plan) if row.state == "inflight"}
+    columns = [outbox.c[name] for name in ("op_id", "state", "reason", "attempt")]
+    ids = [op.op_id for op in plan.ops]
+    query = sa.select(*columns).where(ledger.among(outbox.c.op_id, ids)).with_for_update()
+    rows = {row.op_id: row for row in connection.execute(query)}
     latest = dict(
         connection.execute(
-            sa.select(acknowledged.c.key, acknowledged.c.op_id).where(acknowledged.c.sync == plan.sync.name)
+            sa.select(acknowledged.c.key, acknowledged.c.op_id)
+            .where(acknowledged.c.sync == plan.sync.name)
+            .where(ledger.among(acknowledged.c.key, [op.key for op in plan.ops]))
         ).all()
     )
-    _supersede(connection, plan, at)
-    # What was planned from a state that has changed since, or is changing now, is left to the next plan.
-    sound = [op for op in plan.ops if op.key not in under_way and latest.get(op.key) == op.after]
-    known = known_ids(connection, [op.op_id for op in sound])
-    fresh = []
-    for op in sound:
+    _supersede(connection, ledger, plan, at)
+    fresh, revived = [], []
+    for op in plan.ops:
+        # What was planned from a state that has changed since, or is changing now, is left to the next plan.
+        if op.key in under_way or latest.get(op.key) != op.after:
+            continue
         row = rows.get(op.op_id)
         values = new_row(op, at, op.state, op.reason)
         if row is not None:
             # What a gate refused is planned again as soon as nothing speaks against it.
             refused = row.state == "suppressed" and row.reason.startswith(REFUSED) and op.state == "pending"
-            revived = refused or row.reason == SUPERSEDED or (row.state == "dry_run" and not dry_run)
-            if row.state in ("pending", "retry") or not revived:
+            if not (refused or row.reason == SUPERSEDED or (row.state == "dry_run" and not dry_run)):
                 continue
             # A new place in line, behind whatever was decided for this person in between.
-            connection.execute(outbox.delete().where(outbox.c.op_id == op.op_id))
+            revived.append(op.op_id)
             values |= {"attempt": row.attempt, "forgiven": row.attempt}
-        elif op.op_id in known:
-            continue
         fresh.append(values)
+    if revived:
+        connection.execute(outbox.delete().where(ledger.among(outbox.c.op_id, revived)))
     if fresh:
         connection.execute(outbox.insert(), fresh)
         # A new plan is a new run: what an earlier one met is no reason to stop this one.
         connection.execute(health.delete().where(health.c.origin == origin))
-    for key in plan.forgotten:
+    if plan.forgotten:
         connection.execute(
             acknowledged.update()
-            .where(acknowledged.c.sync == plan.sync.name, acknowledged.c.key == key)
-            .values(present=False, payload_hash=None, certain=True, at=at)
+            .where(acknowledged.c.sync == plan.sync.name, ledger.among(acknowledged.c.key, plan.forgotten))
+            .values(present=False, payload_hash=None, fingerprint=None, certain=True, at=at)
         )
     return len(fresh)
 
 
-def _supersede(connection: Connection, plan: SyncPlan, at: datetime) -> None:
+def _open(connection: Connection, plan: SyncPlan) -> list[Any]:
+    """Of what was decided for this sync before, what has not come to an end; locked."""
+    of_sync = sa.and_(outbox.c.destination == plan.sync.destination, outbox.c.origin == f"sync:{plan.sync.name}")
+    columns = [outbox.c[name] for name in ("op_id", "key", "state")]
+    found: list[Any] = []
+    for states in ("'pending', 'retry'", "'inflight'", "'failed', 'unknown'"):
+        # One query for each of the partial indexes.
+        some = sa.text(f"outbox.state IN ({states})" if "," in states else f"outbox.state = {states}")
+        found += connection.execute(sa.select(*columns).where(of_sync, some).with_for_update()).all()
+    return found
+
+
+def _supersede(connection: Connection, ledger: Ledger, plan: SyncPlan, at: datetime) -> None:
     """Close what was decided before, has not arrived and is no longer wanted."""
     wanted = {op.op_id for op in plan.ops}
-    open_case = sa.and_(
-        outbox.c.origin == f"sync:{plan.sync.name}", outbox.c.state.in_(("pending", "retry", "failed", "unknown"))
-    )
-    decided = connection.execute(sa.select(outbox.c.op_id).where(open_case)).scalars()
-    for some in portions([op_id for op_id in decided if op_id not in wanted]):
+    gone = [row.op_id for row in _open(connection, plan) if row.state != "inflight" and row.op_id not in wanted]
+    if gone:
         connection.execute(
             outbox.update()
-            .where(outbox.c.op_id.in_(some), open_case)
+            .where(ledger.among(outbox.c.op_id, gone), outbox.c.state != "inflight")
             .values(state="suppressed", reason=SUPERSEDED, updated_at=at)
         )
 
@@ -178,8 +247,14 @@ class Conservation:
         return self.missing == 0 or (self.held and self.missing > 0)
 
 
-def conservation(ledger: Ledger, sync: str, members: Iterable[str]) -> Conservation:
-    """audience = delivered + suppressed + failed + unknown + pending (+ dry run), counted from the outbox."""
+def conservation(
+    ledger: Ledger, sync: str, members: Iterable[str], aliases: Mapping[str, str] | None = None
+) -> Conservation:
+    """audience = delivered + suppressed + failed + unknown + pending (+ dry run), counted from the outbox.
+
+    `aliases`: people who were merged into others, and count as those.
+    """
+    elder = aliases or {}
     people, latest, refused = set(members), dict[str, str](), set[str]()
     query = (
         sa.select(outbox.c.person_id, outbox.c.kind, outbox.c.state)
@@ -187,7 +262,8 @@ def conservation(ledger: Ledger, sync: str, members: Iterable[str]) -> Conservat
         .order_by(outbox.c.sequence)
     )
     with ledger.reading() as connection:
-        for person_id, kind, state in connection.execute(query):
+        for said, kind, state in connection.execute(query):
+            person_id = elder.get(said, said)
             if kind in ("remove", "left"):
                 latest.pop(person_id, None)
             elif state == "suppressed":

@@ -15,7 +15,7 @@ import dagster as dg
 import ibis
 
 from cdp_pipeline.activation.deliver import deliver
-from cdp_pipeline.activation.fire import fire
+from cdp_pipeline.activation.fire import fire, merged_people
 from cdp_pipeline.activation.guards import guards_of
 from cdp_pipeline.activation.plan import PLAN
 from cdp_pipeline.activation.receipts import note_sent, reads_receipts
@@ -593,7 +593,7 @@ def activation_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
                 note=note(context),
             )
             missing = {
-                sync.name: conservation(ledger, sync.name, members_now(lake, sync.audience))
+                sync.name: conservation(ledger, sync.name, members_now(lake, sync.audience), merged_people(lake))
                 for sync in project.syncs.values()
             }
         said = {f"{name} {state}": n for name, states in summary.by_destination.items() for state, n in states.items()}
