@@ -52,7 +52,7 @@ outbox = sa.Table(
     sa.Column("payload", sa.Text, nullable=False),
     sa.Column("payload_hash", sa.String(64), nullable=False),
     # For a sync: what unchanged.py knows this payload by.
-    sa.Column("fingerprint", sa.String(32)),
+    sa.Column("fingerprint", sa.String(16)),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
@@ -96,7 +96,7 @@ acknowledged = sa.Table(
     sa.Column("person_id", sa.Text, nullable=False),
     sa.Column("op_id", sa.String(64), nullable=False),
     sa.Column("payload_hash", sa.String(64)),
-    sa.Column("fingerprint", sa.String(32)),
+    sa.Column("fingerprint", sa.String(16)),
     sa.Column("certain", sa.Boolean, nullable=False),
     sa.Column("present", sa.Boolean, nullable=False),
     sa.Column("at", sa.DateTime, nullable=False),
