@@ -22,9 +22,11 @@ from cdp_pipeline.activation.positions import keep, positions, prepare
 from cdp_pipeline.identity.people import IDENTIFIERS
 from cdp_pipeline.identity.rows import of_the_known
 from cdp_pipeline.lake import Lake
+from cdp_pipeline.lake.columns import stored_type
 from cdp_pipeline.profile.timeline import timeline
 from cdp_pipeline.sources.errors import SourceError
 from cdp_pipeline.sources.reading import Scratch
+from cdp_pipeline.sources.tables import source_table
 from cdp_pipeline.sources.tail import tail, why_not
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.source import Source
@@ -94,6 +96,21 @@ class Follower:
     def __post_init__(self) -> None:
         prepare(self.ledger)
 
+    def forget(self) -> None:
+        """Somebody else reads on: the positions are to be asked of the ledger again."""
+        self._marks.clear()
+
+    def prepare(self, lake: Lake) -> None:
+        """Do beforehand what the first event after a change of the lake would else have to wait for."""
+        with Scratch(lake.connection).until_done() as scratch:
+            for source in followed(self.project).values():
+                nothing = scratch.name("nothing")
+                columns = ", ".join(
+                    f"CAST(NULL AS {stored_type(type)}) AS {name}" for name, type in source_table(source).schema.items()
+                )
+                lake.connection.execute(f"CREATE TEMP TABLE {nothing} AS SELECT {columns} LIMIT 0")
+                self._state_of(lake).events(lake, self.project, source, nothing)
+
     def look(self, lake: Lake, now: datetime) -> Counter[str]:
         """Act on what has come to any source that is due; the operations recorded, by '<trigger> <state>'."""
         recorded: Counter[str] = Counter()
@@ -129,21 +146,23 @@ class Follower:
 
     def _act(self, lake: Lake, source: Source, rows: str, now: datetime) -> Counter[str]:
         """Record what triggers call for on the events that rows tell of."""
-        if self._published is None or self._published.snapshot != lake.snapshot:
-            seeing = [trigger for trigger in not_waiting(lake, self.project) if trigger.on.seen is not None]
-            self._published = _Published(lake.snapshot, merged_people(lake), seeing)
-        events = self._published.events(lake, self.project, source, rows)
+        published = self._state_of(lake)
+        events = published.events(lake, self.project, source, rows)
         names = set(events["event"].to_pylist())
         recorded: Counter[str] = Counter()
-        for trigger in self._published.triggers:
+        for trigger in published.triggers:
             if trigger.on.seen is None or names.isdisjoint(trigger.on.seen.event):
                 continue
             after = since(now, self.ledger.evaluated_until(trigger.name) is not None)
             happened = occasions_of_events(trigger.on, ibis.memtable(events), after=utc(after), until=utc(now))
             if happened:
                 found = Evaluated(happened, now.astimezone(self.project.zone).date(), early=True)
-                states = record(
-                    self.ledger, lake, self.project, trigger, found, now=now, aliases=self._published.aliases
-                )
+                states = record(self.ledger, lake, self.project, trigger, found, now=now, aliases=published.aliases)
                 recorded.update({f"{trigger.name} {state}": n for state, n in states.items() if state != "known"})
         return recorded
+
+    def _state_of(self, lake: Lake) -> _Published:
+        if self._published is None or self._published.snapshot != lake.snapshot:
+            seeing = [trigger for trigger in not_waiting(lake, self.project) if trigger.on.seen is not None]
+            self._published = _Published(lake.snapshot, merged_people(lake), seeing)
+        return self._published

@@ -194,6 +194,18 @@ class Lake(LakeView):
             ["created_table:" + identifier(*name.split("."))],
         )
 
+    def touched_outside(self, group: str, since: int) -> bool:
+        """Whether anybody changed a table of another group after a snapshot."""
+        return self._any(
+            f"""SELECT 1 FROM (
+                  SELECT unnest(regexp_extract_all(changes_made, ':(\\d+)', 1))::BIGINT AS table_id
+                  FROM {META}.ducklake_snapshot_changes WHERE snapshot_id > {since})
+                WHERE table_id NOT IN (
+                  SELECT t.table_id FROM {META}.ducklake_table t JOIN {META}.ducklake_schema s USING (schema_id)
+                  WHERE s.schema_name = ?) LIMIT 1""",
+            [group],
+        )
+
     def committed(self, key: str, since: int) -> int | None:
         """The snapshot that carries this publish's key."""
         row = self.connection.execute(

@@ -99,9 +99,10 @@ class Worker:
             try:
                 # In this process whatever the engine: a cluster would take longer to start than all else.
                 with open_lake(self.project.settings.lake, base=Path.cwd(), read_only=True) as lake:
-                    while not self.stop.wait(LOOK_EVERY) and lake.latest() == lake.snapshot:
+                    follower.prepare(lake)
+                    while not self.stop.wait(LOOK_EVERY) and not lake.touched_outside("sources", lake.snapshot):
                         if not turn.mine():
-                            follower = Follower(ledger, self.project)
+                            follower.forget()
                         elif recorded := follower.look(lake, self.clock()):
                             self._tally.add("outbox", recorded)
                             for wake in self._wake.values():

@@ -80,6 +80,7 @@ def test_what_is_told_early_is_what_the_batch_would_have_decided_and_the_batch_a
     tmp_path: Path,
 ) -> None:
     wire, dice = wired(tmp_path), random.Random(7)
+    wire.compute()
     assert list(followed(wire.project)) == list(telling(wire.project)) == ["clicks", "complaints", "orders"]
     sooner, later = wire.ledger(), open_ledger(f"sqlite:///{tmp_path / 'later.sqlite'}")
     for ledger in (sooner, later):

@@ -143,11 +143,10 @@ def wired(folder: Path, hook: str = "http://127.0.0.1:9/") -> Wired:
     """The installation with its people known, before anything has happened lately."""
     made = opened(folder, environment(folder, hook))
     made.know()
-    # Long ago: a source has to have come once before it can be computed.
+    # A source has to have come once before it can be computed.
     made.click("first", "page_viewed", 24 * 20, account="A1")
     made.complaint("first.csv", "T0", "ann@example.com", "old", 24 * 20)
     with sqlite3.connect(made.data / "shop.sqlite") as database:
         database.execute("CREATE TABLE orders (number INTEGER, at TEXT, account TEXT, total REAL)")
     made.order(1, "A1", 500, 24 * 20)
-    made.compute()
     return made
