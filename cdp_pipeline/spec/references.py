@@ -435,6 +435,10 @@ def _act(act: Act, of_event: bool, declared: Declared, path: DataPath) -> Findin
     destination = declared.of("destination").get(act.destination)
     if destination is not None:
         yield from _fields_taken(act.mapping, destination, (*path, "mapping"))
+        known_by = _known_by(destination)
+        if known_by and not known_by & act.mapping.keys():
+            which = " or ".join(sorted(known_by))
+            yield (*path, "mapping"), f"should say {which}: by that '{act.destination}' finds people"
         for field in ("to", *TEMPLATES):
             given = getattr(act, field) is not None
             if field in destination.needed and not given:
@@ -467,6 +471,12 @@ def sync_findings(sync: Sync, declared: Declared) -> Findings:
     needed = destination.removes_by
     if needed is not None and getattr(destination, needed) is None and sync.mode in ("mirror", "event"):
         yield ("mode",), f"'{sync.mode}' takes people out again, for which '{destination.name}' needs {needed}:"
+
+
+def _known_by(destination: Destination) -> set[str]:
+    """The fields one of which has to say whom a delivery is about; empty where any will do."""
+    named = destination.keyed_by
+    return set(destination.found_by) if named is None else {str(getattr(destination, named))}
 
 
 def _fields_taken(mapping: Mapping[str, str], destination: Destination, path: DataPath) -> Findings:
