@@ -36,21 +36,11 @@ def connect(spec: Fcm) -> FcmConnection:
     return FcmConnection(spec)
 
 
-def assertion(account: Mapping[str, str], now: datetime) -> str:
+def assertion(account: Mapping[str, str], key: Any, now: datetime) -> str:
     """The signed claim (RFC 7523, RS256) with which a service account asks for an access token."""
-    try:
-        from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-        from cryptography.hazmat.primitives.hashes import SHA256
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
-    except ImportError:
-        raise DestinationError("push by FCM needs cryptography: pip install 'cdp-pipeline[fcm]'") from None
-    try:
-        key = load_pem_private_key(account["private_key"].encode(), password=None)
-    except (ValueError, TypeError):
-        key = None
-    if not isinstance(key, RSAPrivateKey):
-        raise DestinationError("the service account's private_key is no RSA key in PEM")
+    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+    from cryptography.hazmat.primitives.hashes import SHA256
+
     issued = int(now.timestamp())
     head = {"alg": "RS256", "typ": "JWT", "kid": account.get("private_key_id", "")}
     claims = {
@@ -62,6 +52,21 @@ def assertion(account: Mapping[str, str], now: datetime) -> str:
     }
     signed = ".".join(_base64url(json.dumps(part).encode()) for part in (head, claims))
     return f"{signed}.{_base64url(key.sign(signed.encode(), PKCS1v15(), SHA256()))}"
+
+
+def _signing_key(pem: str) -> Any:
+    try:
+        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    except ImportError:
+        raise DestinationError("push by FCM needs cryptography: pip install 'cdp-pipeline[fcm]'") from None
+    try:
+        key = load_pem_private_key(pem.encode(), password=None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, RSAPrivateKey):
+        raise DestinationError("the service account's private_key is no RSA key in PEM")
+    return key
 
 
 def _base64url(data: bytes) -> str:
@@ -77,6 +82,7 @@ class FcmConnection(Connection):
     def __init__(self, spec: Fcm) -> None:
         self._spec = spec
         self._account = _account(spec.credentials)
+        self._key = _signing_key(self._account["private_key"])
         self._http = HttpClient(allow_private=spec.allow_private)
         self._token = ""
         self._token_ends: datetime | None = None
@@ -111,7 +117,10 @@ class FcmConnection(Connection):
         """None where there is a token to go with; else why there is none."""
         if self._token_ends is not None and now < self._token_ends - RENEWED_BEFORE:
             return None
-        form = {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": assertion(self._account, now)}
+        form = {
+            "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            "assertion": assertion(self._account, self._key, now),
+        }
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         content = urlencode(form).encode()
         answer = self._http.send(

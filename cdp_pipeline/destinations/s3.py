@@ -26,6 +26,10 @@ class S3Connection(DropConnection):
 
     def __init__(self, spec: S3) -> None:
         super().__init__(spec)
+        try:
+            import boto3  # noqa: F401
+        except ImportError:
+            raise DestinationError("S3 needs boto3: pip install 'cdp-pipeline[s3]'") from None
         self._spec = spec
         self._made: Any = None
 
@@ -64,11 +68,9 @@ class S3Connection(DropConnection):
 
     def _client(self, timeout: timedelta) -> Any:
         if self._made is None:
-            try:
-                import boto3
-                from botocore.config import Config
-            except ImportError:
-                raise DestinationError("S3 needs boto3: pip install 'cdp-pipeline[s3]'") from None
+            import boto3
+            from botocore.config import Config
+
             # It would log whole requests, and they are people's data.
             logging.getLogger("botocore").setLevel(logging.INFO)
             spec, seconds = self._spec, timeout.total_seconds()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from cdp_pipeline_tests.activation.projects import NOW, project
 from cdp_pipeline_tests.destinations.fakes.fcm import FakeFcm, credentials, error, fcm
 from cdp_pipeline_tests.destinations.fakes.slack import FakeSlack, slack
 from cdp_pipeline_tests.destinations.fakes.twilio import FakeTwilio, twilio
+from cdp_pipeline_tests.destinations.kit import bench_of
 from cdp_pipeline_tests.destinations.servers import Answer, Receiver
 
 MINUTE = timedelta(minutes=1)
@@ -170,8 +173,16 @@ def test_a_dead_device_fails_alone_and_a_refused_account_rests_all(
 
 @pytest.mark.parametrize("given", ["", "nonsense", "{}", "[]", credentials("http://127.0.0.1:9", private_key="x")])
 def test_credentials_that_are_none_are_a_mistake_in_the_declaration(given: str) -> None:
-    with (
-        pytest.raises(DestinationError),
-        destination_for(fcm("http://127.0.0.1:9").model_copy(update={"credentials": given})) as connection,
-    ):
-        connection.deliver([note(to="ann:device")], now=NOW, within=MINUTE)
+    with pytest.raises(DestinationError):
+        destination_for(fcm("http://127.0.0.1:9").model_copy(update={"credentials": given}))
+
+
+@pytest.mark.parametrize(("kind", "package"), [("fcm", "cryptography"), ("s3", "boto3"), ("sftp", "asyncssh")])
+def test_a_connector_without_its_package_says_how_to_get_it(
+    kind: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bench_of(kind, tmp_path) as bench, monkeypatch.context() as without:
+        for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
+            without.setitem(sys.modules, name, None)
+        with pytest.raises(DestinationError, match=f"needs {package}: pip install 'cdp-pipeline.{kind}.'"):
+            bench.connect()

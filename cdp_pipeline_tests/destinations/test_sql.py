@@ -11,9 +11,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from cdp_pipeline.activation.deliver import deliver
+from cdp_pipeline.activation.ledger import open_ledger
+from cdp_pipeline.activation.plan import plan
 from cdp_pipeline.activation.protocol import Delivery, DestinationError, Outcome
+from cdp_pipeline.activation.sync import approve, holds, submit
+from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.destinations.sql import SqlConnection
-from cdp_pipeline_tests.activation.projects import NOW
+from cdp_pipeline_tests.activation.projects import NOW, project, sync
 from cdp_pipeline_tests.destinations.fakes.sql import sql
 
 MINUTE = timedelta(minutes=1)
@@ -147,3 +152,20 @@ def test_a_sync_that_knows_people_by_another_field_deletes_nobody(url: str, engi
 def test_a_database_that_is_not_spoken_is_refused_with_those_that_are(address: str) -> None:
     with pytest.raises(DestinationError, match="postgresql"):
         SqlConnection(sql(address))
+
+
+def test_an_audience_is_kept_in_the_table_through_leaving_and_coming_back(url: str, engine: sa.Engine) -> None:
+    """From members to rows, by plans and the ledger."""
+    destination = sql(url, name="crm", table="people", key="email")
+    kept = sync(destination="crm", key="email", mapping={"email": "email", "visits": "visits"})
+    people = {name: {"email": f"{name}@example.com", "visits": len(name)} for name in ("ann", "bert", "cid")}
+    days = [["ann", "bert"], ["ann", "cid"], ["ann", "bert", "cid"]]
+    with open_ledger("sqlite://") as ledger:
+        for number, members in enumerate(days):
+            now = NOW + timedelta(days=number)
+            planned = plan(kept, members, people, holds(ledger, "vips"))
+            if submit(ledger, planned, dry_run=False, now=now).state == "held":
+                approve(ledger, planned.plan_id, by="ann", now=now)
+                submit(ledger, planned, dry_run=False, now=now)
+            deliver(ledger, project(destination, kept), now=now, connect=destination_for)
+            assert [row["email"] for row in rows(engine)] == [f"{name}@example.com" for name in members]
