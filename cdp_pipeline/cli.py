@@ -551,7 +551,7 @@ def explain_contact(person: str, project: Folder = None, as_json: Json = False) 
 def receipts(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="Mails of the return path (.eml files or a Maildir), or .jsonl of op_id, event and at."),
+        typer.Argument(help="Mails of the return path (.eml, a Maildir), or .jsonl of op_id (or link), event and at."),
     ] = None,
     project: Folder = None,
     as_json: Json = False,
@@ -559,14 +559,20 @@ def receipts(
     """Write down what became of messages: bounces, complaints, opens, clicks; and what we sent since the last time."""
     from cdp_pipeline.activation.receipts import note, note_sent, reports_of_lines
     from cdp_pipeline.destinations.bounces import reports_of_mail
+    from cdp_pipeline.destinations.unsubscribe import unsubscribed
     from cdp_pipeline.orchestration.resources import consents_of, ledger_of
 
     declared, now = load_project(project or project_folder()), datetime.now(UTC)
+    secrets = [getattr(one, "unsubscribe_secret", None) for one in declared.destinations.values()]
+
+    def linked(link: str) -> str | None:
+        return next((op_id for secret in secrets if secret and (op_id := unsubscribed(link, secret))), None)
+
     with ledger_of(declared) as ledger:
         counts = {"message_sent": note_sent(ledger, declared, now)}
         for path in files or ():
             if path.suffix == ".jsonl":
-                reports = reports_of_lines(path.read_text(encoding="utf-8").splitlines())
+                reports = reports_of_lines(path.read_text(encoding="utf-8").splitlines(), linked)
             else:
                 mails = [one for one in sorted(path.rglob("*")) if one.is_file()] if path.is_dir() else [path]
                 reports = [report for mail in mails for report in reports_of_mail(mail.read_bytes(), now)]

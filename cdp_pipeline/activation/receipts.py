@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -142,9 +142,10 @@ def of_operations(ledger: Ledger, op_ids: Sequence[str]) -> dict[str, list[tuple
     return found
 
 
-def reports_of_lines(lines: Iterable[str]) -> list[Report]:
+def reports_of_lines(lines: Iterable[str], linked: Callable[[str], str | None]) -> list[Report]:
     """Reports from JSON lines {"op_id", "event", "at" (ISO 8601 with a zone)}, with "address" if it is known.
 
+    In place of the operation a "link" may stand, the one in the letter that was clicked: `linked` says whose it is.
     Raises LedgerError that names every line that is no report.
     """
     found, wrong = [], []
@@ -158,7 +159,10 @@ def reports_of_lines(lines: Iterable[str]) -> list[Report]:
                 raise ValueError(f"event should be one of {', '.join(EVENTS)}")
             if at.tzinfo is None:
                 raise ValueError("'at' needs a time zone")
-            found.append(Report(str(said["op_id"]), said["event"], at, said.get("address")))
+            op_id = linked(str(said["link"])) if "link" in said else str(said["op_id"])
+            if op_id is None:
+                raise ValueError("the link is none of ours")
+            found.append(Report(op_id, said["event"], at, said.get("address")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             wrong.append(f"line {number}: {reason}")

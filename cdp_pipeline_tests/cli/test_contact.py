@@ -28,6 +28,8 @@ host: 127.0.0.1
 port: {port}
 security: none
 sender: shop@example.com
+unsubscribe_url: https://shop.example.com/unsubscribe
+unsubscribe_secret: ${{LETTERS_SECRET:-sixteen-letters-of-a-secret}}
 dry_run: false
 ---
 kind: trigger
@@ -72,7 +74,7 @@ def sent(ledger_url: str, project: Path, ops: list[Op], now: datetime) -> None:
 def test_a_letter_that_bounced_is_told_and_the_next_is_not_sent(copy: Cdp, cdp: Here, tmp_path: Path) -> None:
     with Mailbox() as mailbox:
         (copy.project / "letters.yaml").write_text(DECLARED.format(port=mailbox.port))
-        person = cdp.json("person", "email:fay@example.com")["person_id"]
+        person, hal = (cdp.json("person", f"email:{name}@example.com")["person_id"] for name in ("fay", "hal"))
         url = f"sqlite:///{copy.lake / 'ledger.sqlite'}"
         sent(url, copy.project, [letter(person, "fay@example.com", "a1")], NOW - timedelta(minutes=10))
         assert [mail["To"] for mail in mailbox.messages] == ["fay@example.com"]
@@ -101,6 +103,12 @@ def test_a_letter_that_bounced_is_told_and_the_next_is_not_sent(copy: Cdp, cdp: 
         sent(url, copy.project, [letter(person, "fay@example.com", "a2")], datetime.now(UTC))
         assert len(mailbox.messages) == 1, "the address is known to be dead"
 
+        sent(url, copy.project, [letter(hal, "hal@example.com", "b1")], datetime.now(UTC))
+        (link,) = mailbox.messages[-1]["List-Unsubscribe"].strip("<>").split(">, <")[:1]
+        clicked = {"link": link, "event": "message_unsubscribed", "at": datetime.now(UTC).isoformat()}
+        strange.write_text(json.dumps(clicked))
+        assert {"event": "message_unsubscribed", "new": 1} in cdp.json("receipts", str(strange))
+
     found = cdp.json("explain", "contact", "email:fay@example.com")
     first, second = (one for one in found["contacts"] if one["destination"] == "letters")
     assert (first["became"], [event for event, _ in first["receipts"]]) == ("sent", ["message_sent", "message_bounced"])
@@ -123,6 +131,10 @@ def test_a_letter_that_bounced_is_told_and_the_next_is_not_sent(copy: Cdp, cdp: 
         ('{"op_id": "a", "event": "message_lost", "at": "2026-01-01T00:00:00Z"}', "line 1: event should be one of"),
         ('{"op_id": "a", "event": "message_sent", "at": "2026-01-01T00:00:00"}', "line 1: 'at' needs a time zone"),
         ('{"op_id": "a", "event": "message_sent"}', "line 1: 'at' is missing"),
+        (
+            '{"link": "https://x.example/?op=a&proof=x", "event": "message_unsubscribed", "at": "2026-01-01T00:00Z"}',
+            "line 1: the link is none of ours",
+        ),
     ],
 )
 def test_what_is_no_receipt_is_named_by_its_line(cdp: Here, tmp_path: Path, line: str, reason: str) -> None:
