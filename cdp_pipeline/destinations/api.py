@@ -183,6 +183,11 @@ def told_in(answer: Answer) -> dict[str, Any]:
     return answer.json if isinstance(answer.json, dict) else {}
 
 
+def strange(answer: Answer) -> Answer:
+    """A success in words that are not the service's (a proxy's page, say): nobody knows what became of the call."""
+    return replace(answer, state="retry", reason=f"{answer.reason} with an answer that is not the service's", code=502)
+
+
 def listed(answer: Answer, name: str) -> list[dict[str, Any]]:
     """The objects in a list of an answer's body."""
     found = told_in(answer).get(name)

@@ -23,7 +23,9 @@ from cdp_pipeline.destinations.api import (
     parted,
     refused,
     source,
+    strange,
     told,
+    told_in,
 )
 from cdp_pipeline.destinations.http import Answer
 from cdp_pipeline.spec.destination import Braze
@@ -91,6 +93,8 @@ class BrazeConnection(ApiConnection):
         answer = _waits(self.request("POST", "/users/track", {what: list(objects)}, at), at.now)
         if answer.state != "delivered":
             return answer
+        if told_in(answer).get("message") != "success":
+            return strange(answer)
         outcomes = dict[str, Outcome]()
         for error in listed(answer, "errors"):
             place = error.get("index")

@@ -24,6 +24,7 @@ from cdp_pipeline.destinations.api import (
     listed,
     parted,
     refused,
+    strange,
     told_in,
 )
 from cdp_pipeline.destinations.http import Answer, code_word
@@ -111,7 +112,9 @@ class GoogleCustomerMatchConnection(ApiConnection):
             if not outcomes or answer.rests:
                 return answer
             return outcomes | {each.op_id: answer.outcome(each.op_id) for each in waiting}
-        reference = f"{told_in(answer).get('requestId', '')}@{at.now.isoformat(timespec='seconds')}"
+        if not told_in(answer).get("requestId"):
+            return outcomes | {each.op_id: strange(answer).outcome(each.op_id) for each in waiting}
+        reference = f"{told_in(answer)['requestId']}@{at.now.isoformat(timespec='seconds')}"
         said = self._ask_after([replace(each, reference=reference) for each in waiting], at)
         if isinstance(said, Answer):
             # Taken, whatever became of the question.

@@ -22,6 +22,7 @@ from cdp_pipeline.destinations.api import (
     groups,
     listed,
     refused,
+    strange,
     told,
     told_in,
 )
@@ -225,6 +226,8 @@ class HubspotConnection(ApiConnection):
             return {each.op_id: Outcome(each.op_id, "delivered", "HTTP 404: not there", code=404) for each in part}
         if answer.state != "delivered":
             return _named(answer)
+        if "results" not in told_in(answer):
+            return strange(answer)
         by_key = {str(each.payload.get("key", "")).lower(): each.op_id for each in part}
         outcomes = dict[str, Outcome]()
         for error in listed(answer, "errors"):

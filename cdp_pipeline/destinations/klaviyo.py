@@ -24,6 +24,7 @@ from cdp_pipeline.destinations.api import (
     parted,
     refused,
     source,
+    strange,
     told_in,
 )
 from cdp_pipeline.destinations.http import Answer, code_word
@@ -105,6 +106,8 @@ class KlaviyoConnection(ApiConnection):
         if answer.state != "delivered":
             return answer
         number = str((told_in(answer).get("data") or {}).get("id") or "")
+        if not number:
+            return strange(answer)
         taken = [replace(each, reference=f"{number}:{i}") for i, each in enumerate(part)]
         said = self._ask_after(taken, at)
         return said if isinstance(said, dict) else {each.op_id: _accepted(each) for each in taken}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from cdp_pipeline.activation.protocol import Delivery
-from cdp_pipeline.destinations.api import ApiConnection, Call, Round, Said, fields, groups, refused, told_in
+from cdp_pipeline.destinations.api import ApiConnection, Call, Round, Said, fields, groups, refused, strange, told_in
 from cdp_pipeline.destinations.http import WAIT_AFTER_REFUSED_KEY, Answer, code_word
 from cdp_pipeline.destinations.identifiers import meta_row
 from cdp_pipeline.spec.destination import MetaAudience
@@ -65,7 +65,9 @@ class MetaAudienceConnection(ApiConnection):
         if answer.state != "delivered":
             return answer
         invalid = told_in(answer).get("num_invalid_entries")
-        if not isinstance(invalid, int) or invalid <= 0:
+        if not isinstance(invalid, int):
+            return strange(answer)
+        if invalid <= 0:
             return answer
         # As a refusal of the whole call: it is made again in halves until each refused entry stands alone.
         verdict = replace(answer, state="failed", reason="an entry that Meta calls invalid", code=400)

@@ -25,6 +25,7 @@ from cdp_pipeline.destinations.api import (
     listed,
     parted,
     refused,
+    strange,
     told,
 )
 from cdp_pipeline.destinations.http import Answer, code_word
@@ -189,7 +190,7 @@ class SalesforceConnection(ApiConnection):
             return answer
         results = answer.json if isinstance(answer.json, list) else []
         if len(results) != len(part):
-            return replace(answer, state="retry", reason="results that are not one for each record", code=500)
+            return strange(answer)
         outcomes = dict[str, Outcome]()
         for each, result in zip(part, results, strict=True):
             if result.get("success"):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from cdp_pipeline.activation.messages import message
 from cdp_pipeline.activation.protocol import Delivery
+from cdp_pipeline.spec.trigger import Act
+from cdp_pipeline_tests.activation.projects import DAY
 from cdp_pipeline_tests.destinations.fakes.hubspot import FakeHubspot, hubspot
 from cdp_pipeline_tests.destinations.fakes.people import act, member, sent, states
 
@@ -147,3 +150,20 @@ def test_who_enters_and_leaves_by_event_is_marked_alike() -> None:
         assert fake.held() == {"ann"}
         assert states(send(Delivery("left", "left", left.payload))) == ["delivered"]
     assert fake.held() == set()
+
+
+def test_what_a_trigger_says_becomes_the_task_it_means() -> None:
+    """From the act as it is declared to the task in the CRM, through the words activation makes of it."""
+    fake = FakeHubspot()
+    known(fake, "ann")
+    declared = Act.model_validate({
+        "destination": "there", "mapping": {"email": "email", "hubspot_owner_id": "owner"},
+        "subject": "Call {{ person.given_name }}", "body": "Rated us {{ person.nps }}",
+    })  # fmt: skip
+    person = {"person_id": "p1", "email": "ann@example.com", "owner": "sam@shop.example", "given_name": "Ann", "nps": 3}
+    said = message("low_nps", declared, hubspot("http://127.0.0.1"), person, "crossed:nps:2026-03-09", DAY)
+    with sent(fake, hubspot) as send:
+        assert states(send(Delivery("op-1", "act", said.payload))) == ["delivered"]
+    [task] = fake.tasks
+    made = {name: task["properties"][name] for name in ("hs_task_subject", "hs_task_body", "hubspot_owner_id")}
+    assert made == {"hs_task_subject": "Call Ann", "hs_task_body": "Rated us 3", "hubspot_owner_id": "77"}

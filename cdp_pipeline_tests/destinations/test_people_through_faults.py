@@ -25,7 +25,7 @@ from cdp_pipeline_tests.destinations.fakes.google_customer_match import FakeGoog
 from cdp_pipeline_tests.destinations.fakes.hubspot import FakeHubspot, hubspot
 from cdp_pipeline_tests.destinations.fakes.klaviyo import FakeKlaviyo, klaviyo
 from cdp_pipeline_tests.destinations.fakes.meta_audience import FakeMeta, meta
-from cdp_pipeline_tests.destinations.fakes.people import Fake
+from cdp_pipeline_tests.destinations.fakes.people import Fake, member, sent, states
 from cdp_pipeline_tests.destinations.fakes.salesforce import FakeSalesforce, salesforce
 from cdp_pipeline_tests.destinations.fakes.segment import FakeSegment, segment
 from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
@@ -82,3 +82,19 @@ def test_the_other_side_holds_exactly_the_audience_in_the_end(
         certain = {key for key, held in holds(ledger, vips.name).items() if held.certain and held.present}
     assert fake.held() == members
     assert certain == {f"{label}@example.com" for label in members}
+
+
+@pytest.mark.parametrize(
+    ("fake", "spec"),
+    [(FakeBraze(), braze), (FakeGoogle(), google), (FakeHubspot(), hubspot), (FakeKlaviyo(), klaviyo),
+     (FakeMeta(), meta), (FakeSalesforce(), salesforce)],
+    ids=lambda value: type(value).__name__ if isinstance(value, Fake) else "",
+)  # fmt: skip
+def test_a_page_in_front_of_the_service_is_not_its_word(fake: Fake, spec: Callable[..., Any]) -> None:
+    """A proxy that answers 200 with a page of its own has delivered nothing."""
+
+    def in_front(request: Received) -> Answer:
+        return fake(request) if "token" in request.path else Answer(200, body=b"<html>Please log in</html>")
+
+    with sent(in_front, spec) as send:
+        assert states(send(member("ann-1", email="ann-1@example.com", Cdp_Email__c="ann-1@example.com"))) == ["retry"]
