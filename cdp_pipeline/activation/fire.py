@@ -12,7 +12,7 @@ import pyarrow as pa
 from cdp_pipeline.activation.guards import guarded, guards_of
 from cdp_pipeline.activation.happenings import occasions_of_events, since, told_until
 from cdp_pipeline.activation.ledger import Ledger, utc
-from cdp_pipeline.activation.triggers import Occasion, fired, horizon, occasions
+from cdp_pipeline.activation.triggers import Occasion, fired, guarded_state, horizon, occasions
 from cdp_pipeline.audiences.members import HELD, SIZES, held_now
 from cdp_pipeline.audiences.rules import every_rule, leaves
 from cdp_pipeline.lake.errors import LakeVersionError
@@ -80,8 +80,9 @@ def record(
 ) -> dict[str, int]:
     """Put what a trigger calls for on these occasions into the ledger; count it by state.
 
-    What waited for a guard that holds no more is 'released', to be sent as everything else is.
-    What is known of people is that of the newest day that traits were computed for, up to the day of the evaluation.
+    What waited for a guard that holds no more is 'released', to be sent as everything else is; what waits for an hour
+    to come is kept back where a guard has come to hold. What is known of people is that of the newest day that traits
+    were computed for, up to the day of the evaluation.
     """
     new = found.happened
     if trigger.on.event is not None:
@@ -89,7 +90,7 @@ def record(
         new = [occasion for occasion in new if occasion.text not in known]
     ids = sorted({occasion.person_id for occasion in new})
     day = _computed_day(lake, found.day) or found.day
-    waiting = {person_id: aliases.get(person_id, person_id) for person_id in ledger.held_people(trigger.name)}
+    waiting = {one: aliases.get(one, one) for one in ledger.waiting_people(trigger.name, now)}
     kept = guarded(lake, project, trigger, {*ids, *waiting.values()}, day)
     ops = fired(
         trigger, new, people=known_people(lake, project, ids, day), destinations=project.destinations, guarded=kept
@@ -106,11 +107,13 @@ def record(
         mark=found.mark,
         evaluated=not found.early,
     )
-    free = ledger.release(trigger.name, [one for one, person in waiting.items() if person not in kept], now)
+    late = {one: kept[person] for one, person in waiting.items() if person in kept}
+    stopped = ledger.keep(trigger.name, late, state=guarded_state(trigger), day=found.day, now=now)
+    free = ledger.release(trigger.name, [one for one in waiting if one not in late], now)
     before = (len(found.happened) - len(new)) * len(trigger.do)
     if before:
         counts["known"] = counts.get("known", 0) + before
-    return counts | ({"released": free} if free else {})
+    return counts | {name: n for name, n in (("released", free), ("kept by a guard", stopped)) if n}
 
 
 def _evaluated(

@@ -171,6 +171,15 @@ class LedgerError(Exception):
     """The ledger cannot be opened or asked for this."""
 
 
+def guarded_by(guards: Sequence[str]) -> str:
+    """Why guards keep something from being sent."""
+    return f"guard: {', '.join(guards)}"
+
+
+def _put_off(now: datetime) -> sa.ColumnElement[bool]:
+    return sa.and_(outbox.c.state == "pending", outbox.c.next_at > utc(now))
+
+
 def operation_id(*parts: object) -> str:
     """The same parts give the same id, in every process and for ever."""
     return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()[:32]
@@ -372,8 +381,9 @@ class Ledger:
             past = _Past(
                 connection, origin, {elder.get(op.person_id, op.person_id) for op in ops}, elder, counts_dry_run
             )
+            known = known_ids(connection, [op.op_id for op in ops])
             for op in ops:
-                if past.knows(op):
+                if op.op_id in known or past.knows(op):
                     counts["known"] = counts.get("known", 0) + 1
                     continue
                 last = past.last_other(op)
@@ -423,11 +433,30 @@ class Ledger:
                 found.update(connection.execute(query.distinct()).scalars())
         return found
 
-    def held_people(self, trigger: str) -> set[str]:
-        """The people for whom acts of a trigger wait until no guard holds any more."""
-        query = sa.select(outbox.c.person_id).where(outbox.c.origin == f"trigger:{trigger}", outbox.c.state == "held")
+    def waiting_people(self, trigger: str, now: datetime) -> set[str]:
+        """The people for whom acts of a trigger wait: until no guard holds any more, or for an hour to come."""
+        waits = sa.or_(outbox.c.state == "held", _put_off(now))
+        query = sa.select(outbox.c.person_id).where(outbox.c.origin == f"trigger:{trigger}", waits)
         with self.reading() as connection:
             return set(connection.execute(query.distinct()).scalars())
+
+    def keep(
+        self, trigger: str, guards: Mapping[str, Sequence[str]], *, state: DecidedState, day: date, now: datetime
+    ) -> int:
+        """Keep what waits for an hour to come from people (with the guards' names) whom guards have come to spare."""
+        origin, kept = f"trigger:{trigger}", 0
+        with self.writing(origin) as connection:
+            for some in portions(sorted(guards)):
+                where = sa.and_(outbox.c.origin == origin, _put_off(now), outbox.c.person_id.in_(some))
+                query = sa.select(outbox.c.op_id, outbox.c.person_id).where(where).with_for_update()
+                for op_id, person_id in connection.execute(query).all():
+                    values = {"state": state, "reason": guarded_by(guards[person_id]), "updated_at": utc(now)}
+                    connection.execute(outbox.update().where(outbox.c.op_id == op_id).values(values))
+                    by = [{"op_id": op_id, "guard": guard, "day": day} for guard in guards[person_id]]
+                    insert = postgres_insert(prevented) if self._postgres else sqlite_insert(prevented)
+                    connection.execute(insert.on_conflict_do_nothing(), by)
+                    kept += 1
+        return kept
 
     def release(self, trigger: str, people: Collection[str], now: datetime) -> int:
         """Let what waited for guards be sent to these people, whom none keeps from it any more."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from types import MappingProxyType
 
-from cdp_pipeline.activation.ledger import Op, operation_id
+from cdp_pipeline.activation.ledger import DecidedState, Op, guarded_by, operation_id
 from cdp_pipeline.activation.messages import message
 from cdp_pipeline.spec.destination import Destination
 from cdp_pipeline.spec.trigger import OF_EVENT, Trigger
@@ -78,6 +78,11 @@ def occasions(
     return sorted(found, key=lambda occasion: (occasion.day, occasion.person_id))
 
 
+def guarded_state(trigger: Trigger) -> DecidedState:
+    """What becomes of an act that a guard keeps from being sent."""
+    return "held" if trigger.if_guarded == "wait" else "suppressed"
+
+
 def fired(
     trigger: Trigger,
     happened: Iterable[Occasion],
@@ -93,6 +98,8 @@ def fired(
     """
     ops = []
     for occasion in happened:
+        # An event is one person's: whoever they are found to be later, it is the same operation.
+        whose = () if occasion.event else (occasion.person_id,)
         told = {f"{OF_EVENT}{name}": value for name, value in occasion.event.items()}
         person = {**people.get(occasion.person_id, {}), **told, "person_id": occasion.person_id}
         for index, act in enumerate(trigger.do):
@@ -100,11 +107,11 @@ def fired(
             state, reason = said.state, said.reason
             guards = tuple(guarded.get(occasion.person_id, ())) if said.state == "pending" else ()
             if guards:
-                state = "held" if trigger.if_guarded == "wait" else "suppressed"
-                reason = f"guard: {', '.join(guards)}"
+                state = guarded_state(trigger)
+                reason = guarded_by(guards)
             ops.append(
                 Op(
-                    op_id=operation_id("trigger", trigger.name, index, occasion.person_id, occasion.text),
+                    op_id=operation_id("trigger", trigger.name, index, *whose, occasion.text),
                     origin=f"trigger:{trigger.name}",
                     destination=act.destination,
                     person_id=occasion.person_id,

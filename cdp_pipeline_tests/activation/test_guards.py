@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -80,6 +81,30 @@ def test_what_waits_for_a_guard_is_sent_once_it_holds_no_more(lake: Lake, ledger
         deliver(ledger, whole, now=NOW + ONE, connect=destination_for)
         assert [request.json["data"] for request in receiver.requests] == [{"person_id": "p1"}]
     assert told(ledger)[0] == ("cross", "news", DAY, 2, 1)
+
+
+def test_a_guard_that_comes_to_hold_overnight_stops_what_waits_for_the_morning(lake: Lake, ledger_address: str) -> None:
+    morning = {"from": "09:30", "to": "17:00"}
+    offer = trigger(name="offer", purpose="marketing", valid_hours=morning, cool_down="9 days")
+    news = trigger(name="news", purpose="contract", valid_hours=morning, cool_down="9 days", if_guarded="wait")
+    whole = guarded(offer, news, guards=(guard("cross", 300, "marketing", "contract"),))
+    with Receiver() as receiver, open_ledger(ledger_address) as ledger:
+        whole = replace(whole, destinations={"hook": webhook(receiver.url)})
+        publish(lake, DAY, {"p1": 130, "p2": 130})
+        fire(ledger, lake, whole, now=NOW)
+        assert deliver(ledger, whole, now=NOW, connect=destination_for).totals == {"pending": 4}
+        publish(lake, DAY, {"p1": 130, "p2": 310})
+        assert fire(ledger, lake, whole, now=NOW) == {
+            "offer": {"known": 2, "kept by a guard": 1}, "news": {"known": 2, "kept by a guard": 1}
+        }  # fmt: skip
+        assert told(ledger) == [("cross", "news", DAY, 1, 1), ("cross", "offer", DAY, 1, 0)]
+        later = NOW + timedelta(hours=1)
+        deliver(ledger, whole, now=later, connect=destination_for)
+        assert [request.json["data"]["person_id"] for request in receiver.requests] == ["p1", "p1"]
+        publish(lake, DAY, {"p1": 130, "p2": 130})
+        assert fire(ledger, lake, whole, now=later)["news"]["released"] == 1
+        deliver(ledger, whole, now=later, connect=destination_for)
+        assert receiver.requests[2].json["type"] == "trigger.news" and len(receiver.requests) == 3
 
 
 def test_who_waited_and_was_merged_still_waits_for_the_one_they_are(lake: Lake, ledger: Ledger) -> None:
