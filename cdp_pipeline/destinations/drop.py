@@ -104,6 +104,7 @@ class DropConnection(Connection):
     def deliver(self, batch: Sequence[Delivery], *, now: datetime, within: timedelta) -> list[Outcome]:
         started = time.monotonic()
         outcomes: dict[str, Outcome] = {}
+        why, after = "no time left in this round", None
         for parcel in parcels(batch, self._format, now.date()):
             left = within - timedelta(seconds=time.monotonic() - started)
             if left < SHORTEST_TRY:
@@ -112,15 +113,13 @@ class DropConnection(Connection):
             if trouble is None:
                 outcomes |= {op_id: Outcome(op_id, "delivered", "written") for op_id in parcel.op_ids}
                 continue
-            first, *others = parcel.op_ids if trouble.state == "failed" else parcel.op_ids[:1]
-            for op_id in (first, *others):
-                outcomes[op_id] = Outcome(
-                    op_id, trouble.state, trouble.reason, trouble.after, refused_us=trouble.refused_us
-                )
-            rest = [delivery for delivery in batch if delivery.op_id not in outcomes]
-            outcomes |= {each.op_id: each for each in untried(rest, trouble.reason, trouble.after)}
+            # One attempt stands for the whole file; what would come after it is not tried.
+            why, after = trouble.reason, trouble.after
+            for op_id in parcel.op_ids if trouble.state == "failed" else parcel.op_ids[:1]:
+                outcomes[op_id] = Outcome(op_id, trouble.state, why, after, refused_us=trouble.refused_us)
+            break
         rest = [delivery for delivery in batch if delivery.op_id not in outcomes]
-        outcomes |= {each.op_id: each for each in untried(rest, "no time left in this round")}
+        outcomes |= {each.op_id: each for each in untried(rest, why, after)}
         return [outcomes[delivery.op_id] for delivery in batch]
 
     @abstractmethod

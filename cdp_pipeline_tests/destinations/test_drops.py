@@ -24,6 +24,7 @@ from cdp_pipeline_tests.activation.projects import NOW
 from cdp_pipeline_tests.destinations.fakes.file import file, picked_up
 from cdp_pipeline_tests.destinations.fakes.s3 import s3
 from cdp_pipeline_tests.destinations.fakes.sftp import SftpServer, key, public, sftp
+from cdp_pipeline_tests.destinations.kit import bench_of
 
 MINUTE = timedelta(minutes=1)
 DAY = date(2026, 3, 10)
@@ -103,6 +104,14 @@ def test_nothing_a_customer_wrote_is_run_by_a_spreadsheet(value: object, cell: s
     [parcel] = parcels([member("k", value=value)], "csv", DAY)
     [row] = csv.DictReader(parcel.content.decode().splitlines())
     assert row["value"] == cell
+
+
+def test_after_a_file_that_has_to_wait_no_other_is_tried(tmp_path: Path) -> None:
+    with bench_of("s3", tmp_path) as bench:
+        outcomes = send(bench.spec, member("ann"), member("wait-1", sync="tins"), member("bob", sync="cans"))
+        assert bench.arrived() == ["op-ann"]
+    assert [each.state for each in outcomes] == ["delivered", "retry", "untried"]
+    assert [each.after for each in outcomes[1:]] == [timedelta(seconds=20)] * 2
 
 
 # A folder
