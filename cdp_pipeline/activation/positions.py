@@ -7,7 +7,7 @@ knows those operations.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -72,6 +72,13 @@ def may_read(ledger: Ledger, reader: str, now: datetime, *, rather: bool = False
         row = {"what": _READING, "reader": reader, "until": utc(now) + LEASE}
         connection.execute(_readers.insert(), row)
     return True
+
+
+def last_reader(ledger: Ledger) -> tuple[str, datetime] | None:
+    """Who reads, or was the last to, and until when it may (UTC)."""
+    with ledger.reading() as connection:
+        row = connection.execute(sa.select(_readers.c.reader, _readers.c.until)).one_or_none()
+    return None if row is None else (row.reader, row.until.replace(tzinfo=UTC))
 
 
 def stop_reading(ledger: Ledger, reader: str) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import dagster as dg
 from dagster import AssetCheckKey
 
+from cdp_pipeline.activation.live import followed
+from cdp_pipeline.activation.positions import LEASE, last_reader, prepare
 from cdp_pipeline.activation.sync import waiting
 from cdp_pipeline.audiences.members import HELD, SIZES, held_now
 from cdp_pipeline.lake.errors import LakeMissingError
@@ -45,6 +47,7 @@ def status(project: Project, now: datetime) -> list[Finding]:
             *_checks(project, instance),
             *_runs(instance),
             *_ticks(project, instance, now),
+            *_events(project, now),
             *_deliveries(project),
         ]
     order = {"fail": 0, "warn": 1, "ok": 2}
@@ -145,6 +148,24 @@ def _ticks(project: Project, instance: dg.DagsterInstance, now: datetime) -> Ite
             yield Finding("sensor", state.name, "warn", f"last heard of {_words(age)} ago", "cdp dev")
         else:
             yield Finding("sensor", state.name, "ok", f"ticked {_words(age)} ago")
+
+
+def _events(project: Project, now: datetime) -> Iterator[Finding]:
+    """Who acts on events before they are loaded; nothing where no trigger waits for any."""
+    if not followed(project):
+        return
+    with ledger_of(project) as ledger:
+        prepare(ledger)
+        found = last_reader(ledger)
+    if found is None:
+        yield Finding("events", "reader", "warn", "acted on only once they are loaded", "cdp worker, or cdp dev")
+        return
+    reader, until = found
+    age = now - (until - LEASE)
+    if age > SILENT_AFTER:
+        yield Finding("events", "reader", "warn", f"{reader} last heard of {_words(age)} ago", "cdp worker, or cdp dev")
+    else:
+        yield Finding("events", "reader", "ok", f"read by {reader}, heard of {_words(age)} ago")
 
 
 def _deliveries(project: Project) -> Iterator[Finding]:
