@@ -21,8 +21,8 @@ from html import escape
 
 from cdp_pipeline.activation.protocol import Delivery, Outcome
 from cdp_pipeline.destinations.connection import Connection
-from cdp_pipeline.destinations.unsubscribe import PLACEHOLDER, unsubscribe_link
-from cdp_pipeline.spec.destination import Smtp
+from cdp_pipeline.destinations.unsubscribe import unsubscribe_link
+from cdp_pipeline.spec.destination import UNSUBSCRIBE_PLACEHOLDER, Smtp
 
 WAIT_AFTER_REFUSED_LOGIN = timedelta(minutes=15)
 SHORTEST_TRY = timedelta(seconds=1)
@@ -75,8 +75,8 @@ def message(spec: Smtp, delivery: Delivery, now: datetime) -> EmailMessage:
         link = unsubscribe_link(spec.unsubscribe_url, spec.unsubscribe_secret, delivery.op_id)
         mail["List-Unsubscribe"] = f"<{link}>"
         mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
-        body = body.replace(PLACEHOLDER, link)
-        html = str(html).replace(PLACEHOLDER, escape(link)) if html else None
+        body = body.replace(UNSUBSCRIBE_PLACEHOLDER, link)
+        html = str(html).replace(UNSUBSCRIBE_PLACEHOLDER, escape(link)) if html else None
     mail.set_content(body)
     if html:
         mail.add_alternative(str(html), subtype="html")

@@ -10,9 +10,6 @@ import hashlib
 import hmac
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-PLACEHOLDER = "%unsubscribe_url%"
-"""Stands in a letter's text or HTML where the link is to be."""
-
 
 def _proof(secret: str, op_id: str) -> str:
     made = hmac.new(secret.encode(), b"unsubscribe:" + op_id.encode(), hashlib.sha256).digest()

@@ -26,6 +26,10 @@ Channel = Literal["email", "phone", "sms", "push", "whatsapp"]
 Flag = Annotated[bool, BeforeValidator(_flag, json_schema_input_type=bool)]
 
 
+UNSUBSCRIBE_PLACEHOLDER = "%unsubscribe_url%"
+"""Stands in a letter's text or HTML where the link is to be; the template's own words do not know the operation yet."""
+
+
 class Destination(Document):
     """What destinations of all types have in common.
 

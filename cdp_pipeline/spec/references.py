@@ -18,7 +18,7 @@ from cdp_pipeline.spec.audience import SUBJECTS, Audience, Happening, Rule
 from cdp_pipeline.spec.base import unknown
 from cdp_pipeline.spec.consent import Consent
 from cdp_pipeline.spec.contact_policy import ContactPolicy
-from cdp_pipeline.spec.destination import Destination
+from cdp_pipeline.spec.destination import UNSUBSCRIBE_PLACEHOLDER, Destination
 from cdp_pipeline.spec.documents import DataPath
 from cdp_pipeline.spec.group import Group, RollUp, Way
 from cdp_pipeline.spec.guard import Guard
@@ -445,6 +445,9 @@ def _act(act: Act, of_event: bool, declared: Declared, path: DataPath) -> Findin
                 yield (*path, field), f"is missing, a message by {destination.type} needs it"
             if given and field not in (*destination.needed, *destination.words):
                 yield (*path, field), f"a message by {destination.type} has none, '{act.destination}' is one"
+            linked = UNSUBSCRIBE_PLACEHOLDER in (getattr(act, field) or "")
+            if linked and getattr(destination, "unsubscribe_url", None) is None:
+                yield (*path, field), f"'{act.destination}' has no unsubscribe_url to put in"
     for field in TEMPLATES:
         for problem in template.problems(getattr(act, field) or "", act.mapping, _sendable(declared)):
             yield (*path, field), problem
