@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+import sqlalchemy as sa
+
 from cdp_pipeline.activation.controls import held_out
-from cdp_pipeline.activation.ledger import Claimed, Ledger
+from cdp_pipeline.activation.ledger import Claimed, Ledger, outbox, utc
 from cdp_pipeline.activation.protocol import Outcome
 from cdp_pipeline.activation.quiet import longest, zone_of
 from cdp_pipeline.activation.turns import REFUSED, Turn, Turns
@@ -25,6 +27,7 @@ from cdp_pipeline.spec.reach import WAYS
 from cdp_pipeline.spec.sync import Sync
 from cdp_pipeline.spec.trigger import Trigger
 
+ASKED_AHEAD = 20_000
 TAKES_OUT = ("remove", "left")
 GONE = f"{REFUSED}nobody has this id any more"
 
@@ -52,14 +55,19 @@ class _Case:
 
 
 class ContactGates:
-    """The gates a project declares: its consent document and its contact policy, and whoever is suppressed."""
+    """The gates a project declares: its consent document and its contact policy, and whoever is suppressed.
+
+    Who is who is asked once: open new ones for every round of deliveries.
+    """
 
     def __init__(self, ledger: Ledger, project: Project, consents: ConsentLedger, subjects: Subjects) -> None:
+        self._ledger = ledger
         self._project = project
         self._consents = consents
         self._subjects = subjects
         self._turns = Turns(ledger, project)
         self._about = _asked(project)
+        self._known: dict[str, Subject | None] = {}
 
     def refusals(self, claimed: Sequence[Claimed], destination: Destination, now: datetime) -> dict[str, Outcome]:
         # What the other side has accepted already is only asked about: it has passed.
@@ -73,13 +81,16 @@ class ContactGates:
         wanted = {
             op_id: (one.origin, one.person_id, self._written_to(one, destination)) for op_id, one in asked.items()
         }
+        if any(one.person_id not in self._known for one in asked.values()):
+            self._meet({one.person_id for one in asked.values()} | self._due(destination, now))
         refused: dict[str, Outcome] = {}
         passed = []
+        counts = destination.channel is not None and self._project.contact_policy is not None
         for op_id, case in self._cases(wanted, now):
             reason = GONE if case is None else self._reason(case, destination)
             if reason is not None:
                 refused[op_id] = Outcome(op_id, "suppressed", reason)
-            elif case is not None and asked[op_id].delivery.kind == "act" and destination.channel is not None:
+            elif case is not None and counts and asked[op_id].delivery.kind == "act":
                 passed.append(self._turn(op_id, case, destination, now))
         return refused | self._turns.refusals(passed, destination, now)
 
@@ -108,8 +119,8 @@ class ContactGates:
         self, asked: Mapping[str, tuple[str, str, frozenset[Identifier]]], now: datetime
     ) -> Iterator[tuple[str, _Case | None]]:
         """Each with its case, None for somebody who is nobody any more. Asked are origin, person and addresses."""
-        subjects = self._subjects({person_id for _, person_id, _ in asked.values()})
-        known = {key: subject for key, one in asked.items() if (subject := subjects.get(one[1])) is not None}
+        self._meet({person_id for _, person_id, _ in asked.values()})
+        known = {key: subject for key, one in asked.items() if (subject := self._known[one[1]]) is not None}
         used = {each for key, subject in known.items() for each in subject.identifiers | asked[key][2]}
         heard = self._consents.heard(used, self._about, now)
         for key, (origin, _, addresses) in asked.items():
@@ -120,6 +131,20 @@ class ContactGates:
             cause = self._cause(origin)
             purpose, priority = (None, 0) if cause is None else (cause.purpose, cause.priority)
             yield key, _Case(origin, subject, voices, addresses, purpose, priority)
+
+    def _meet(self, person_ids: Collection[str]) -> None:
+        """Find out who some people are, as of when the gates were opened."""
+        strangers = [person_id for person_id in person_ids if person_id not in self._known]
+        if strangers:
+            found = self._subjects(strangers)
+            self._known |= {person_id: found.get(person_id) for person_id in strangers}
+
+    def _due(self, destination: Destination, now: datetime) -> set[str]:
+        """Whose turn it will soon be: asked together, because a question to the lake costs the same for one or many."""
+        row = outbox.c
+        waits = (row.destination == destination.name, sa.text("state IN ('pending', 'retry')"), row.next_at <= utc(now))
+        with self._ledger.reading() as connection:
+            return set(connection.execute(sa.select(row.person_id).where(*waits).limit(ASKED_AHEAD)).scalars())
 
     def _cause(self, origin: str) -> Trigger | Sync | None:
         sort, _, name = origin.partition(":")

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from cdp_pipeline.activation.ledger import Ledger, jobs, outbox, portions, utc
+from cdp_pipeline.activation.ledger import Ledger, jobs, outbox, utc
 from cdp_pipeline.activation.protocol import Outcome
+from cdp_pipeline.consent.ledger import among
 from cdp_pipeline.spec.base import duration_text
 from cdp_pipeline.spec.contact_policy import Budget, Cap, ContactPolicy
 from cdp_pipeline.spec.destination import Destination
@@ -115,9 +116,9 @@ class Turns:
 
     def _take(self, connection: Connection, op_ids: Sequence[str], now: datetime) -> None:
         connection.execute(contact_turns.delete().where(contact_turns.c.at < utc(now) - FORGOTTEN))
-        for some in portions(op_ids):
-            connection.execute(contact_turns.delete().where(contact_turns.c.op_id.in_(some)))
-            connection.execute(contact_turns.insert(), [{"op_id": op_id, "at": utc(now)} for op_id in some])
+        if op_ids:
+            connection.execute(contact_turns.delete().where(among(connection, contact_turns.c.op_id, op_ids)))
+            connection.execute(contact_turns.insert(), [{"op_id": op_id, "at": utc(now)} for op_id in op_ids])
 
     def _contacts(
         self, connection: Connection, turns: Sequence[Turn], now: datetime
@@ -142,17 +143,14 @@ class Turns:
             .where(row.kind == "act", counts)
         )
         found: defaultdict[str, list[_Contact]] = defaultdict(list)
-        for some in portions(sorted(whose)):
-            for one in connection.execute(query.where(row.person_id.in_(some))):
-                spec = self._project.destinations.get(one.destination)
-                going = one.state not in WAITING or (spec is not None and not spec.dry_run)
-                if one.op_id not in judged and going:
-                    found[whose[one.person_id]].append(
-                        _Contact(
-                            None if spec is None else spec.channel, self._purpose(one.origin), one.state,
-                            one.updated_at.replace(tzinfo=now.tzinfo), self._priority(one.origin),
-                        )
-                    )  # fmt: skip
+        for one in connection.execute(query.where(among(connection, row.person_id, list(whose)))):
+            spec = self._project.destinations.get(one.destination)
+            going = one.state not in WAITING or (spec is not None and not spec.dry_run)
+            if one.op_id not in judged and going:
+                channel = None if spec is None else spec.channel
+                at_utc, origin = one.updated_at.replace(tzinfo=UTC), one.origin
+                contact = _Contact(channel, self._purpose(origin), one.state, at_utc, self._priority(origin))
+                found[whose[one.person_id]].append(contact)
         return found
 
     def _spent(self, connection: Connection, budget: Budget, turns: Sequence[Turn], now: datetime) -> Decimal:

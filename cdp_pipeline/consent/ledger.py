@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -205,7 +206,7 @@ class ConsentLedger:
         lifted = 0
         with self.database.writing() as connection:
             for some in _portions(map(self.fingerprint, identifiers)):
-                here = sa.and_(suppressions.c.subject.in_(some), suppressions.c.reason == reason)
+                here = sa.and_(among(connection, suppressions.c.subject, some), suppressions.c.reason == reason)
                 lifted += connection.execute(
                     suppressions.update().where(here, suppressions.c.lifted_at.is_(None)).values(lifted_at=_utc(now))
                 ).rowcount
@@ -228,15 +229,27 @@ class ConsentLedger:
         The latest word counts; of two of the same moment the no. Two queries for every 5,000 identifiers.
         """
         subjects = {self.fingerprint(identifier): identifier for identifier in identifiers}
-        decisions: dict[Identifier, dict[str, Decision]] = {}
+        latest: dict[tuple[str, str], tuple[datetime, bool]] = {}
         refused: dict[Identifier, list[tuple[Reason, str | None]]] = {}
-        at = _utc(now)
+        at, said, one = _utc(now), consent_events.c, suppressions.c
+        words = sa.select(said.subject, said.about, said.at, said.decision).where(said.at <= at)
+        in_force = sa.select(one.subject, one.reason, one.channel).where(
+            one.at <= at, sa.or_(one.lifted_at.is_(None), one.lifted_at > at)
+        )
         with self.database.reading() as connection:
             for some in _portions(subjects):
-                for subject, what, decision in connection.execute(_latest(some, about, at)) if about else ():
-                    decisions.setdefault(subjects[subject], {})[what] = decision
-                for subject, reason, channel in connection.execute(_in_force(some, at)):
+                theirs = words.where(among(connection, said.subject, some), said.about.in_(sorted(about)))
+                for subject, what, moment, decision in connection.execute(theirs) if about else ():
+                    word = (moment, decision == "denied")
+                    if word > latest.get((subject, what), (datetime.min, False)):
+                        latest[subject, what] = word
+                for subject, reason, channel in connection.execute(
+                    in_force.where(among(connection, one.subject, some)).order_by(one.sequence)
+                ):
                     refused.setdefault(subjects[subject], []).append((reason, channel))
+        decisions: dict[Identifier, dict[str, Decision]] = {}
+        for (subject, what), (_, denied) in latest.items():
+            decisions.setdefault(subjects[subject], {})[what] = "denied" if denied else "granted"
         return {
             identifier: Heard(decisions.get(identifier, {}), refused.get(identifier, ()))
             for identifier in decisions.keys() | refused.keys()
@@ -251,14 +264,14 @@ class ConsentLedger:
                 {"at": row.at, "identifier": ":".join(subjects[row.subject]), "about": row.about,
                  "decision": row.decision, "jurisdiction": row.jurisdiction, "source": row.source, "proof": row.proof}
                 for some in _portions(subjects)
-                for row in connection.execute(sa.select(consent_events).where(said.subject.in_(some)))
+                for row in connection.execute(sa.select(consent_events).where(among(connection, said.subject, some)))
             ]  # fmt: skip
             rows += [
                 {"at": row.at, "identifier": ":".join(subjects[row.subject]), "about": row.channel or "everything",
                  "decision": f"suppressed: {row.reason}" + (", lifted" if row.lifted_at else ""),
                  "jurisdiction": None, "source": row.source, "proof": row.proof}
                 for some in _portions(subjects)
-                for row in connection.execute(sa.select(suppressions).where(refused.subject.in_(some)))
+                for row in connection.execute(sa.select(suppressions).where(among(connection, refused.subject, some)))
             ]  # fmt: skip
         yield from sorted(rows, key=lambda row: (row["at"], row["identifier"], row["about"]))
 
@@ -270,20 +283,9 @@ def _portions(items: Iterable[Item]) -> Iterator[list[Item]]:
         yield some
 
 
-def _latest(subjects: Sequence[str], about: Collection[str], at: datetime) -> sa.Select[Any]:
-    said = consent_events.c
-    newest_first = (said.at.desc(), said.decision, said.sequence.desc())  # 'denied' stands before 'granted'
-    place = sa.func.row_number().over(partition_by=(said.subject, said.about), order_by=newest_first).label("place")
-    ranked = (
-        sa.select(said.subject, said.about, said.decision, place)
-        .where(said.subject.in_(subjects), said.about.in_(sorted(about)), said.at <= at)
-        .subquery()
-    )
-    return sa.select(ranked.c.subject, ranked.c.about, ranked.c.decision).where(ranked.c.place == 1)
-
-
-def _in_force(subjects: Sequence[str], at: datetime) -> sa.Select[Any]:
-    one = suppressions.c
-    return sa.select(one.subject, one.reason, one.channel).where(
-        one.subject.in_(subjects), one.at <= at, sa.or_(one.lifted_at.is_(None), one.lifted_at > at)
-    )
+def among(connection: Connection, column: sa.Column[str], values: Collection[str]) -> sa.ColumnElement[bool]:
+    """Whether a column is one of these texts, however many, as one parameter."""
+    if connection.dialect.name == "postgresql":
+        return column == sa.any_(sa.literal(list(values), sa.ARRAY(sa.Text)))
+    each = sa.func.json_each(sa.literal(json.dumps(list(values)))).table_valued("value")
+    return column.in_(sa.select(each.c.value))

@@ -53,8 +53,8 @@ def subjects(lake: LakeView, project: Project, person_ids: Collection[str]) -> d
         ids[row["merged_into"]].add(row["person_id"])
     identifiers: dict[str, set[Identifier]] = {}
     theirs = lake.read(IDENTIFIERS).select("person_id", "type", "value").semi_join(survivors, "person_id")
-    for row in _rows(theirs):
-        identifiers.setdefault(row["person_id"], set()).add((row["type"], row["value"]))
+    for person_id, type_, value in zip(*(column.to_pylist() for column in theirs.to_pyarrow().columns), strict=True):
+        identifiers.setdefault(person_id, set()).add((type_, value))
     known: dict[str, dict[str, object]] = {}
     names = attributes_asked(project)
     if names and lake.exists("profile.customers"):

@@ -56,7 +56,6 @@ def gates_of(
         yield None
         return
     consents = consents_of(ledger)
-    known: dict[str, Subject] = {}
     with ExitStack() as stack:
         lakes: list[Lake] = []
 
@@ -64,10 +63,7 @@ def gates_of(
             if not lakes:
                 lakes.append(lake or stack.enter_context(lake_of(project, read_only=True)))
                 catch_up(consents, lakes[0], project, clock())
-            strangers = [person_id for person_id in person_ids if person_id not in known]
-            if strangers:
-                known.update(subjects(lakes[0], project, strangers))
-            return known
+            return subjects(lakes[0], project, person_ids)
 
         yield ContactGates(ledger, project, consents, found)
 
