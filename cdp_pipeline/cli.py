@@ -44,7 +44,7 @@ identity = typer.Typer(help="Who is who: link, unlink, try other rules.", no_arg
 trait = typer.Typer(help="Traits: what there is to know of everybody.", no_args_is_help=True)
 audience = typer.Typer(help="Audiences: how large, who, why, and what sets them apart.", no_args_is_help=True)
 quarantine = typer.Typer(help="Rows that broke a contract: look, mend, replay.", no_args_is_help=True)
-sync = typer.Typer(help="What syncs would send: look, approve.", no_args_is_help=True)
+sync = typer.Typer(help="What syncs send: plan, approve, apply, retry.", no_args_is_help=True)
 consent = typer.Typer(help="What people permit: look, and write down what they say.", no_args_is_help=True)
 model = typer.Typer(
     help="Models: how good each version is, which one scores, and why it says so.", no_args_is_help=True
@@ -1016,26 +1016,174 @@ def sql(
             tell([dict(zip(names, row, strict=True)) for row in rows], as_json)
 
 
-@sync.command("plan")
-def sync_plan(project: Folder = None, as_json: Json = False) -> None:
-    """The plans that somebody should look at before anything is sent, and what asks for it."""
-    from cdp_pipeline.activation.sync import waiting
+Syncs = Annotated[list[str] | None, typer.Argument(metavar="[SYNC]...", help="Which syncs; default: all.")]
+
+
+def _syncs(declared: Project, names: list[str] | None) -> list[str]:
+    for name in names or ():
+        if name not in declared.syncs:
+            raise RefusedError(unknown("sync", name, declared.syncs))
+    return list(names or declared.syncs)
+
+
+@sync.command("list")
+def sync_list(project: Folder = None, as_json: Json = False) -> None:
+    """Every sync: how many people are over there, what waits or failed, and what its last plan was."""
+    from cdp_pipeline.activation.sync import standing
     from cdp_pipeline.orchestration.resources import ledger_of
 
-    with ledger_of(the_project(project)) as ledger:
-        tell(waiting(ledger), as_json)
+    declared = the_project(project)
+    with ledger_of(declared) as ledger:
+        tell(standing(ledger, declared), as_json)
+
+
+@sync.command("plan")
+def sync_plan(names: Syncs = None, project: Folder = None, as_json: Json = False) -> None:
+    """What each sync would send now, and why it would wait if it does. Nothing is sent."""
+    _planned(names, project, as_json, only_hold=True)
+
+
+@sync.command("apply")
+def sync_apply(names: Syncs = None, project: Folder = None, as_json: Json = False) -> None:
+    """Plan, enqueue what nothing holds and deliver it: the same as a run of group:activation does."""
+    _planned(names, project, as_json, only_hold=False)
+
+
+def _planned(names: list[str] | None, project: Path | None, as_json: bool, *, only_hold: bool) -> None:
+    from cdp_pipeline.activation.deliver import deliver
+    from cdp_pipeline.activation.refresh import plan_all
+    from cdp_pipeline.destinations import destination_for
+    from cdp_pipeline.orchestration.resources import gates_of, ledger_of, system_clock
+    from cdp_pipeline.orchestration.run import upstream_now
+
+    with the_lake(project) as (declared, lake), ledger_of(declared) as ledger:
+        wanted, now = _syncs(declared, names), datetime.now(UTC)
+        with gates_of(declared, ledger, system_clock, lake) as gates:
+            wrong = upstream_now(declared, now)
+            planned = plan_all(ledger, lake, declared, now=now, only=wanted, only_hold=only_hold, upstream=wrong,
+                               gates=gates)  # fmt: skip
+            tell(planned.lines(), as_json)
+            if not only_hold:
+                there = {declared.syncs[name].destination for name in wanted}
+                summary = deliver(ledger, declared, now=now, connect=destination_for, worker="apply", only=there,
+                                  gates=gates)  # fmt: skip
+                for name, counts in summary.by_destination.items():
+                    said = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in sorted(counts.items()))
+                    err.print(f"{name}: {said}", highlight=False)
 
 
 @sync.command("approve")
 def sync_approve(plan_id: str, by: Annotated[str | None, typer.Option(help="Who looked at it; default: you.")] = None,
                  project: Folder = None) -> None:  # fmt: skip
-    """Let a plan be applied at the next run, as long as it is still exactly that plan."""
+    """Let a held plan be applied, as long as it is still exactly that plan."""
     from cdp_pipeline.activation.sync import approve
     from cdp_pipeline.orchestration.resources import ledger_of
 
     with ledger_of(the_project(project)) as ledger:
         approve(ledger, plan_id, by=by or getpass.getuser(), now=datetime.now(UTC))
-    out.print("Approved. Next: cdp run group:activation", highlight=False)
+    out.print("Approved. Next: cdp sync apply", highlight=False)
+
+
+@sync.command("runs")
+def sync_runs(name: Annotated[str | None, typer.Argument(metavar="[SYNC]")] = None, limit: int = 20,
+              project: Folder = None, as_json: Json = False) -> None:  # fmt: skip
+    """Past plans, newest first: what became of each, why it was held, who approved it."""
+    from cdp_pipeline.activation.sync import history
+    from cdp_pipeline.orchestration.resources import ledger_of
+
+    declared = the_project(project)
+    with ledger_of(declared) as ledger:
+        tell(history(ledger, None if name is None else _syncs(declared, [name])[0], limit), as_json)
+
+
+@sync.command("status")
+def sync_status(names: Syncs = None, project: Folder = None, as_json: Json = False) -> None:
+    """Where everybody in each audience stands: delivered, suppressed, failed, waiting; and whether all add up."""
+    from cdp_pipeline.activation.fire import merged_people
+    from cdp_pipeline.activation.refresh import members_now
+    from cdp_pipeline.activation.sync import conservation
+    from cdp_pipeline.orchestration.resources import ledger_of
+
+    states = ("delivered", "suppressed", "failed", "unknown", "pending", "dry_run")
+    with the_lake(project) as (declared, lake), ledger_of(declared) as ledger:
+        rows, elder = [], merged_people(lake)
+        for name in _syncs(declared, names):
+            found = conservation(ledger, name, members_now(lake, declared.syncs[name].audience), elder)
+            counts = {state: found.states.get(state, 0) for state in states}
+            rows.append({"sync": name, "audience": found.audience, **counts, "held": found.missing if found.held else 0,
+                         "adds_up": found.holds})  # fmt: skip
+        tell(rows, as_json)
+
+
+Reason = Annotated[str, typer.Argument(help="Why nobody needs to ask about them any more.")]
+OfSync = Annotated[str | None, typer.Option("--sync", help="Only those of this sync.")]
+OfDestination = Annotated[str | None, typer.Option("--destination", help="Only those for this destination.")]
+Operation = Annotated[list[str] | None, typer.Option("--op", help="Only this operation; may be given again.")]
+
+
+@sync.command("failed")
+def sync_failed(name: Annotated[str | None, typer.Argument(metavar="[SYNC]")] = None, project: Folder = None,
+                as_json: Json = False) -> None:  # fmt: skip
+    """What failed, or may have arrived, by reason; it stays until it is retried or dismissed."""
+    from cdp_pipeline.activation.sync import open_cases
+    from cdp_pipeline.orchestration.resources import ledger_of
+
+    declared = the_project(project)
+    with ledger_of(declared) as ledger:
+        tell(open_cases(ledger, None if name is None else _syncs(declared, [name])[0]), as_json)
+
+
+@sync.command("retry")
+def sync_retry(of: OfSync = None, destination: OfDestination = None, op: Operation = None, project: Folder = None,
+               as_json: Json = False) -> None:  # fmt: skip
+    """Try what failed, or may have arrived, again; all of it unless told otherwise."""
+    from cdp_pipeline.orchestration.resources import ledger_of
+
+    declared = the_project(project)
+    with ledger_of(declared) as ledger:
+        origin = None if of is None else f"sync:{_syncs(declared, [of])[0]}"
+        count = ledger.retry(datetime.now(UTC), op_ids=op, destination=destination, origin=origin)
+    tell([{"due_again": count}], as_json)
+
+
+@sync.command("dismiss")
+def sync_dismiss(reason: Reason, of: OfSync = None, destination: OfDestination = None, op: Operation = None,
+                 project: Folder = None, as_json: Json = False) -> None:  # fmt: skip
+    """Stop asking about what failed, or may have arrived: it stays, as suppressed, with the reason."""
+    from cdp_pipeline.orchestration.resources import ledger_of
+
+    declared = the_project(project)
+    with ledger_of(declared) as ledger:
+        origin = None if of is None else f"sync:{_syncs(declared, [of])[0]}"
+        count = ledger.dismiss(datetime.now(UTC), reason, op_ids=op, destination=destination, origin=origin)
+    tell([{"dismissed": count}], as_json)
+
+
+@sync.command("resume")
+def sync_resume(subject: Annotated[str, typer.Argument(help="A destination, or what cdp status says is paused.")],
+                project: Folder = None) -> None:  # fmt: skip
+    """End a pause: what waits is due at once."""
+    from cdp_pipeline.activation.pauses import paused, resume
+    from cdp_pipeline.orchestration.resources import ledger_of
+
+    declared = the_project(project)
+    with ledger_of(declared) as ledger:
+        names = [subject, f"sync:{subject}", f"trigger:{subject}"]
+        if not any(resume(ledger, name, datetime.now(UTC)) for name in names):
+            raise RefusedError(f"'{subject}' is not paused; paused: {', '.join(paused(ledger)) or 'nothing'}")
+    out.print(f"{subject} goes on.", highlight=False)
+
+
+@sync.command("forget")
+def sync_forget(name: Annotated[str, typer.Argument(metavar="SYNC")], project: Folder = None) -> None:
+    """The destination lost what this sync put there: send everybody again, after approval."""
+    from cdp_pipeline.activation.sync import forget
+    from cdp_pipeline.orchestration.resources import ledger_of
+
+    declared = the_project(project)
+    with ledger_of(declared) as ledger:
+        count = forget(ledger, _syncs(declared, [name])[0])
+    out.print(f"{counted(count, 'key')} forgotten. Next: cdp sync plan {name}", highlight=False)
 
 
 Someone = Annotated[

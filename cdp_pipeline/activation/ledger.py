@@ -116,6 +116,12 @@ plans = sa.Table(
     sa.Column("approved_at", sa.DateTime),
     sa.Column("approved_by", sa.Text),
 )
+epochs = sa.Table(
+    "epochs",
+    _metadata,
+    sa.Column("sync", sa.Text, primary_key=True),
+    sa.Column("epoch", sa.String(32), nullable=False),
+)
 evaluations = sa.Table(
     "evaluations",
     _metadata,
@@ -736,24 +742,44 @@ class Ledger:
 
     # Looking after what is left
 
-    def retry(self, now: datetime, *, op_ids: Collection[str] | None = None, destination: str | None = None) -> int:
+    def retry(
+        self,
+        now: datetime,
+        *,
+        op_ids: Collection[str] | None = None,
+        destination: str | None = None,
+        origin: str | None = None,
+    ) -> int:
         """Try failed and unknown operations again, all or those named, with a fresh allowance of attempts."""
         return self._close_case(
-            now, op_ids, destination, state="pending", reason="", next_at=utc(now), forgiven=outbox.c.attempt
+            now, op_ids, destination, origin, state="pending", reason="", next_at=utc(now), forgiven=outbox.c.attempt
         )
 
     def dismiss(
-        self, now: datetime, reason: str, *, op_ids: Collection[str] | None = None, destination: str | None = None
+        self,
+        now: datetime,
+        reason: str,
+        *,
+        op_ids: Collection[str] | None = None,
+        destination: str | None = None,
+        origin: str | None = None,
     ) -> int:
         """Stop asking about failed and unknown operations: they stay, as suppressed, with the reason given."""
-        return self._close_case(now, op_ids, destination, state="suppressed", reason=f"dismissed: {reason}")
+        return self._close_case(now, op_ids, destination, origin, state="suppressed", reason=f"dismissed: {reason}")
 
     def _close_case(
-        self, now: datetime, op_ids: Collection[str] | None, destination: str | None, **values: object
+        self,
+        now: datetime,
+        op_ids: Collection[str] | None,
+        destination: str | None,
+        origin: str | None,
+        **values: object,
     ) -> int:
         open_case: list[sa.ColumnElement[bool]] = [outbox.c.state.in_(("failed", "unknown"))]
         if op_ids is not None:
-            open_case.append(outbox.c.op_id.in_(list(op_ids)))
+            open_case.append(self._among(list(op_ids)))
+        if origin is not None:
+            open_case.append(outbox.c.origin == origin)
         if destination is not None:
             open_case.append(outbox.c.destination == destination)
         with self.writing() as connection:

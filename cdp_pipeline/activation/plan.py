@@ -91,12 +91,14 @@ def plan(
     *,
     aliases: Mapping[str, str] | None = None,
     fingerprints: Mapping[str, str] | None = None,
+    epoch: str | None = None,
 ) -> SyncPlan:
     """Compare an audience with what the destination holds, by the key the destination knows people by.
 
     Only what this sync has put there is ever removed. Of two members with one key the first by id stands for both; a
     member without a key is suppressed, and so is one who is `barred` (by id, with the reason), who counts as gone. A
     key that has become another person's is sent again, unless the two are one (`aliases`: merged into).
+    `epoch` tells the operations of one ledger's knowledge from those of another's.
     `append` and `event` send moves: what a member's fields say later is not sent.
     """
     ops: list[Op] = []
@@ -121,7 +123,8 @@ def plan(
         seen[key] = person_id
         payload = {"type": f"sync.{sync.name}", "key": key, "member": True, "data": data}
         held = holds.get(key)
-        wanted = _op(sync, _name(sync, held), key, person_id, payload, held, fingerprint=fingerprints.get(person_id))
+        known_by = fingerprints.get(person_id)
+        wanted = _op(sync, _name(sync, held), key, person_id, payload, held, fingerprint=known_by, epoch=epoch)
         if held is None or not (
             held.certain and held.present and aliases.get(held.person_id, held.person_id) == person_id
         ):
@@ -163,6 +166,7 @@ def _op(
     held: Held | None,
     suppressed: str | None = None,
     fingerprint: str | None = None,
+    epoch: str | None = None,
 ) -> Op:
     op = Op("", f"sync:{sync.name}", sync.destination, person_id, kind, payload, key=key)
     target = None if kind in ("remove", "left") else op.payload_hash
@@ -171,7 +175,7 @@ def _op(
     if held is not None and not held.certain and held.payload_hash == target:
         op_id = held.op_id
     else:
-        op_id = operation_id("sync", sync.name, key, target, held.op_id if held else None)
+        op_id = operation_id("sync", sync.name, key, target, held.op_id if held else epoch)
     return Op(
         op_id, op.origin, op.destination, person_id, kind, payload, key=key,
         state="pending" if suppressed is None else "suppressed", reason=suppressed or "",

@@ -15,7 +15,7 @@ from cdp_pipeline.activation.fire import known_people, merged_people, parts_know
 from cdp_pipeline.activation.gates import ContactGates
 from cdp_pipeline.activation.ledger import Ledger
 from cdp_pipeline.activation.plan import PLAN, SyncPlan, plan, plan_rows
-from cdp_pipeline.activation.sync import held_fingerprints, holds_some, how_many_held, submit
+from cdp_pipeline.activation.sync import epoch, held_fingerprints, holds_some, how_many_held, submit
 from cdp_pipeline.activation.tables import OUTBOX
 from cdp_pipeline.activation.unchanged import compare
 from cdp_pipeline.audiences.members import HELD, MEMBERS, SIZES, held_now
@@ -49,6 +49,18 @@ class Planned:
             name: (one.plan.counts if one.plan is not None else Counter[str]()) + Counter({one.state: 1})
             for name, one in self.syncs.items()
         }
+
+    def lines(self) -> list[dict[str, object]]:
+        """One row per sync, for people to read: how many of each kind, and what became of the plan."""
+        rows: list[dict[str, object]] = []
+        for name, one in self.syncs.items():
+            kinds = one.plan.counts if one.plan is not None else Counter[str]()
+            row: dict[str, object] = {"sync": name, "state": one.state}
+            row |= {"add": kinds["add"] + kinds["entered"], "update": kinds["update"]}
+            row |= {"remove": kinds["remove"] + kinds["left"], "suppressed": kinds["suppressed"]}
+            row |= {"unchanged": one.plan.unchanged if one.plan is not None else 0, "because": "; ".join(one.reasons)}
+            rows.append({**row, "plan_id": one.plan.plan_id if one.plan is not None else ""})
+        return rows
 
 
 def members_now(lake: LakeView, audience: str) -> list[str]:
@@ -118,8 +130,9 @@ def plan_sync(
     keys = {str(key) for row in compared.people.values() if (key := row.get(sync.mapping[sync.key])) is not None}
     some = holds_some(ledger, sync.name, keys, compared.unmatched)
     found = plan(
-        sync, compared.people, compared.people, some, barred, aliases=aliases, fingerprints=compared.fingerprints
-    )
+        sync, compared.people, compared.people, some, barred, aliases=aliases, fingerprints=compared.fingerprints,
+        epoch=epoch(ledger, sync.name),
+    )  # fmt: skip
     shares = {
         sent: wanted[name].null_count / wanted.num_rows if name in wanted.column_names else 1.0
         for sent, name in sync.mapping.items()

@@ -6,6 +6,7 @@ The comparison itself is plan.py's and has no ledger.
 from __future__ import annotations
 
 import json
+import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +20,17 @@ from cdp_pipeline.activation.ledger import (
     Ledger,
     LedgerError,
     acknowledged,
+    epochs,
     health,
     new_row,
     outbox,
     plans,
     utc,
 )
+from cdp_pipeline.activation.pauses import paused
 from cdp_pipeline.activation.plan import Held, SyncPlan, guards
 from cdp_pipeline.activation.turns import REFUSED
+from cdp_pipeline.spec.project import Project
 
 SUPERSEDED = "superseded: no longer what is wanted"
 
@@ -143,6 +147,71 @@ def waiting(ledger: Ledger) -> list[dict[str, Any]]:
     with ledger.reading() as connection:
         query = sa.select(*columns).where(plans.c.state.in_(("held", "approved"))).order_by(plans.c.created_at)
         return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def history(ledger: Ledger, sync: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
+    """The plans of a sync or of all, newest first: what became of each, why it was held and who approved it."""
+    columns = ("created_at", "sync", "plan_id", "state", "size", "reason", "approved_by", "approved_at")
+    query = sa.select(*(plans.c[name] for name in columns)).order_by(plans.c.created_at.desc()).limit(limit)
+    with ledger.reading() as connection:
+        return [
+            dict(row)
+            for row in connection.execute(query if sync is None else query.where(plans.c.sync == sync)).mappings()
+        ]
+
+
+def open_cases(ledger: Ledger, sync: str | None = None) -> list[dict[str, Any]]:
+    """What failed or may have arrived, by origin, destination and reason: it waits for `retry` or `dismiss`."""
+    columns = [outbox.c[name] for name in ("origin", "destination", "state", "reason")]
+    query = sa.select(*columns, sa.func.count().label("operations")).where(outbox.c.state.in_(("failed", "unknown")))
+    if sync is not None:
+        query = query.where(outbox.c.origin == f"sync:{sync}")
+    with ledger.reading() as connection:
+        return [dict(row) for row in connection.execute(query.group_by(*columns).order_by(*columns)).mappings()]
+
+
+def standing(ledger: Ledger, project: Project) -> list[dict[str, Any]]:
+    """One row per declared sync: how many are over there, what waits, fails or is paused, and what its plan was."""
+    stopped, counts = paused(ledger), ledger.counts()
+    rows = []
+    for sync in project.syncs.values():
+        here = (f"sync:{sync.name}", sync.destination)
+        pause = stopped.get(here[0]) or stopped.get(sync.destination)
+        last = next(iter(history(ledger, sync.name, 1)), None)
+        waits = last is not None and last["state"] == "held"
+        dry_run = project.destinations[sync.destination].dry_run
+        rows.append({
+            "sync": sync.name, "audience": sync.audience, "destination": sync.destination, "mode": sync.mode,
+            "there": how_many_held(ledger, sync.name),
+            "waiting": sum(counts.get((*here, state), 0) for state in ("pending", "retry", "inflight")),
+            "failed": sum(counts.get((*here, state), 0) for state in ("failed", "unknown")),
+            "last_plan": last and last["state"],
+            "says": pause.reason if pause else "dry run" if dry_run else last["reason"] if last and waits else "",
+        })  # fmt: skip
+    return rows
+
+
+def epoch(ledger: Ledger, sync: str) -> str:
+    """What the operations of this ledger's knowledge of a sync are told apart by from those of another's.
+
+    A ledger that was lost, or told to forget, must not repeat ids: the destination would take the operation for done.
+    """
+    query = sa.select(epochs.c.epoch).where(epochs.c.sync == sync)
+    with ledger.reading() as connection:
+        if (found := connection.execute(query).scalar()) is not None:
+            return str(found)
+    with ledger.writing(f"sync:{sync}") as connection:
+        if connection.execute(query).scalar() is None:
+            connection.execute(epochs.insert(), {"sync": sync, "epoch": uuid.uuid4().hex})
+        return str(connection.execute(query).scalar_one())
+
+
+def forget(ledger: Ledger, sync: str) -> int:
+    """Take it that the destination has lost what this sync put there: the next plan sends everybody, held first."""
+    with ledger.writing(f"sync:{sync}") as connection:
+        connection.execute(plans.delete().where(plans.c.sync == sync))
+        connection.execute(epochs.delete().where(epochs.c.sync == sync))
+        return connection.execute(acknowledged.delete().where(acknowledged.c.sync == sync)).rowcount
 
 
 def approve(ledger: Ledger, plan_id: str, *, by: str, now: datetime) -> None:

@@ -50,6 +50,7 @@ from cdp_pipeline.orchestration.audiences import asked_of, audience_assets, audi
 from cdp_pipeline.orchestration.describe import asset_arguments, disagreeing, note, published, shown
 from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, is_filed_by_day, requested_days
 from cdp_pipeline.orchestration.resources import gates_of, ledger_of, models_folder
+from cdp_pipeline.orchestration.upstream import wrong_upstream
 from cdp_pipeline.predictions.champions import card_of, register
 from cdp_pipeline.predictions.charts import drift_chart, learning_charts
 from cdp_pipeline.predictions.drift import MOVED
@@ -536,16 +537,28 @@ def activation_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
             key_of(customers_table(project)),
             key_of(daily_table(project)),
         ],
+        check_specs=[checks.plans_spec(key_of(PLAN))],
         required_resource_keys=RESOURCES,
     )
     def plan_syncs(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         lake: Lake = context.resources.lake
         clock = context.resources.clock
         with ledger_of(project) as ledger, gates_of(project, ledger, clock, lake) as gates:
-            planned = plan_all(ledger, lake, project, now=clock(), gates=gates)
+            graph_checks = context.repository_def.asset_graph.asset_check_keys
+            wrong = wrong_upstream(project, clock(), context.instance, graph_checks)
+            planned = plan_all(ledger, lake, project, now=clock(), gates=gates, upstream=wrong)
         result = lake.publish(Mirror(PLAN, planned.rows), note=note(context))
-        said = {f"{sync} {state}": n for sync, states in planned.counts.items() for state, n in states.items()}
-        return dg.MaterializeResult(metadata=published(result.counts[PLAN.name], said))
+        said: dict[str, Any] = {
+            f"{sync} {state}": n for sync, states in planned.counts.items() for state, n in states.items()
+        }
+        if lines := planned.lines():
+            said["by sync"] = dg.MetadataValue.table(
+                [dg.TableRecord({name: str(value) for name, value in line.items()}) for line in lines]
+            )
+        return dg.MaterializeResult(
+            metadata=published(result.counts[PLAN.name], said),
+            check_results=[checks.plans_result(key_of(PLAN), lines)],
+        )
 
     yield plan_syncs
 

@@ -394,3 +394,18 @@ def audience_results(audience: Audience, found: Verdicts, days: Sequence[date]) 
         figures = dict(outcome.found) if outcome.passed else {"because": outcome.because, **outcome.found}
         severe = test.holds and not outcome.accepted
         yield result(test.name, outcome.passed, ["audiences", audience.name], severe=severe, **figures)
+
+
+def plans_spec(key: list[str]) -> dg.AssetCheckSpec:
+    """Whether a sync's plan waits for somebody."""
+    return spec(key, "no_plan_is_held", "No sync waits for somebody to look at its plan and approve it.")
+
+
+def plans_result(key: list[str], lines: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
+    """Evaluate plans_spec on the lines of a plan (refresh.Planned.lines): what is held, why, and what lets it go."""
+    held = {line["sync"]: line for line in lines if line["state"] == "held"}
+    why = "; ".join(
+        f"{name} is held: {line['because']}. Then: cdp sync approve {line['plan_id']}" for name, line in held.items()
+    )
+    plans = {name: {"because": line["because"], "plan": line["plan_id"]} for name, line in held.items()}
+    return result("no_plan_is_held", not held, key, why=why, held=dg.MetadataValue.json(plans))

@@ -11,6 +11,7 @@ import dagster as dg
 from cdp_pipeline.orchestration.build import build_defs
 from cdp_pipeline.orchestration.partitions import is_filed_by_day, range_tags, yesterday
 from cdp_pipeline.orchestration.resources import Clock, lake_of, prepare_dagster_home, system_clock
+from cdp_pipeline.orchestration.upstream import wrong_upstream
 from cdp_pipeline.sources.days import newest_complete_day
 from cdp_pipeline.sources.files import arrivals
 from cdp_pipeline.sources.tables import LOADS
@@ -195,3 +196,11 @@ def _progress_logger(progress: Progress) -> dg.LoggerDefinition:
         return logger
 
     return steps
+
+
+def upstream_now(project: Project, now: datetime) -> dict[str, list[str]]:
+    """By sync, what is wrong with the tables its plan would be made from."""
+    prepare_dagster_home(project)
+    checks = build_defs(project).resolve_asset_graph().asset_check_keys
+    with dg.DagsterInstance.get() as instance:
+        return wrong_upstream(project, now, instance, checks)

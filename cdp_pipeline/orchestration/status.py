@@ -12,6 +12,7 @@ from dagster import AssetCheckKey
 
 from cdp_pipeline.activation.live import followed
 from cdp_pipeline.activation.positions import LEASE, last_reader, prepare
+from cdp_pipeline.activation.pauses import paused
 from cdp_pipeline.activation.sync import waiting
 from cdp_pipeline.audiences.members import HELD, SIZES, held_now
 from cdp_pipeline.lake.errors import LakeMissingError
@@ -170,6 +171,10 @@ def _events(project: Project, now: datetime) -> Iterator[Finding]:
 
 def _deliveries(project: Project) -> Iterator[Finding]:
     with ledger_of(project) as ledger:
+        for pause in paused(ledger).values():
+            yield Finding(
+                "delivery", pause.subject, "fail", f"paused: {pause.reason}", f"cdp sync resume {pause.subject}"
+            )
         for plan in waiting(ledger):
             if plan["state"] == "held":
                 do = f"cdp sync plan, then cdp sync approve {plan['plan_id']}"

@@ -15,7 +15,7 @@ from cdp_pipeline.activation.ledger import Ledger, acknowledged, open_ledger
 from cdp_pipeline.activation.plan import SyncPlan, plan
 from cdp_pipeline.activation.protocol import Outcome
 from cdp_pipeline.activation.refresh import plan_sync
-from cdp_pipeline.activation.sync import approve, held_fingerprints, holds, submit
+from cdp_pipeline.activation.sync import approve, epoch, held_fingerprints, holds, submit
 from cdp_pipeline.activation.unchanged import WIDTH, compare
 from cdp_pipeline.spec.sync import Sync
 from cdp_pipeline_tests.activation.projects import NOW, sync
@@ -70,7 +70,8 @@ def test_fingerprints_and_one_by_one_lead_to_the_same_plan(mode: str, seed: int)
             here = [one for one in crowd if dice.random() < 0.8 and one["person_id"] not in merged]
             refused = {one["person_id"]: "no consent" for one in here if dice.random() < 0.1}
             people = {one["person_id"]: one for one in here}
-            slow = plan(vips, people, people, holds(ledger, "vips"), refused, aliases=merged)
+            mark = epoch(ledger, "vips")
+            slow = plan(vips, people, people, holds(ledger, "vips"), refused, aliases=merged, epoch=mark)
             fast = plan_sync(ledger, vips, table(here), merged, refused)
             assert [op.op_id for op in fast.ops] == [op.op_id for op in slow.ops]
             assert [(op.payload_text, op.state, op.reason) for op in fast.ops] == [
