@@ -13,7 +13,7 @@ import pytest
 
 from cdp_pipeline_tests.cli.conftest import Here
 from cdp_pipeline_tests.cli.starter import NEWEST, state
-from cdp_pipeline_tests.destinations.servers import Receiver
+from cdp_pipeline_tests.destinations.servers import Answer, Receiver
 from cdp_pipeline_tests.orchestration.commands import Cdp
 
 
@@ -144,19 +144,42 @@ def test_a_file_that_goes_away_once_loaded_takes_nothing_with_it(
 
 
 def test_the_first_sync_waits_until_somebody_has_looked(copy: Cdp, cdp: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cdp.json("sync", "plan") == []
-    with Receiver() as hook:
+    [shown] = cdp.json("sync", "plan")
+    assert (shown["state"], shown["add"]) == ("ready", 5), "a dry run has nothing to wait for"
+    answers = [Answer(422, applied=False)]
+    with Receiver(lambda _: answers.pop() if answers else Answer()) as hook:
         monkeypatch.setenv("CRM_URL", hook.url)
         monkeypatch.setenv("CRM_DRY_RUN", "false")
-        cdp("run", "group:activation")
+        report = cdp("run", "group:activation").out
+        assert "no_plan_is_held" in report
         [plan] = cdp.json("sync", "plan")
-        assert hook.requests == [] and plan["state"] == "held" and "first" in plan["reason"]
+        assert hook.requests == [] and plan["state"] == "held" and "first" in plan["because"]
         assert f"cdp sync approve {plan['plan_id']}" in cdp("status").out
         assert f"held: {plan['plan_id']}" in cdp.complaint("sync", "approve", "another")
+        assert cdp.json("sync", "apply")[0]["state"] == "held" and hook.requests == []
         cdp("sync", "approve", plan["plan_id"], "--by", "ann")
+        [applied] = cdp.json("sync", "apply", "good_customers_to_crm")
+        assert (applied["state"], applied["plan_id"]) == ("applied", plan["plan_id"])
         cdp("run", "group:activation")
-        cdp("run", "group:activation")
+        [stands] = cdp.json("sync", "list")
+        assert (stands["there"], stands["failed"], stands["last_plan"]) == (4, 1, "applied")
+        [case] = cdp.json("sync", "failed", "good_customers_to_crm")
+        assert (case["state"], case["reason"], case["operations"]) == ("failed", "HTTP 422", 1)
+        [status] = cdp.json("sync", "status")
+        assert (status["audience"], status["delivered"], status["failed"], status["adds_up"]) == (5, 4, 1, True)
+        assert cdp.json("sync", "retry", "--sync", "good_customers_to_crm") == [{"due_again": 1}]
+        cdp("sync", "apply")
         assert sorted(effect["data"]["email"] for effect in hook.effects.values()) == [
             f"{name}@example.com" for name in ("ann", "cat", "dan", "eve", "fay")
         ]
-        assert len(hook.requests) == 5 and cdp.json("sync", "plan") == []
+        assert len(hook.requests) == 6 and cdp.json("sync", "plan")[0]["state"] == "unchanged"
+        assert cdp.json("sync", "dismiss", "nobody asks") == [{"dismissed": 0}]
+        assert [(run["state"], run["approved_by"]) for run in cdp.json("sync", "runs")] == [("applied", "ann")] * 1
+        assert "not paused" in cdp.complaint("sync", "resume", "crm")
+        assert "did you mean 'good_customers_to_crm'" in cdp.complaint("sync", "plan", "good_customer_to_crm")
+        cdp("sync", "forget", "good_customers_to_crm")
+        [again] = cdp.json("sync", "plan")
+        assert (again["state"], again["add"], again["remove"]) == ("held", 5, 0) and "lost" in again["because"]
+        cdp("sync", "approve", again["plan_id"])
+        cdp("sync", "apply")
+        assert len(hook.effects) == 10, "what is sent again after a loss is no repetition over there"
