@@ -11,8 +11,8 @@ import dagster as dg
 from dagster import AssetCheckKey
 
 from cdp_pipeline.activation.live import followed
-from cdp_pipeline.activation.positions import LEASE, last_reader, prepare
 from cdp_pipeline.activation.pauses import paused
+from cdp_pipeline.activation.positions import LEASE, last_reader, prepare
 from cdp_pipeline.activation.sync import waiting
 from cdp_pipeline.audiences.members import HELD, SIZES, held_now
 from cdp_pipeline.lake.errors import LakeMissingError
