@@ -45,14 +45,15 @@ def fire(
 
 
 def not_waiting(lake: LakeView, project: Project) -> list[Trigger]:
-    """The triggers that no audience guards which is held."""
+    """The triggers whose guards can be asked: traits were computed, and no audience among them is held."""
     held = held_now(lake.read(SIZES), lake.read(HELD))
+    computed = lake.exists("traits.daily")
 
-    def asks_held(trigger: Trigger) -> bool:
+    def answered(trigger: Trigger) -> bool:
         asked = [rule for rules in guards_of(project, trigger).values() for rule in rules]
-        return any(rule.audience in held for rule in leaves(every_rule(project, asked)))
+        return not asked or (computed and not any(one.audience in held for one in leaves(every_rule(project, asked))))
 
-    return [trigger for trigger in project.triggers.values() if not asks_held(trigger)]
+    return [trigger for trigger in project.triggers.values() if answered(trigger)]
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _evaluated(
     if trigger.on.event is not None:
         if not lake.exists(TIMELINE):
             return None
-        happened = _events(ledger, lake, project, trigger, min(utc(now), _end_of(today, project)), evaluated)
+        happened = _events(ledger, lake, project, trigger, min(utc(now), _end_of(today, project)))
         return Evaluated(happened, today, lake.version(TIMELINE))
     if trigger.on.date is not None:
         if not lake.exists("profile.customers"):
@@ -144,11 +145,9 @@ def _end_of(day: date, project: Project) -> datetime:
     return midnight(day + timedelta(days=1), project.zone)
 
 
-def _events(
-    ledger: Ledger, lake: LakeView, project: Project, trigger: Trigger, now: datetime, evaluated: date | None
-) -> list[Occasion]:
+def _events(ledger: Ledger, lake: LakeView, project: Project, trigger: Trigger, now: datetime) -> list[Occasion]:
     """Events seen among the rows of the timeline that are new since the last evaluation, or missing from all of it."""
-    timeline, after = lake.table(TIMELINE), since(now, evaluated is not None)
+    timeline, after = lake.table(TIMELINE), since(now, ledger.begun(trigger.name))
     missing = trigger.on.missing
     if missing is not None:
         telling = [

@@ -17,16 +17,17 @@ from cdp_pipeline.spec import expressions
 from cdp_pipeline.spec.audience import Happening
 from cdp_pipeline.spec.trigger import Change, Missing
 
-NEW_TRIGGER = timedelta(days=1)
-"""How far a trigger looks back that was never evaluated before."""
+BEFORE_IT_BEGAN = timedelta(days=1)
+"""How far before its first evaluation a trigger looks."""
 
 
-def since(now: datetime, evaluated: bool) -> datetime:
-    """The moment after which an event must have happened to be an occasion: two days ago, or one for a new trigger.
+def since(now: datetime, begun: datetime | None) -> datetime:
+    """The moment after which an event must have happened to be an occasion: two days ago.
 
-    So neither a backfill of past days nor a long outage sends what nobody expects any more.
+    A trigger that was first evaluated less than a day ago (`begun`) does not look back further than it did then. So
+    neither a new trigger, nor a backfill of past days, nor a long outage sends what nobody expects any more.
     """
-    return now - (CATCH_UP if evaluated else NEW_TRIGGER)
+    return max(now - CATCH_UP, (now if begun is None else begun) - BEFORE_IT_BEGAN)
 
 
 def occasions_of_events(on: Change, timeline: ibis.Table, *, after: datetime, until: datetime) -> list[Occasion]:

@@ -134,6 +134,7 @@ marks = sa.Table(
     sa.Column("trigger", sa.Text, primary_key=True),
     # The snapshot of the lake up to which rows of the timeline were looked at.
     sa.Column("mark", sa.BigInteger, nullable=False),
+    sa.Column("begun_at", sa.DateTime, nullable=False),
 )
 prevented = sa.Table(
     "prevented",
@@ -410,7 +411,7 @@ class Ledger:
             if mark is not None:
                 where = marks.c.trigger == trigger
                 if connection.execute(marks.update().where(where).values(mark=mark)).rowcount == 0:
-                    connection.execute(marks.insert(), {"trigger": trigger, "mark": mark})
+                    connection.execute(marks.insert(), {"trigger": trigger, "mark": mark, "begun_at": at})
         return counts
 
     def _note_evaluated(self, connection: Connection, trigger: str, day: date) -> None:
@@ -424,6 +425,11 @@ class Ledger:
         """The newest day this trigger was evaluated for."""
         with self.reading() as connection:
             return connection.execute(sa.select(evaluations.c.day).where(evaluations.c.trigger == trigger)).scalar()
+
+    def begun(self, trigger: str) -> datetime | None:
+        """When (naive UTC) a trigger on events was first evaluated."""
+        with self.reading() as connection:
+            return connection.execute(sa.select(marks.c.begun_at).where(marks.c.trigger == trigger)).scalar()
 
     def mark(self, trigger: str) -> int | None:
         """The snapshot of the lake up to which this trigger has looked at the timeline's rows."""

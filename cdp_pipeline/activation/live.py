@@ -153,8 +153,8 @@ class Follower:
         for trigger in published.triggers:
             if trigger.on.seen is None or names.isdisjoint(trigger.on.seen.event):
                 continue
-            after = since(now, self.ledger.evaluated_until(trigger.name) is not None)
-            happened = occasions_of_events(trigger.on, ibis.memtable(events), after=utc(after), until=utc(now))
+            after = since(utc(now), self.ledger.begun(trigger.name))
+            happened = occasions_of_events(trigger.on, ibis.memtable(events), after=after, until=utc(now))
             if happened:
                 found = Evaluated(happened, now.astimezone(self.project.zone).date(), early=True)
                 states = record(self.ledger, lake, self.project, trigger, found, now=now, aliases=published.aliases)

@@ -144,6 +144,12 @@ def test_a_cart_without_an_order_is_acted_on_when_the_time_is_over_and_orders_ar
     assert sent(ledger) == [("p1", "missing:c1")]
 
 
+def test_a_guarded_trigger_waits_until_there_is_something_to_ask_its_guard_of(lake: Lake, ledger: Ledger) -> None:
+    whole = shop(trigger(name="cross", on=REVIEWED, unless=[{"trait": "orders", "op": ">", "value": 1}]))
+    tell(lake, event("r1", "review", AT - HOUR, stars=1))
+    assert fire(ledger, lake, whole, now=NOW) == {}
+
+
 def test_a_date_sets_off_on_its_day_and_a_new_date_again(lake: Lake, ledger: Ledger) -> None:
     today = NOW.date()
     ending = trigger(name="ending", on={"date": {"of": "ends_on", "before": "30 days"}})

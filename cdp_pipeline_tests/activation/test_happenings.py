@@ -49,14 +49,17 @@ def test_an_event_is_an_occasion_once_for_its_person_with_what_it_says() -> None
         event("other", "order", AT - HOUR, stars=1),
         event("first", "review", AT - 2 * HOUR, "p2", stars=2),
     ]
-    happened = found({"seen": {"event": "review", "when": "stars <= 2"}}, rows, since(AT, True), AT)
+    happened = found({"seen": {"event": "review", "when": "stars <= 2"}}, rows, since(AT, AT - 90 * HOUR), AT)
     assert [(one.person_id, one.text) for one in happened] == [("p2", "seen:first"), ("p1", "seen:bad")]
     assert happened[1].event["stars"] == 1 and happened[1].event["product_id"] == "S1"
     assert happened[1].day == AT.date()
 
 
-def test_a_new_trigger_looks_back_one_day_and_another_two() -> None:
-    assert since(AT, False) == AT - timedelta(days=1) and since(AT, True) == AT - timedelta(days=2)
+def test_a_trigger_looks_back_two_days_but_never_further_than_a_day_before_it_began() -> None:
+    one = timedelta(days=1)
+    assert since(AT, None) == since(AT, AT) == AT - one
+    assert since(AT + HOUR, AT) == AT - one
+    assert since(AT + one, AT) == since(AT + one, AT - 9 * one) == AT - one
 
 
 CART = {"missing": {"event": "order", "after": {"event": "cart"}, "for": "2 hours"}}
