@@ -96,12 +96,30 @@ def test_an_event_is_acted_on_once_however_often_it_is_evaluated_and_says_what_h
 
 def test_what_was_loaded_late_counts_for_two_days_and_a_backfill_never(lake: Lake, ledger: Ledger) -> None:
     whole = shop(trigger(name="cross", on=REVIEWED))
-    tell(lake, event("r0", "review", AT - 30 * HOUR, "new_trigger", stars=1))
-    assert fire(ledger, lake, whole, now=NOW) == {"cross": {}}
-    late = [event(f"late{hours}", "review", AT - hours * HOUR, f"p{hours}", stars=1) for hours in (2, 47, 49, 900)]
-    tell(lake, *late)
+    tell(lake)
+    fire(ledger, lake, whole, now=NOW - 9 * ONE)
+    tell(
+        lake, *(event(f"late{hours}", "review", AT - hours * HOUR, f"p{hours}", stars=1) for hours in (2, 47, 49, 900))
+    )
     fire(ledger, lake, whole, now=NOW)
     assert sent(ledger) == [("p47", "seen:late47"), ("p2", "seen:late2")]
+
+
+def test_what_happened_more_than_a_day_before_a_trigger_began_is_never_an_occasion_of_it(
+    lake: Lake, ledger: Ledger
+) -> None:
+    left = {"missing": {"event": "order", "after": {"event": "cart"}, "for": "1 hour"}}
+    whole = shop(trigger(name="cross", on=REVIEWED), trigger(name="left_behind", on=left))
+    rows = [
+        event("r23", "review", AT - 23 * HOUR, "p23", stars=1), event("c23", "cart", AT - 23 * HOUR, "p23"),
+        event("r30", "review", AT - 30 * HOUR, "p30", stars=1), event("c30", "cart", AT - 30 * HOUR, "p30"),
+        event("o1", "order", AT, "p1"),
+    ]  # fmt: skip
+    tell(lake, *rows)
+    for minutes in (0, 10, 300):
+        fire(ledger, lake, whole, now=NOW + timedelta(minutes=minutes))
+        tell(lake, *(row | {"channel": f"changed {minutes}"} for row in rows))
+    assert sent(ledger) == [("p23", "seen:r23"), ("p23", "missing:c23")]
 
 
 def test_who_is_only_known_later_is_heard_then_and_who_is_found_to_be_somebody_else_is_not_told_twice(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ def look(wire: Wired, follower: Follower) -> Counter[str]:
         return follower.look(lake, datetime.now(UTC))
 
 
-def batch(wire: Wired, ledger: Ledger) -> dict[str, dict[str, int]]:
+def batch(wire: Wired, ledger: Ledger, ago: timedelta = timedelta(0)) -> dict[str, dict[str, int]]:
     with open_lake(wire.project.settings.lake, read_only=True) as lake:
-        return fire(ledger, lake, wire.project, now=datetime.now(UTC))
+        return fire(ledger, lake, wire.project, now=datetime.now(UTC) - ago)
 
 
 def decided(ledger: Ledger) -> dict[str, tuple[Any, ...]]:
@@ -84,7 +84,7 @@ def test_what_is_told_early_is_what_the_batch_would_have_decided_and_the_batch_a
     assert list(followed(wire.project)) == list(telling(wire.project)) == ["clicks", "complaints", "orders"]
     sooner, later = wire.ledger(), open_ledger(f"sqlite:///{tmp_path / 'later.sqlite'}")
     for ledger in (sooner, later):
-        batch(wire, ledger)  # The triggers are not new.
+        batch(wire, ledger, ago=timedelta(days=3))  # The triggers are not new.
     follower = Follower(sooner, wire.project)
     assert look(wire, follower) == {}
     expected: Counter[str] = Counter()
