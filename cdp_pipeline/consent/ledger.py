@@ -129,21 +129,29 @@ def open_consents(database: Database, salt: str | None = None) -> ConsentLedger:
 
     With `salt` (of the environment) hashes are made with it, and it is not kept; without, one is made up and kept.
     """
-    with database.writing("schema") as connection:
-        _metadata.create_all(connection)
-        row = connection.execute(sa.select(consent_salt)).one_or_none()
-        if row is None:
-            kept = None if salt else secrets.token_hex(32)
-            used = salt or kept or ""
-            values = {"name": "salt", "salt": kept, "fingerprint": _digest(used, "fingerprint", "")}
-            connection.execute(consent_salt.insert(), values)
-        else:
-            used = salt or row.salt or ""
-            if not used:
-                raise ConsentError("consents were recorded with the salt of CDP_CONSENT_SALT, which is not set")
-            if _digest(used, "fingerprint", "") != row.fingerprint:
-                raise ConsentError("consents were recorded with another salt than CDP_CONSENT_SALT: nobody is found")
+    row = _salted(database)
+    if row is None:
+        with database.writing("schema") as connection:
+            _metadata.create_all(connection)
+            if connection.execute(sa.select(consent_salt)).first() is None:
+                kept = None if salt else secrets.token_hex(32)
+                values = {"name": "salt", "salt": kept, "fingerprint": _digest(salt or kept or "", "fingerprint", "")}
+                connection.execute(consent_salt.insert(), values)
+        row = _salted(database)
+    used = salt or (row.salt if row is not None else None)
+    if row is None or not used:
+        raise ConsentError("consents were recorded with the salt of CDP_CONSENT_SALT, which is not set")
+    if _digest(used, "fingerprint", "") != row.fingerprint:
+        raise ConsentError("consents were recorded with another salt than CDP_CONSENT_SALT: nobody is found")
     return ConsentLedger(database, used)
+
+
+def _salted(database: Database) -> sa.Row[Any] | None:
+    """The salt of a ledger that is there already; looking takes no lock."""
+    with database.reading() as connection:
+        if not sa.inspect(connection).has_table(consent_salt.name):
+            return None
+        return connection.execute(sa.select(consent_salt)).one_or_none()
 
 
 def anything_suppressed(database: Database) -> bool:
