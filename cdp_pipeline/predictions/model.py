@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from cdp_pipeline.predictions.drift import Reference, drift, watched
+from cdp_pipeline.predictions.grown import grown_odds
 from cdp_pipeline.predictions.kind import Trained
 from cdp_pipeline.predictions.level import Level, lately, log_odds, shift_to
 from cdp_pipeline.predictions.logistic import sigmoid
@@ -32,8 +33,6 @@ PRIOR_WEIGHT = 20
 SAMPLE = 20_000
 """People looked at for drift."""
 NOT_FEATURES = ("person_id", "day", "split", "label", "_soon", "_season")
-WORTH_THREADS = 50_000
-"""Rows below which threads cost more than they bring: they spin while others use the cores."""
 TREES_HEARD = (0.0, 0.25, 0.5, 0.75, 1.0)
 RECIPE = "logistic+trees+rhythm+level/4"
 """Part of every version id: raise it when training changes, so that models are trained anew."""
@@ -42,10 +41,14 @@ RECIPE = "logistic+trees+rhythm+level/4"
 def matrix(table: pa.Table, names: tuple[str, ...]) -> np.ndarray:
     """The named columns as floats, unknown as NaN."""
     import numpy as np
+
+    return np.column_stack(_columns(table, names)) if names else np.empty((table.num_rows, 0))
+
+
+def _columns(table: pa.Table, names: tuple[str, ...]) -> list[np.ndarray]:
     import pyarrow as pa
 
-    columns = [table.column(name).cast(pa.float64()).to_numpy() for name in names]
-    return np.column_stack(columns) if columns else np.empty((table.num_rows, 0))
+    return [table.column(name).cast(pa.float64()).to_numpy() for name in names]
 
 
 def is_new(table: pa.Table) -> np.ndarray:
@@ -162,13 +165,11 @@ class Model:
 
         `contributions` is what the linear part says of them, where that is known already.
         """
-        from threadpoolctl import threadpool_limits
+        from scipy.special import expit
 
         if contributions is None:
             contributions = self.linear.contributions(values)
-
-        with threadpool_limits(None if len(values) >= WORTH_THREADS else 1):
-            grown = self.trees.predict_proba(values)[:, 1]
+        grown = expit(grown_odds(self.trees, values))
         blend = (1 - self.trees_heard) * self.linear.probability_of(contributions) + self.trees_heard * grown
         return self.slope * log_odds(blend) + self.shift
 
@@ -177,9 +178,8 @@ def inputs(rows: pa.Table, features: tuple[str, ...], rhythm: Rhythm, horizon_da
     """The features, and beside them what the person's own rhythm says."""
     import numpy as np
 
-    return np.column_stack(
-        [matrix(rows, features), rhythm.probability(*matrix(rows, RHYTHM).T, horizon_days=horizon_days)]
-    )
+    said = rhythm.probability(*_columns(rows, RHYTHM), horizon_days=horizon_days)
+    return np.column_stack([*_columns(rows, features), said])
 
 
 @dataclass(frozen=True)

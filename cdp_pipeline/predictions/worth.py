@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from cdp_pipeline.predictions.model import WORTH_THREADS, Linear, log_scaled, matrix
+from cdp_pipeline.predictions.model import Linear, log_scaled, matrix
 from cdp_pipeline.predictions.rhythm import Rhythm
 from cdp_pipeline.predictions.spend import Spend
 
@@ -23,6 +23,8 @@ BOUGHT = ("_recency_clock", "_times", "_since_first_clock")
 BUYING = ("_expected", "_worth", "_value", "_own")
 QUARTER = 91
 REFERENCE, DRAWS, GROUPS = 2000, 100, 20
+WORTH_THREADS = 50_000
+"""Rows below which threads cost more than they bring: they spin while others use the cores."""
 
 
 @dataclass(frozen=True)
