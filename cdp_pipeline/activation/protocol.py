@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import cached_property
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
@@ -102,12 +103,25 @@ def _plain(value: object) -> object:
     return value.isoformat() if isinstance(value, date) else str(value)
 
 
-class Payload(dict[str, object]):
+class Payload(Mapping[str, object]):
     """A payload out of its canonical JSON, which it keeps: what is sent is the very text that was decided."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(json.loads(text))
         self.text = text
+
+    @cached_property
+    def _read(self) -> dict[str, object]:
+        found: dict[str, object] = json.loads(self.text)
+        return found
+
+    def __getitem__(self, name: str) -> object:
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read)
+
+    def __len__(self) -> int:
+        return len(self._read)
 
 
 def canonical_json(payload: Mapping[str, object]) -> str:

@@ -91,7 +91,7 @@ RESOURCES = {"lake", "clock"}
 def project_assets(project: Project) -> list[dg.AssetsDefinition]:
     """All assets, in the order a row walks."""
     cadences = sorted({audience.cadence for audience in project.audiences.values()})
-    return [
+    upstream = [
         *(source_asset(project, source) for source in project.sources.values()),
         *source_ledgers(project),
         *identity_assets(project),
@@ -102,8 +102,9 @@ def project_assets(project: Project) -> list[dg.AssetsDefinition]:
         *model_list(project),
         *(audience_assets(project, cadence) for cadence in cadences),
         *audience_tables(project),
-        *activation_assets(project),
     ]
+    concern = [key for asset in upstream for key in asset.check_keys]
+    return [*upstream, *activation_assets(project, concern)]
 
 
 def key_of(table: Table | str) -> list[str]:
@@ -523,7 +524,7 @@ def watched_by(project: Project, trigger: Trigger) -> set[str]:
     return found.union(".".join(key) for key in asked_of(project, asked)) if asked else found
 
 
-def activation_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
+def activation_assets(project: Project, upstream: Sequence[dg.AssetCheckKey]) -> Iterator[dg.AssetsDefinition]:
     """What is to be sent, what was decided, what was delivered and who was reached."""
     owner = project.settings.owner
     synced = sorted({sync.audience for sync in project.syncs.values()})
@@ -544,8 +545,7 @@ def activation_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
         lake: Lake = context.resources.lake
         clock = context.resources.clock
         with ledger_of(project) as ledger, gates_of(project, ledger, clock, lake) as gates:
-            graph_checks = context.repository_def.asset_graph.asset_check_keys
-            wrong = wrong_upstream(project, clock(), context.instance, graph_checks)
+            wrong = wrong_upstream(project, clock(), context.instance, upstream)
             planned = plan_all(ledger, lake, project, now=clock(), gates=gates, upstream=wrong)
         result = lake.publish(Mirror(PLAN, planned.rows), note=note(context))
         said: dict[str, Any] = {

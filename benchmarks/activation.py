@@ -1,0 +1,205 @@
+# ruff: noqa: T201
+"""Deliveries a second to a webhook on loopback with the ledger on, beside plain httpx; the diff of a large audience.
+
+    python benchmarks/activation.py [--single 4000] [--batched 100000] [--members 1000000]
+
+The receiver is a process of its own and does nothing but answer. Ours claims from a SQLite ledger with every commit on
+disk, signs, sends, and settles with what the destination then holds; httpx only sends the same bodies, on 16 lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from itertools import islice
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pyarrow as pa
+
+from cdp_pipeline.activation.deliver import deliver
+from cdp_pipeline.activation.ledger import Ledger, Op, acknowledged, open_ledger, operation_id
+from cdp_pipeline.activation.plan import SyncPlan
+from cdp_pipeline.activation.protocol import Outcome, canonical_json
+from cdp_pipeline.activation.refresh import plan_sync
+from cdp_pipeline.activation.sync import approve, submit
+from cdp_pipeline.activation.unchanged import compare
+from cdp_pipeline.destinations import destination_for
+from cdp_pipeline.spec.sync import Sync
+from cdp_pipeline_tests.activation.projects import NOW, project, sync, webhook
+
+LINES, BATCH = 16, 100
+
+
+class Answering(asyncio.Protocol):
+    """Just enough HTTP to take a POST with a length and say 200."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport, self.heard = transport, b""
+
+    def data_received(self, data: bytes) -> None:
+        self.heard += data
+        while (end := self.heard.find(b"\r\n\r\n")) >= 0:
+            head = self.heard[:end].lower()
+            start = head.index(b"content-length:") + len(b"content-length:")
+            length = int(head[start:].split(b"\r\n", 1)[0])
+            if len(self.heard) < end + 4 + length:
+                return
+            self.heard = self.heard[end + 4 + length :]
+            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")  # type: ignore[attr-defined]
+
+
+def answer(ready: Connection) -> None:
+    async def serve() -> None:
+        server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0)
+        ready.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(serve())
+
+
+def body(number: int) -> dict[str, object]:
+    data = {"email": f"customer{number}@example.com", "tier": "gold", "revenue": 12.5 * number, "orders": number % 9}
+    return {"type": "sync.vips", "key": f"customer{number}@example.com", "member": True, "data": data}
+
+
+def timed(name: str, records: int, work: Callable[[], None]) -> tuple[float, float]:
+    wall, cpu = time.monotonic(), time.process_time()
+    work()
+    wall, cpu = time.monotonic() - wall, time.process_time() - cpu
+    print(f"{name}: {records / wall:,.0f} records/s, {records / cpu:,.0f} a CPU second", flush=True)
+    return records / wall, records / cpu
+
+
+def plain(url: str, bodies: list[bytes]) -> None:
+    import httpx
+
+    async def line(client: httpx.AsyncClient, waiting: list[bytes]) -> None:
+        while waiting:
+            (await client.post(url, content=waiting.pop())).raise_for_status()
+
+    async def lines() -> None:
+        async with httpx.AsyncClient(limits=httpx.Limits(max_connections=LINES), timeout=60) as client:
+            await asyncio.gather(*(line(client, bodies) for _ in range(LINES)))
+
+    asyncio.run(lines())
+
+
+def ours(ledger: Ledger, url: str, records: int, batch: int) -> Callable[[], None]:
+    name = f"hook{batch}"
+    whole = project(webhook(url, name=name, batch=batch, rate=1e9))
+    ops = (
+        Op(operation_id(name, n), "sync:vips", name, f"p{n}", "add", body(n), key=f"customer{n}@example.com")
+        for n in range(records)
+    )
+    ledger.send_once(list(ops), NOW)
+
+    def work() -> None:
+        done = deliver(
+            ledger, whole, now=NOW, connect=destination_for, limit=records, budget=timedelta(minutes=9), only=[name]
+        ).totals
+        assert done == {"delivered": records}, done
+
+    return work
+
+
+def throughput(folder: Path, single: int, batched: int) -> None:
+    ready, theirs = multiprocessing.Pipe()
+    receiver = multiprocessing.get_context("spawn").Process(target=answer, args=(theirs,), daemon=True)
+    receiver.start()
+    url = f"http://127.0.0.1:{ready.recv()}/hook"
+    bodies = [canonical_json(body(number)).encode() for number in range(max(single, batched))]
+    joined = [b"[" + b",".join(bodies[start : start + BATCH]) + b"]" for start in range(0, batched, BATCH)]
+    try:
+        with open_ledger(f"sqlite:///{folder / 'ledger.sqlite'}") as ledger:
+            httpx_one = timed("httpx, single", single, lambda: plain(url, bodies[:single]))
+            ours_one = timed("ours, single", single, ours(ledger, url, single, 1))
+            httpx_many = timed(f"httpx, batches of {BATCH}", batched, lambda: plain(url, joined))
+            ours_many = timed(f"ours, batches of {BATCH}", batched, ours(ledger, url, batched, BATCH))
+    finally:
+        receiver.kill()
+    for name, one, other in (("single", ours_one, httpx_one), ("batched", ours_many, httpx_many)):
+        print(f"{name}: ours / httpx {one[0] / other[0]:.2f} by wall, {one[1] / other[1]:.2f} by CPU")
+
+
+def members(first: int, last: int, shift: float) -> pa.Table:
+    ids = range(first, last)
+    return pa.table(
+        {
+            "person_id": [f"cdp_{n:022d}" for n in ids],
+            "email": [f"customer{n}@example.com" for n in ids],
+            "tier": ["gold" if n % 3 else "silver" for n in ids],
+            "spent": [n % 1000 + (shift if n % 100 == 0 else 0.0) for n in ids],
+        }
+    )
+
+
+def carry_out(ledger: Ledger, found: SyncPlan) -> None:
+    if submit(ledger, found, dry_run=False, now=NOW).state == "held":
+        approve(ledger, found.plan_id, by="benchmark", now=NOW)
+        submit(ledger, found, dry_run=False, now=NOW)
+    now = NOW
+    while True:
+        claim = ledger.claim(
+            "hook", limit=5000, now=now, lease=timedelta(hours=1), worker="w", repeatable=True, max_attempts=5, rate=1e9
+        )
+        if not claim.ops:
+            return
+        now += timedelta(seconds=1)
+        outcomes = [(one, Outcome(one.delivery.op_id, "delivered", "HTTP 200", code=200)) for one in claim.ops]
+        ledger.settle(outcomes, worker="w", now=now, max_attempts=5)
+
+
+def put_there(ledger: Ledger, vips: Sync, people: pa.Table) -> None:
+    """As if all of them had been delivered, without the hour of delivering them."""
+    found = compare(vips, people, "")
+    rows = (
+        {"sync": vips.name, "key": row["email"], "person_id": person, "op_id": f"{number:032d}",
+         "payload_hash": "0" * 64, "fingerprint": found.fingerprints[person], "certain": True, "present": True, "at": NOW.replace(tzinfo=None)}
+        for number, (person, row) in enumerate(found.people.items())
+    )  # fmt: skip
+    with ledger.writing() as connection:
+        while some := list(islice(rows, 50_000)):
+            connection.execute(acknowledged.insert(), some)
+
+
+def difference(folder: Path, size: int) -> None:
+    vips = sync(mapping={"mail": "email", "tier": "tier", "spent": "spent"}, key="mail")
+    with open_ledger(f"sqlite:///{folder / 'first.sqlite'}") as ledger:
+        found: list[SyncPlan] = []
+        few, people = size // 20, members(0, size // 20, 0)
+        timed(f"first plan of {few:,}", few, lambda: found.append(plan_sync(ledger, vips, people)))
+        timed("enqueued, claimed and settled", few, lambda: carry_out(ledger, found.pop()))
+    with open_ledger(f"sqlite:///{folder / 'diff.sqlite'}") as ledger:
+        people = members(0, size, 0)
+        put_there(ledger, vips, people)
+        later = members(size // 200, size + size // 200, 1)
+        for name, now in (("1 % changed, 0.5 % left, 0.5 % came", later), ("nobody changed", people)):
+            wall, cpu = time.monotonic(), time.process_time()
+            plan = plan_sync(ledger, vips, now)
+            wall, cpu = time.monotonic() - wall, time.process_time() - cpu
+            kinds = dict(plan.counts)
+            print(f"{size:,}, {name}: {wall:.2f} s, {cpu:.2f} CPU-s; {kinds}, {plan.unchanged:,} unchanged", flush=True)
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--single", type=int, default=4_000)
+    asked.add_argument("--batched", type=int, default=100_000)
+    asked.add_argument("--members", type=int, default=1_000_000)
+    given = asked.parse_args()
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    with tempfile.TemporaryDirectory() as folder:
+        throughput(Path(folder), given.single, given.batched)
+        difference(Path(folder), given.members)
+    print(f"load {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()
