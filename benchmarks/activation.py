@@ -159,11 +159,12 @@ def carry_out(ledger: Ledger, found: SyncPlan) -> None:
 def put_there(ledger: Ledger, vips: Sync, people: pa.Table) -> None:
     """As if all of them had been delivered, without the hour of delivering them."""
     found = compare(vips, people, "")
+    same = {"sync": vips.name, "payload_hash": "0" * 64, "certain": True, "present": True}
+    at = NOW.replace(tzinfo=None)
     rows = (
-        {"sync": vips.name, "key": row["email"], "person_id": person, "op_id": f"{number:032d}",
-         "payload_hash": "0" * 64, "fingerprint": found.fingerprints[person], "certain": True, "present": True, "at": NOW.replace(tzinfo=None)}
-        for number, (person, row) in enumerate(found.people.items())
-    )  # fmt: skip
+        {**same, "key": row["email"], "person_id": one, "op_id": one, "fingerprint": found.fingerprints[one], "at": at}
+        for one, row in found.people.items()
+    )
     with ledger.writing() as connection:
         while some := list(islice(rows, 50_000)):
             connection.execute(acknowledged.insert(), some)
