@@ -15,6 +15,7 @@ from cdp_pipeline.activation.ledger import Ledger, utc
 from cdp_pipeline.activation.triggers import Occasion, fired, guarded_state, horizon, occasions
 from cdp_pipeline.audiences.members import HELD, SIZES, held_now
 from cdp_pipeline.audiences.rules import every_rule, leaves
+from cdp_pipeline.audiences.scope import named
 from cdp_pipeline.lake.errors import LakeVersionError
 from cdp_pipeline.lake.lake import LakeView
 from cdp_pipeline.spec.project import Project
@@ -235,14 +236,15 @@ def known_people(
     people: dict[str, dict[str, object]] = {person_id: {} for person_id in person_ids}
     if not people:
         return people
+    theirs = named(people)
     for name in project.predictions if only is None else project.predictions.keys() & only:
         if project.predictions[name].a_list and (scores := _table(lake, f"predictions.{name}")) is not None:
-            for person_id, items in _lists(scores.filter(scores.day <= ibis.date(day)), list(people)).items():
+            for person_id, items in _lists(scores.filter(scores.day <= ibis.date(day)), theirs).items():
                 people[person_id][name] = items
     for part in parts_known(lake, project, day, only):
         if only is not None:
             part = part.select("person_id", *(name for name in part.columns if name in only and name != "person_id"))
-        for row in _rows(part.filter(part.person_id.isin(list(people)))):
+        for row in _rows(part.semi_join(theirs, "person_id")):
             people[str(row["person_id"])].update(row)
     return people
 
@@ -262,9 +264,9 @@ def parts_known(lake: LakeView, project: Project, day: date, only: Collection[st
     return [part for part in parts if part is not None]
 
 
-def _lists(scores: ibis.Table, people: list[str]) -> dict[str, list[str]]:
+def _lists(scores: ibis.Table, people: ibis.Table) -> dict[str, list[str]]:
     """The items of each person's newest list, best first."""
-    mine = scores.filter(scores.person_id.isin(people))
+    mine = scores.semi_join(people, "person_id")
     newest = mine.group_by("person_id").aggregate(day=mine.day.max())
     found: dict[str, list[str]] = {}
     for row in _rows(mine.semi_join(newest, ["person_id", "day"]).order_by("person_id", "rank")):

@@ -8,6 +8,7 @@ from datetime import date
 from cdp_pipeline.audiences.accounts import with_their_groups
 from cdp_pipeline.audiences.look import scope_of
 from cdp_pipeline.audiences.rules import every_rule, gathered, holds_all, leaves
+from cdp_pipeline.audiences.scope import named
 from cdp_pipeline.lake.lake import LakeView
 from cdp_pipeline.spec.audience import Rule
 from cdp_pipeline.spec.project import Project
@@ -38,6 +39,6 @@ def guarded(
     asked = table.select("person_id", **{name: holds_all(each, table) for name, each in guards.items()})
     found = {
         str(row["person_id"]): [name for name in guards if row[name]]
-        for row in asked.filter(asked.person_id.isin(list(person_ids))).to_pyarrow().to_pylist()
+        for row in asked.semi_join(named(person_ids), "person_id").to_pyarrow().to_pylist()
     }
     return {person_id: names for person_id, names in found.items() if names}

@@ -31,22 +31,27 @@ class Scope:
 
     def of_people(self, people: Collection[str]) -> Scope:
         """The same of these people only. Sources stay whole: whose a row is, identifiers say."""
-        ids = list(people)
+        theirs = named(people)
 
         def only(table: ibis.Table | None) -> ibis.Table | None:
-            return None if table is None else table.filter(table.person_id.isin(ids))
+            return None if table is None else table.semi_join(theirs, "person_id")
 
         return replace(
             self,
-            traits=self.traits.filter(self.traits.person_id.isin(ids)),
+            traits=self.traits.semi_join(theirs, "person_id"),
             customers=only(self.customers),
-            predictions={name: table.filter(table.person_id.isin(ids)) for name, table in self.predictions.items()},
+            predictions={name: table.semi_join(theirs, "person_id") for name, table in self.predictions.items()},
             bands=only(self.bands),
             timeline=only(self.timeline),
             identifiers=only(self.identifiers),
             groups=only(self.groups),
             all_days=self.traits if self.all_days is None else self.all_days,
         )
+
+
+def named(people: Collection[str]) -> ibis.Table:
+    """These people as a table to join with: a list of thousands in a condition takes seconds to compile."""
+    return ibis.memtable({"person_id": list(people)}, schema={"person_id": "string"})
 
 
 class ScopeError(ValueError):
