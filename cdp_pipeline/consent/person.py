@@ -13,7 +13,7 @@ from cdp_pipeline.consent.subjects import Subject, subjects
 from cdp_pipeline.identity.explain import UnknownIdentifier, find_identifier, resolve_identifier
 from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE
 from cdp_pipeline.identity.verdicts import spellings
-from cdp_pipeline.lake.lake import LakeView
+from cdp_pipeline.lake.lake import Lake
 from cdp_pipeline.spec.project import Project
 
 
@@ -25,7 +25,7 @@ class Whom:
     subject: Subject | None = None
 
 
-def whom(lake: LakeView, project: Project, text: str) -> Whom:
+def whom(lake: Lake, project: Project, text: str) -> Whom:
     """The person of `type:value` or a person id; an identifier that nobody was seen with yet stands for itself."""
     identifiers, people = lake.read(IDENTIFIERS), lake.read(PEOPLE)
     type_, colon, value = text.partition(":")

@@ -40,7 +40,7 @@ def catch_up(ledger: ConsentLedger, lake: Lake, project: Project, now: datetime)
         source = project.sources[part.source]
         if seen == version or not lake.exists(source_table(source).name):
             continue
-        rows = lake.read(source_table(source))
+        rows = lake.local.read(source_table(source))
         newest = rows._loaded_at.max().to_pyarrow().as_py()
         if newest is not None and newest != until:
             found = _told(rows, part, source, until)

@@ -61,7 +61,9 @@ def gates_of(
 
         def found(person_ids: Collection[str]) -> Mapping[str, Subject]:
             if not lakes:
-                lakes.append(lake or stack.enter_context(lake_of(project, read_only=True)))
+                # DuckDB in this process, whatever the engine: a cluster takes longer to start than a message to send.
+                here = open_lake(project.settings.lake, base=Path.cwd(), read_only=True)
+                lakes.append(lake or stack.enter_context(here))
                 catch_up(consents, lakes[0], project, clock())
             return subjects(lakes[0], project, person_ids)
 
