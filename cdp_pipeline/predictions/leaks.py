@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 import ibis
 
 from cdp_pipeline.predictions.contacts import drawn
 from cdp_pipeline.predictions.kind import Known
+from cdp_pipeline.predictions.kinds import kind_of
 from cdp_pipeline.predictions.level import looked_at
 from cdp_pipeline.predictions.metrics import ranking
 from cdp_pipeline.predictions.model import matrix
 from cdp_pipeline.predictions.targets import target_events
 from cdp_pipeline.predictions.training import features
 from cdp_pipeline.predictions.windows import Cutoffs, LeakageError
-from cdp_pipeline.spec.prediction import Binary, Features, Prediction, Uplift
+from cdp_pipeline.spec.prediction import Binary, Features, Prediction, Response, Uplift
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.window import midnight
 
@@ -36,13 +37,15 @@ TELLS_ALL = 0.98
 """A feature that ranks the outcome alone as well as this was taken from it. The best honest one measured .86."""
 
 
-def can_leak(prediction: Prediction) -> TypeGuard[Features]:
-    """Whether it learns from features; the other types count what people did up to a day, in one place each."""
-    return isinstance(prediction, Features) and not prediction.over_items
+def can_leak(prediction: Prediction) -> bool:
+    """Whether it learns from what was known on a day; a list is made of the events themselves, each with its day."""
+    return not prediction.a_list
 
 
-def looked_for(known: Known, prediction: Features, project: Project, training: pa.Table, day: date) -> list[str]:
+def looked_for(known: Known, prediction: Prediction, project: Project, training: pa.Table, day: date) -> list[str]:
     """Every leak of a training set, in words, by its rows of `day`."""
+    if not isinstance(prediction, Features) or prediction.over_items:
+        return findings_of_items(training, rebuilt_items(known, prediction, project, day).to_pyarrow(), prediction, day)
     again = rebuilt(known, prediction, project, day).to_pyarrow()
     labels = relabelled(known, prediction, day).to_pyarrow() if isinstance(prediction, Binary) else None
     return findings(training, again, labels, prediction, day)
@@ -52,8 +55,13 @@ def known_on(known: Known, project: Project, day: date) -> Known:
     """All that was known at the end of the day of some people: events up to it, and later ones that were announced."""
     people = looked_at(known.people, SOME)
     past = known.timeline.semi_join(people, "person_id")
-    told = past._loaded_at < ibis.literal(midnight(day + timedelta(days=1), project.zone), type=past._loaded_at.type())
-    return replace(known, people=people, timeline=past.filter((past._day <= day) | told))
+    return replace(known, people=people, timeline=told_by(past, project, day))
+
+
+def told_by(timeline: ibis.Table, project: Project, day: date) -> ibis.Table:
+    """The events up to the end of the day, and later ones that were announced by then."""
+    end = ibis.literal(midnight(day + timedelta(days=1), project.zone), type=timeline._loaded_at.type())
+    return timeline.filter((timeline._day <= day) | (timeline._loaded_at < end))
 
 
 def rebuilt(known: Known, prediction: Features, project: Project, day: date) -> ibis.Table:
@@ -62,6 +70,14 @@ def rebuilt(known: Known, prediction: Features, project: Project, day: date) -> 
     if isinstance(prediction, Uplift):
         return rows.semi_join(drawn(known.timeline, prediction, [day]), "person_id")
     return rows
+
+
+def rebuilt_items(known: Known, prediction: Prediction, project: Project, day: date) -> ibis.Table:
+    """(person_id, item, what is learned from) of some people, made from what everybody did up to the day: what is
+    usual for an item is a matter of all of them. Who can be reached now is not asked, it is no feature."""
+    past = replace(known, timeline=told_by(known.timeline, project, day))
+    asked = prediction.model_copy(update={"reach": {}}) if isinstance(prediction, Response) else prediction
+    return kind_of(asked).inputs(past, asked, project, day).semi_join(looked_at(known.people, SOME), "person_id")
 
 
 def relabelled(known: Known, prediction: Binary, day: date) -> ibis.Table:
@@ -80,7 +96,7 @@ def findings(
     """Every leak of a training set, in words; `again` and `labels` are rows of `day` as `rebuilt` and `relabelled`."""
     import pyarrow.compute as pc
 
-    named = tuple(name for name in again.column_names if name != "person_id")
+    named = _named(again)
     past = training.filter(pc.equal(training["split"], "train"))
     of_day = training.filter(pc.equal(training["day"], day)).filter(pc.field("split") != "level")
     found = [*_embargo(training, prediction), *_late(of_day, again, named, day), *_ids(past, named)]
@@ -89,7 +105,19 @@ def findings(
     return found
 
 
-def _embargo(training: pa.Table, prediction: Features) -> Iterator[str]:
+def findings_of_items(training: pa.Table, again: pa.Table, prediction: Prediction, day: date) -> list[str]:
+    """Every leak of a training set of people and items, in words; `again` is rows of `day` as `rebuilt_items`."""
+    import pyarrow.compute as pc
+
+    of_day = training.filter(pc.equal(training["day"], day))
+    return [*_embargo(training, prediction), *_late(of_day, again, _named(again), day)]
+
+
+def _named(again: pa.Table) -> tuple[str, ...]:
+    return tuple(name for name in again.column_names if name not in ("person_id", "item"))
+
+
+def _embargo(training: pa.Table, prediction: Prediction) -> Iterator[str]:
     grouped = training.group_by(["day", "split"]).aggregate([]).to_pylist()
     past = tuple(sorted(row["day"] for row in grouped if row["split"] == "train"))
     for row in grouped:
@@ -104,16 +132,19 @@ def _late(rows: pa.Table, again: pa.Table, named: tuple[str, ...], day: date) ->
     """Features that are not what they are when events end on the day."""
     import numpy as np
 
-    both = rows.select(["person_id", *named]).join(again, "person_id", join_type="inner", right_suffix=" again")
+    keys = [name for name in ("person_id", "item") if name in again.column_names]
+    both = rows.select([*keys, *named]).join(again, keys, join_type="inner", right_suffix=" again")
+    what = "people" if keys == ["person_id"] else "pairs of people and items"
     for name in named:
         was, should = matrix(both, (name, f"{name} again")).T
         other = int((~np.isclose(was, should, rtol=1e-6, atol=1e-5, equal_nan=True)).sum())
         if other:
             yield (
-                f"feature '{name}' knows what came after {day}: of {both.num_rows} people {other} have another value "
+                f"feature '{name}' knows what came after {day}: of {both.num_rows} {what} {other} have another value "
                 "when events end on that day"
             )
-    if both.num_rows < again.num_rows:
+    # Of pairs only those are learned from of which it is known what then came.
+    if keys == ["person_id"] and both.num_rows < again.num_rows:
         yield f"{again.num_rows - both.num_rows} of {again.num_rows} people known on {day} are not in the set"
 
 

@@ -15,7 +15,9 @@ import pytest
 from cdp_pipeline.predictions import leaks
 from cdp_pipeline.predictions.binary import training_set
 from cdp_pipeline.predictions.kind import Known
+from cdp_pipeline.predictions.kinds import kind_of
 from cdp_pipeline.predictions.windows import cutoffs
+from cdp_pipeline.spec.prediction import Affinity, Prediction, Response, Timing, Topics
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.traits.as_of import as_of
 from cdp_pipeline_tests.predictions.people import prediction
@@ -119,3 +121,41 @@ def test_a_feature_made_from_the_target_is_named(honest: pa.Table, again: Again)
     taken = pc.cast(pc.fill_null(honest["label"], 0), pa.float64())
     named = found(planted(honest, "spent", taken), again)
     assert any(text.startswith("feature 'spent' alone tells the target (AUC 1.000)") for text in named)
+
+
+ITEM = {"event": ["order"], "item": "channel"}
+PAIRS: dict[str, Prediction] = {
+    "affinity": Affinity.model_validate(
+        {"kind": "prediction", "type": "affinity", "name": "a", "description": "A.", "target": ITEM,
+         "horizon": "30 days", "items": {"at_least": 1}}
+    ),
+    "topics": Topics.model_validate(
+        {"kind": "prediction", "type": "topics", "name": "t", "description": "T.", "target": ITEM,
+         "horizon": "30 days", "items": {"at_least": 1}}
+    ),
+    "timing": Timing.model_validate(
+        {"kind": "prediction", "type": "timing", "name": "h", "description": "H.", "target": {"event": ["order"]},
+         "horizon": "30 days"}
+    ),
+    "response": Response.model_validate(
+        {"kind": "prediction", "type": "response", "name": "r", "description": "R.", "exposure": ITEM,
+         "target": {"event": ["order"], "within": "5 days"}, "horizon": "30 days", "items": {"at_least": 1},
+         "reach": {"web": [{"trait": "spent", "op": ">", "value": 1_000_000}]}}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("type_", PAIRS)
+def test_pairs_of_people_and_items_that_know_what_came_later_are_named(type_: str) -> None:
+    spec, day = PAIRS[type_], WINDOWS.test
+    made = kind_of(spec).training_set(KNOWN, spec, SHOP, WINDOWS).to_pyarrow()
+    assert leaks.can_leak(spec)
+    assert leaks.looked_for(KNOWN, spec, SHOP, made, day) == []
+    of_later = replace(WINDOWS, train=(), test=day + timedelta(days=10))
+    later = kind_of(spec).training_set(KNOWN, spec, SHOP, of_later).to_pyarrow()
+    late = later.set_column(later.column_names.index("day"), "day", pa.array([day] * later.num_rows))
+    named = leaks.looked_for(KNOWN, spec, SHOP, late, day)
+    assert named and all("knows what came after" in text and "pairs of people and items" in text for text in named)
+    close = replace(WINDOWS, train=(day - timedelta(days=3),), horizon=timedelta(days=3))
+    touching = kind_of(spec).training_set(KNOWN, spec, SHOP, close).to_pyarrow()
+    assert any("is labelled until" in text for text in leaks.looked_for(KNOWN, spec, SHOP, touching, day))
