@@ -23,7 +23,7 @@ from cdp_pipeline.identity.people import IDENTIFIERS
 from cdp_pipeline.identity.rows import of_the_known
 from cdp_pipeline.lake import Lake
 from cdp_pipeline.lake.columns import stored_type
-from cdp_pipeline.profile.timeline import timeline
+from cdp_pipeline.profile.timeline import timeline, timeline_table
 from cdp_pipeline.sources.errors import SourceError
 from cdp_pipeline.sources.reading import Scratch
 from cdp_pipeline.sources.tables import source_table
@@ -73,6 +73,8 @@ class _Published:
 
     def events(self, lake: Lake, project: Project, source: Source, rows: str) -> pa.Table:
         """The awaited events that a table of rows tells of and that are somebody's for sure, shaped as the timeline."""
+        if not lake.exists(IDENTIFIERS.name):
+            return timeline_table(project).schema.to_pyarrow().empty_table()  # Nobody is known yet.
         lake.connection.execute(f"CREATE OR REPLACE TEMP VIEW {_ROWS} AS FROM {rows}")
         if source.name not in self._queries:
             # Compiled once for each state of the lake: that takes far longer than the query.

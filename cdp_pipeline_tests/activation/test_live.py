@@ -14,7 +14,7 @@ from cdp_pipeline.activation.live import Follower, followed, telling
 from cdp_pipeline.activation.positions import may_read, prepare, stop_reading
 from cdp_pipeline.activation.tables import outbox_rows
 from cdp_pipeline.lake import open_lake
-from cdp_pipeline_tests.activation.wired import LOBBY, OFFICE, PEOPLE, TABLET, Wired, wired
+from cdp_pipeline_tests.activation.wired import LOBBY, OFFICE, PEOPLE, TABLET, Wired, environment, opened, wired
 
 
 def look(wire: Wired, follower: Follower) -> Counter[str]:
@@ -114,6 +114,17 @@ def test_what_is_told_early_is_what_the_batch_would_have_decided_and_the_batch_a
     assert sum(states.get("known", 0) for states in counts.values()) == len(early)
     sooner.close()
     later.close()
+
+
+def test_before_people_were_ever_computed_nothing_is_acted_on_early(tmp_path: Path) -> None:
+    wire = opened(tmp_path, environment(tmp_path, "http://127.0.0.1:9/"))
+    with open_lake(wire.project.settings.lake) as lake, wire.ledger() as ledger:
+        follower = Follower(ledger, wire.project)
+        follower.prepare(lake)
+        wire.write("shop.sqlite", "")
+        assert follower.look(lake, wire.now) == {}
+        wire.click("e1", "alarm_raised", account="A1")
+        assert follower.look(lake, datetime.now(UTC)) == {}
 
 
 def test_reading_is_one_s_at_a_time_and_whoever_has_begun_last_may_take_it(
