@@ -13,6 +13,7 @@ import pytest
 from cdp_pipeline.activation.fire import fire
 from cdp_pipeline.activation.ledger import Ledger, open_ledger
 from cdp_pipeline.activation.tables import outbox_rows
+from cdp_pipeline.activation.triggers import Occasion, fired
 from cdp_pipeline.lake import Lake, Mirror, Note, Upsert
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.spec.attribute import Attribute
@@ -133,6 +134,15 @@ def test_who_is_only_known_later_is_heard_then_and_who_is_found_to_be_somebody_e
     tell(lake, rows[0] | {"person_id": "p1"}, rows[1] | {"person_id": "p3"})
     assert fire(ledger, lake, whole, now=NOW + HOUR) == {"cross": {"known": 1, "pending": 1}}
     assert sent(ledger) == [("p2", "seen:r2"), ("p1", "seen:r1")]
+
+
+def test_two_who_find_an_event_of_different_people_at_once_record_it_once(ledger: Ledger) -> None:
+    whole = shop(trigger(name="cross", on=REVIEWED))
+    for person in ("p1", "p2"):  # As the worker sees it, and as the batch does.
+        happened = [Occasion(person, "seen:r1", NOW.date(), {"stars": 1})]
+        ops = fired(whole.triggers["cross"], happened, people={}, destinations=whole.destinations)
+        ledger.fire("cross", ops, day=NOW.date(), now=NOW)
+    assert sent(ledger) == [("p1", "seen:r1")]
 
 
 def test_only_the_rows_that_are_new_are_looked_at_and_all_of_them_where_the_lake_began_anew(
