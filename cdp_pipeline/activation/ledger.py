@@ -304,7 +304,13 @@ def _add_what_is_new(connection: Connection) -> None:
 
 def _prepare_sqlite(raw: Any, _: object) -> None:
     raw.isolation_level = None  # The driver must not begin transactions of its own.
-    for pragma in ("busy_timeout=60000", "journal_mode=WAL", "synchronous=FULL", "cache_size=-65536"):
+    for pragma in (
+        "busy_timeout=60000",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "cache_size=-65536",
+        "wal_autocheckpoint=8000",
+    ):
         raw.execute(f"PRAGMA {pragma}").close()
 
 
@@ -619,7 +625,7 @@ class Ledger:
         with self.writing() as connection:
             query = sa.select(*_SETTLED).where(self._among([outcome.op_id for _, outcome in given]))
             query = query.where(outbox.c.worker == worker, outbox.c.state == "inflight").with_for_update()
-            mine = {row.op_id: row for row in connection.execute(query)}
+            mine = {row.op_id: row for row in connection.execute(query).all()}
             sound = [
                 (mine[outcome.op_id], outcome)
                 for claimed, outcome in given
@@ -649,26 +655,25 @@ class Ledger:
         heard: dict[tuple[str, int | None, str], list[str]] = defaultdict(list)
         lead_to: dict[tuple[str, str, int, datetime | None], list[str]] = defaultdict(list)
         held: dict[tuple[str, int], list[str]] = defaultdict(list)
-        counts, times = Counter[str](), Counter[tuple[str, str]]()
-        fared: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        keys: dict[tuple[str, str], int] = {}
+        fared: dict[tuple[str, str], list[str]] = defaultdict(list)
         for row, outcome in outcomes:
             values = _settled(row, outcome, at, max_attempts)
-            counts[values[0]] += 1
             if values[0] in ("delivered", "failed"):
-                fared[row.origin, row.destination][values[0]] += 1
+                fared[row.origin, row.destination].append(values[0])
             lead_to[values].append(row.op_id)
             heard[outcome.state, outcome.code, outcome.reason].append(row.op_id)
             if row.origin.startswith("sync:") and outcome.state not in ("untried", "suppressed", "waits"):
                 # Two for one key, which nobody plans, must not meet in one statement.
-                held[outcome.state, times[row.origin, row.key]].append(row.op_id)
-                times[row.origin, row.key] += 1
+                keys[row.origin, row.key] = often = keys.get((row.origin, row.key), -1) + 1
+                held[outcome.state, often].append(row.op_id)
         for (state, code, reason), op_ids in heard.items():
             said = (outbox.c.op_id, outbox.c.attempt, outbox.c.updated_at, sa.literal(at), sa.literal(state),
                     sa.literal(code, sa.Integer), sa.literal(reason))  # fmt: skip
             names = ["op_id", "attempt", "at", "ended_at", "outcome", "code", "reason"]
             connection.execute(attempts.insert().from_select(names, sa.select(*said).where(self._among(op_ids))))
         for (origin, destination), states in sorted(fared.items()):
-            self._note_health(connection, origin, destination, states)
+            self._note_health(connection, origin, destination, Counter(states))
         for (state, _), op_ids in sorted(held.items(), key=lambda item: item[0][1]):
             self._acknowledge(connection, op_ids, state, at)
         for (becomes, reason, forgiven, next_at), op_ids in lead_to.items():
@@ -698,6 +703,9 @@ class Ledger:
                 ),
                 singles,
             )  # fmt: skip
+        counts = Counter[str]()
+        for (becomes, *_), op_ids in lead_to.items():
+            counts[becomes] += len(op_ids)
         return counts
 
     def _note_health(self, connection: Connection, origin: str, destination: str, states: Counter[str]) -> None:
