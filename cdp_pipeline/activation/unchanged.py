@@ -57,7 +57,7 @@ def compare(sync: Sync, people: pa.Table, held: str, refused: Collection[str] = 
     # Whom only one side has, by sorting both: they are few, and looking a million up in a million takes far longer.
     either = np.sort(np.concatenate([prints, known]))
     twice = either[1:] == either[:-1]
-    alone = either[~(np.append(twice, False) | np.append(False, twice))]
+    alone = either[~(np.append(twice, False) | np.append(False, twice))[: len(either)]]  # There may be nobody at all.
     same = ~_among(prints, alone) if comparable else np.zeros(len(prints), bool)
     if comparable:
         keys = np.sort(found["keys"])

@@ -133,3 +133,8 @@ def test_where_fingerprints_are_lost_everybody_is_compared_once_and_nobody_is_se
         assert looked_at(ledger, vips, crowd) == (5, [])
         submit(ledger, plan_sync(ledger, vips, table(crowd)), dry_run=False, now=NOW)
         assert looked_at(ledger, vips, crowd) == (0, [])
+
+
+def test_an_audience_without_anybody_of_which_nothing_is_held_has_no_plan() -> None:
+    found = compare(sync(), table([]), "")
+    assert (found.size, found.unchanged, found.people, found.unmatched) == (0, 0, {}, [])
