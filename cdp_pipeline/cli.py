@@ -954,7 +954,9 @@ def model_explain(
     shown = ("prediction", "item", "score", "average", "rank", "of", "band", "reasons")
     tell([{name: row.get(name) for name in shown} for row in found], False, person_id)
     for row in found if prediction is not None else []:
-        tell([each for each in row["adds"] if each["points"]], False, "points of probability, against the average")
+        of_item = f"{row['item']}: " if "item" in row else ""
+        adds = [each for each in row["adds"] if each["points"]]
+        tell(adds, False, f"{of_item}points of probability, against the average")
 
 
 def _tell_champion(changed: list[dict[str, Any]], name: str, as_json: bool) -> None:

@@ -9,10 +9,13 @@ from __future__ import annotations
 from math import factorial
 from typing import TYPE_CHECKING, Any
 
+from cdp_pipeline.predictions.answers import Answers
+from cdp_pipeline.predictions.habits import GROUPS, Habits
 from cdp_pipeline.predictions.logistic import sigmoid
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
 
     from cdp_pipeline.predictions.model import Model
 
@@ -34,6 +37,21 @@ def points(model: Model, values: np.ndarray) -> tuple[np.ndarray, float]:
         total += heard * _shared(given, base)
         average += heard * float(sigmoid(np.array(base)))
     return total, average
+
+
+def pair_points(scorer: Answers | Habits, rows: pa.Table) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """(names, values, points): what each of the names adds to the probability of each row, against the average row's.
+
+    `rows` are those of a person with all items, as the scorer's type makes them. A habit is several figures together
+    and has no single value: its values are unknown. Points of a row sum to its score less the average row's.
+    """
+    import numpy as np
+
+    given = scorer.contributions(rows)[1]
+    added = _shared(given, scorer.logistic.intercept)
+    if isinstance(scorer, Answers):
+        return scorer.columns, scorer.values(rows), added
+    return tuple(GROUPS), np.full(given.shape, np.nan), added
 
 
 def _shared(given: np.ndarray, base: float) -> np.ndarray:

@@ -8,11 +8,13 @@ from math import factorial
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from cdp_pipeline.predictions.attribution import points, tree_contributions
+from cdp_pipeline.predictions.attribution import pair_points, points, tree_contributions
 from cdp_pipeline.predictions.model import train
+from cdp_pipeline_tests.predictions import test_affinity, test_response
 from cdp_pipeline_tests.predictions.people import prediction, to_score, training
 
 FEATURES = 4
@@ -77,3 +79,17 @@ def test_the_points_of_all_features_are_what_lies_between_the_average_person_and
     assert base + given.sum(axis=1) == pytest.approx(0.6 * linear + 0.4 * grown, abs=1e-9)
     by_size = dict(zip([*model.features, "_rhythm"], np.abs(given).mean(axis=0), strict=True))
     assert min(by_size["signal"], by_size["curve"]) > 3 * by_size["noise"], "what was planted counts most"
+
+
+@pytest.mark.parametrize("learned", [test_response.learned, test_affinity.learned], ids=["response", "affinity"])
+def test_points_of_a_person_and_item_sum_to_the_score_less_the_average(learned: Any) -> None:
+    rows, trained = learned()
+    of_day = rows.filter(pc.equal(rows["day"], max(rows["day"].to_pylist())))
+    scorer = trained.scorer
+    names, values, given = pair_points(scorer, of_day)
+    assert given.shape == values.shape == (of_day.num_rows, len(names))
+    average = 1 / (1 + np.exp(-scorer.logistic.intercept))
+    assert given.sum(axis=1) + average == pytest.approx(scorer.contributions(of_day)[0])
+    best = given[int(np.argmax(given.sum(axis=1)))]
+    most = names[int(np.argmax(best))]
+    assert most in ("own habit", "answered", "rate"), "who is likeliest owes it to what they did so far"
