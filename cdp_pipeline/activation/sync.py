@@ -118,7 +118,8 @@ def submit(
         )
         goes = not reasons or dry_run or state in ("approved", "applied")
         if goes and only_hold:
-            return Submitted("ready", reasons)
+            moves = bool(plan.forgotten) or any(op.state == "pending" for op in plan.ops)
+            return Submitted("ready" if moves else "unchanged", reasons)
         becomes = "shown" if goes and dry_run else "applied" if goes else "held"
         connection.execute(plans.delete().where(of_sync, plans.c.state == "held", plans.c.plan_id != plan.plan_id))
         values = {"state": becomes, "reason": "; ".join(reasons), "size": plan.size, "nulls": json.dumps(plan.nulls)}
