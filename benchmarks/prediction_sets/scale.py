@@ -90,20 +90,24 @@ def _measured(folder: Path, people: int) -> dict[str, float]:
 
 def _measure(folder: Path, people: int) -> dict[str, float]:
     """The least of some turns each: seconds of ours and of the bare estimators, and the most memory of all of it."""
-    import resource
-
     import joblib
 
     scorer, large, prediction, project, day = joblib.load(folder / "champion.joblib")
     path = folder / f"{people}.parquet"
     ours = [_ours(path, scorer, prediction, project, day, people) for _ in range(TURNS)]
-    mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    mib = _most_memory()
     bare = {
         "bare": lambda rows: _alone(scorer, rows),
         "large": lambda rows: large.predict_proba(scorer.model.inputs(rows)),
     }
     least = {name: min(_bare(path, says) for _ in range(TURNS)) for name, says in bare.items()}
     return {"ours": min(ours), "mib": mib, **least}
+
+
+def _most_memory() -> float:
+    """MiB of this process at most. Not `ru_maxrss`: that starts with what the parent had, and the parent trained."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 class _Reader:
