@@ -18,6 +18,7 @@ from cdp_pipeline.audiences.members import HELD, SIZES, held_now
 from cdp_pipeline.lake.errors import LakeMissingError
 from cdp_pipeline.orchestration.audiences import freshness_of
 from cdp_pipeline.orchestration.build import build_defs
+from cdp_pipeline.orchestration.evaluations import last_evaluation
 from cdp_pipeline.orchestration.resources import lake_of, ledger_of, prepare_dagster_home
 from cdp_pipeline.orchestration.stale import last_made
 from cdp_pipeline.sources.tables import LOADS, QUARANTINE
@@ -112,8 +113,7 @@ def _checks(project: Project, instance: dg.DagsterInstance) -> Iterator[Finding]
     keys: list[AssetCheckKey] = sorted(graph.asset_check_keys, key=str)
     passed = 0
     for key in keys:
-        record = instance.get_latest_asset_check_evaluation_record(key)
-        evaluation = record.evaluation if record is not None else None
+        evaluation = last_evaluation(instance, key)
         if evaluation is None:
             continue
         passed += evaluation.passed

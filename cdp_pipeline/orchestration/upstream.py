@@ -9,6 +9,7 @@ from datetime import datetime
 import dagster as dg
 
 from cdp_pipeline.orchestration.audiences import freshness_of
+from cdp_pipeline.orchestration.evaluations import last_evaluation
 from cdp_pipeline.orchestration.stale import last_made
 from cdp_pipeline.spec.base import duration_text
 from cdp_pipeline.spec.project import Project
@@ -41,6 +42,5 @@ def wrong_upstream(
 
 
 def _failed(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> bool:
-    record = instance.get_latest_asset_check_evaluation_record(key)
-    evaluation = record.evaluation if record is not None else None
+    evaluation = last_evaluation(instance, key)
     return evaluation is not None and not evaluation.passed and evaluation.severity == dg.AssetCheckSeverity.ERROR

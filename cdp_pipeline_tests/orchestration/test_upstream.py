@@ -6,6 +6,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+from dagster._core.events import DagsterEvent, DagsterEventType
+from dagster._core.utils import make_new_run_id
 
 from cdp_pipeline.orchestration.upstream import wrong_upstream
 from cdp_pipeline.spec.audience import Audience
@@ -51,6 +54,17 @@ def test_a_failed_check_of_people_or_of_the_audience_is_named() -> None:
     assert told("grain", "size") == {
         "vips": ["check 'size' of audiences/vip failed", "check 'grain' of profile/customers failed"]
     }
+
+
+def test_a_check_that_another_run_has_only_begun_counts_as_it_was_before() -> None:
+    key = KEYS["grain"]
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.report_runless_asset_event(dg.AssetCheckEvaluation(key.asset_key, key.name, False, {}))
+        planned = AssetCheckEvaluationPlanned(asset_key=key.asset_key, check_name=key.name)
+        word = DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED.value
+        instance.report_dagster_event(DagsterEvent(word, "job", event_specific_data=planned), make_new_run_id())
+        found = wrong_upstream(declared(), datetime.now(UTC), instance, KEYS.values())
+    assert found == {"vips": ["check 'grain' of profile/customers failed"]}
 
 
 def test_an_audience_that_was_not_computed_in_time_is_named() -> None:
