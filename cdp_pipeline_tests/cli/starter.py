@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -101,14 +102,14 @@ def few_traits(project: Path) -> None:
     (project / "traits.yaml").write_text(TRAITS)
 
 
-def state(cdp: Cdp) -> dict[str, list[dict[str, Any]]]:
-    """Every table with its rows in order, without when and where they were made."""
+def state(cdp: Cdp, without: Collection[str] = ()) -> dict[str, list[dict[str, Any]]]:
+    """Every table with its rows in order, without when and where they were made, and without some columns."""
     with open_lake(LakeLocation(path=str(cdp.lake)), read_only=True) as lake:
         names = lake.connection.execute(
             "SELECT table_schema || '.' || table_name FROM information_schema.tables WHERE table_catalog = 'lake'"
         ).fetchall()
         found = {}
         for (name,) in sorted(names):
-            kept = [column for column in lake.table(name).columns if column not in VOLATILE]
+            kept = [column for column in lake.table(name).columns if column not in {*VOLATILE, *without}]
             found[name] = sorted(lake.table(name).select(*kept).to_pyarrow().to_pylist(), key=repr)
         return found
