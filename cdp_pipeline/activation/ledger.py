@@ -351,6 +351,9 @@ class Ledger:
         each = sa.func.json_each(sa.literal(json.dumps(list(values)))).table_valued("value")
         return column.in_(sa.select(each.c.value))
 
+    def _known(self, connection: Connection, op_ids: Sequence[str]) -> set[str]:
+        return set(connection.execute(sa.select(outbox.c.op_id).where(self._among(op_ids))).scalars())
+
     def _among(self, op_ids: Sequence[str]) -> sa.ColumnElement[bool]:
         return self.among(outbox.c.op_id, op_ids)
 
@@ -392,9 +395,9 @@ class Ledger:
         counts: dict[str, int] = {}
         with self.writing(origin) as connection:
             past = _Past(
-                connection, origin, {elder.get(op.person_id, op.person_id) for op in ops}, elder, counts_dry_run
+                self, connection, origin, {elder.get(op.person_id, op.person_id) for op in ops}, elder, counts_dry_run
             )
-            known = known_ids(connection, [op.op_id for op in ops])
+            known = self._known(connection, [op.op_id for op in ops])
             for op in ops:
                 if op.op_id in known or past.knows(op):
                     counts["known"] = counts.get("known", 0) + 1
@@ -444,12 +447,10 @@ class Ledger:
 
     def known_occasions(self, origin: str, occasions: Collection[str]) -> set[str]:
         """Those of the occasions that this origin has acted on, or decided not to, for whomever."""
-        found: set[str] = set()
+        asked = self.among(outbox.c.occasion, set(occasions))
+        query = sa.select(outbox.c.occasion).where(outbox.c.origin == origin, asked)
         with self.reading() as connection:
-            for some in portions(sorted(set(occasions))):
-                query = sa.select(outbox.c.occasion).where(outbox.c.origin == origin, outbox.c.occasion.in_(some))
-                found.update(connection.execute(query.distinct()).scalars())
-        return found
+            return set(connection.execute(query.distinct()).scalars())
 
     def waiting_people(self, trigger: str, now: datetime) -> set[str]:
         """The people for whom acts of a trigger wait: until no guard holds any more, or for an hour to come."""
@@ -464,36 +465,32 @@ class Ledger:
         """Keep what waits for an hour to come from people (with the guards' names) whom guards have come to spare."""
         origin, kept = f"trigger:{trigger}", 0
         with self.writing(origin) as connection:
-            for some in portions(sorted(guards)):
-                where = sa.and_(outbox.c.origin == origin, _put_off(now), outbox.c.person_id.in_(some))
-                query = sa.select(outbox.c.op_id, outbox.c.person_id).where(where).with_for_update()
-                for op_id, person_id in connection.execute(query).all():
-                    values = {"state": state, "reason": guarded_by(guards[person_id]), "updated_at": utc(now)}
-                    connection.execute(outbox.update().where(outbox.c.op_id == op_id).values(values))
-                    by = [{"op_id": op_id, "guard": guard, "day": day} for guard in guards[person_id]]
-                    insert = postgres_insert(prevented) if self._postgres else sqlite_insert(prevented)
-                    connection.execute(insert.on_conflict_do_nothing(), by)
-                    kept += 1
+            where = sa.and_(outbox.c.origin == origin, _put_off(now), self.among(outbox.c.person_id, guards))
+            query = sa.select(outbox.c.op_id, outbox.c.person_id).where(where).with_for_update()
+            for op_id, person_id in connection.execute(query).all():
+                values = {"state": state, "reason": guarded_by(guards[person_id]), "updated_at": utc(now)}
+                connection.execute(outbox.update().where(outbox.c.op_id == op_id).values(values))
+                by = [{"op_id": op_id, "guard": guard, "day": day} for guard in guards[person_id]]
+                insert = postgres_insert(prevented) if self._postgres else sqlite_insert(prevented)
+                connection.execute(insert.on_conflict_do_nothing(), by)
+                kept += 1
         return kept
 
     def release(self, trigger: str, people: Collection[str], now: datetime) -> int:
         """Let what waited for guards be sent to these people, whom none keeps from it any more."""
         waits = sa.and_(outbox.c.origin == f"trigger:{trigger}", outbox.c.state == "held")
-        released = 0
         with self.writing() as connection:
-            for some in portions(sorted(people)):
-                released += connection.execute(
-                    outbox.update()
-                    .where(waits, outbox.c.person_id.in_(some))
-                    .values(state="pending", reason="", next_at=utc(now), updated_at=utc(now))
-                ).rowcount
-        return released
+            return connection.execute(
+                outbox.update()
+                .where(waits, self.among(outbox.c.person_id, people))
+                .values(state="pending", reason="", next_at=utc(now), updated_at=utc(now))
+            ).rowcount
 
     def send_once(self, ops: Sequence[Op], now: datetime) -> list[str]:
         """Record operations that carry their own occasion (alerts); returns the ids that are new."""
         at = utc(now)
         with self.writing("send_once") as connection:
-            known = known_ids(connection, [op.op_id for op in ops])
+            known = self._known(connection, [op.op_id for op in ops])
             fresh = [op for op in ops if op.op_id not in known]
             if fresh:
                 connection.execute(outbox.insert(), [new_row(op, at, op.state, op.reason) for op in fresh])
@@ -643,8 +640,8 @@ class Ledger:
         """Keep the references of what was accepted, and forget those of what has come to an end."""
         untouched = ("untried", "waits", "suppressed")
         new = [each for each in outcomes if each.reference != known[each.op_id] and each.state not in untouched]
-        for some in portions([outcome.op_id for outcome in new if known[outcome.op_id]]):
-            connection.execute(jobs.delete().where(jobs.c.op_id.in_(some)))
+        if ended := [outcome.op_id for outcome in new if known[outcome.op_id]]:
+            connection.execute(jobs.delete().where(self.among(jobs.c.op_id, ended)))
         if rows := [{"op_id": each.op_id, "reference": each.reference} for each in new if each.reference]:
             connection.execute(jobs.insert(), rows)
 
@@ -839,34 +836,26 @@ def new_row(op: Op, at: datetime, state: str, reason: str) -> dict[str, object]:
     }  # fmt: skip
 
 
-def portions(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The ids in portions that every database takes as parameters."""
-    for start in range(0, len(ids), 500):
-        yield ids[start : start + 500]
-
-
-def known_ids(connection: Connection, op_ids: Sequence[str]) -> set[str]:
-    found: set[str] = set()
-    for some in portions(op_ids):
-        found.update(connection.execute(sa.select(outbox.c.op_id).where(outbox.c.op_id.in_(some))).scalars())
-    return found
-
-
 class _Past:
     """What a trigger has done for some people before, under any of their ids."""
 
     def __init__(
-        self, connection: Connection, origin: str, people: set[str], elder: Mapping[str, str], counts_dry_run: bool
+        self,
+        ledger: Ledger,
+        connection: Connection,
+        origin: str,
+        people: set[str],
+        elder: Mapping[str, str],
+        counts_dry_run: bool,
     ) -> None:
         self._elder = elder
         self._ops: set[tuple[str, str, str]] = set()
         self._acted: dict[str, dict[str, datetime]] = {}
         self._not_acts = {"suppressed"} if counts_dry_run else {"suppressed", "dry_run"}
         ids = people | {alias for alias, survivor in elder.items() if survivor in people}
-        for some in portions(sorted(ids)):
-            query = sa.select(outbox).where(outbox.c.origin == origin, outbox.c.person_id.in_(some))
-            for row in connection.execute(query):
-                self.add(row, row.state, row.created_at)
+        query = sa.select(outbox).where(outbox.c.origin == origin, ledger.among(outbox.c.person_id, ids))
+        for row in connection.execute(query):
+            self.add(row, row.state, row.created_at)
 
     def _person(self, person_id: str) -> str:
         return self._elder.get(person_id, person_id)

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 
-from cdp_pipeline.activation.ledger import Ledger, LedgerError, ledger_url, operation_id, outbox, portions, utc
+from cdp_pipeline.activation.ledger import Ledger, LedgerError, ledger_url, operation_id, outbox, utc
 from cdp_pipeline.consent.ledger import ConsentLedger, Reason, Said, Suppression
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.source import Source
@@ -120,10 +120,8 @@ def note(
         rows[made["receipt_id"]] = made
         _follow(consents, project, one, made)
     with ledger.writing("receipts") as connection:
-        there: set[str] = set()
-        for some in portions(sorted(rows)):
-            query = sa.select(receipts.c.receipt_id).where(receipts.c.receipt_id.in_(some))
-            there.update(connection.execute(query).scalars())
+        query = sa.select(receipts.c.receipt_id).where(ledger.among(receipts.c.receipt_id, rows))
+        there = set(connection.execute(query).scalars())
         fresh = [row for receipt_id, row in rows.items() if receipt_id not in there]
         if fresh:
             connection.execute(receipts.insert(), fresh)
@@ -135,10 +133,10 @@ def of_operations(ledger: Ledger, op_ids: Sequence[str]) -> dict[str, list[tuple
     prepare(ledger)
     found: dict[str, list[tuple[str, datetime]]] = {}
     with ledger.reading() as connection:
-        for some in portions(sorted(op_ids)):
-            query = sa.select(receipts.c.op_id, receipts.c.event, receipts.c.at).where(receipts.c.op_id.in_(some))
-            for op_id, event, at in connection.execute(query.order_by(receipts.c.at, receipts.c.event)):
-                found.setdefault(op_id, []).append((event, at))
+        about = ledger.among(receipts.c.op_id, op_ids)
+        query = sa.select(receipts.c.op_id, receipts.c.event, receipts.c.at).where(about)
+        for op_id, event, at in connection.execute(query.order_by(receipts.c.at, receipts.c.event)):
+            found.setdefault(op_id, []).append((event, at))
     return found
 
 
@@ -176,12 +174,9 @@ _ABOUT = tuple(outbox.c[name] for name in ("op_id", "origin", "destination", "pa
 
 def _operations(ledger: Ledger, op_ids: Sequence[str]) -> list[Any]:
     """The operations of these ids that left us, or may have."""
-    found: list[Any] = []
+    gone = outbox.c.state.in_(("delivered", "unknown"))
     with ledger.reading() as connection:
-        for some in portions(sorted(set(op_ids))):
-            gone = outbox.c.state.in_(("delivered", "unknown"))
-            found += connection.execute(sa.select(*_ABOUT).where(outbox.c.op_id.in_(some), gone)).all()
-    return found
+        return [*connection.execute(sa.select(*_ABOUT).where(ledger.among(outbox.c.op_id, op_ids), gone))]
 
 
 def _address(row: Any) -> str | None:

@@ -13,12 +13,11 @@ import json
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Self
 
 from cdp_pipeline.activation.ledger import operation_id
 from cdp_pipeline.activation.protocol import Delivery, DestinationError, Outcome, canonical_json
 from cdp_pipeline.destinations.addresses import Resolve, resolve
+from cdp_pipeline.destinations.connection import Connection
 from cdp_pipeline.destinations.http import Answer, HttpClient, Request, judged, untried
 from cdp_pipeline.spec.destination import Webhook
 
@@ -50,7 +49,7 @@ def connect(spec: Webhook) -> WebhookConnection:
     return WebhookConnection(spec)
 
 
-class WebhookConnection:
+class WebhookConnection(Connection):
     """POSTs canonical JSON: the payload itself, or with `batch` many: `{"type": "batch", "items": [...]}`.
 
     An item is `{"id": ..., "kind": ..., "payload": ...}`, its id the idempotency key. To a batch the other side may
@@ -127,11 +126,3 @@ class WebhookConnection:
 
     def close(self) -> None:
         self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
