@@ -1,0 +1,188 @@
+"""`cdp sync`: plan, approve, apply, retry."""
+
+from __future__ import annotations
+
+import getpass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cdp_pipeline.cli.terminal import Folder, Json, RefusedError, err, out, tell, the_lake, the_project
+from cdp_pipeline.spec.base import counted, unknown
+
+if TYPE_CHECKING:
+    from cdp_pipeline.spec.project import Project
+
+app = typer.Typer(help="What syncs send: plan, approve, apply, retry.", no_args_is_help=True)
+
+
+Syncs = Annotated[list[str] | None, typer.Argument(metavar="[SYNC]...", help="Which syncs; default: all.")]
+
+
+def _syncs(declared: Project, names: list[str] | None) -> list[str]:
+    for name in names or ():
+        if name not in declared.syncs:
+            raise RefusedError(unknown("sync", name, declared.syncs))
+    return list(names or declared.syncs)
+
+
+@app.command("list")
+def sync_list(project: Folder = None, as_json: Json = False) -> None:
+    """Every sync: how many people are over there, what waits or failed, and what its last plan was."""
+    from cdp_pipeline.activation.sync import standing
+    from cdp_pipeline.orchestration.resources import ledger_of
+
+    declared = the_project(project)
+    with ledger_of(declared) as ledger:
+        tell(standing(ledger, declared), as_json)
+
+
+@app.command("plan")
+def sync_plan(names: Syncs = None, project: Folder = None, as_json: Json = False) -> None:
+    """What each sync would send now, and why it would wait if it does. Nothing is sent."""
+    _planned(names, project, as_json, only_hold=True)
+
+
+@app.command("apply")
+def sync_apply(names: Syncs = None, project: Folder = None, as_json: Json = False) -> None:
+    """Plan, enqueue what nothing holds and deliver it: the same as a run of group:activation does."""
+    _planned(names, project, as_json, only_hold=False)
+
+
+def _planned(names: list[str] | None, project: Path | None, as_json: bool, *, only_hold: bool) -> None:
+    from cdp_pipeline.activation.deliver import deliver
+    from cdp_pipeline.activation.refresh import plan_all
+    from cdp_pipeline.destinations import destination_for
+    from cdp_pipeline.orchestration.resources import gates_of, ledger_of, system_clock
+    from cdp_pipeline.orchestration.run import upstream_now
+
+    with the_lake(project) as (declared, lake), ledger_of(declared) as ledger:
+        wanted, now = _syncs(declared, names), datetime.now(UTC)
+        with gates_of(declared, ledger, system_clock, lake) as gates:
+            wrong = upstream_now(declared, now)
+            planned = plan_all(ledger, lake, declared, now=now, only=wanted, only_hold=only_hold, upstream=wrong,
+                               gates=gates)  # fmt: skip
+            tell(planned.lines(), as_json)
+            if not only_hold:
+                there = {declared.syncs[name].destination for name in wanted}
+                summary = deliver(ledger, declared, now=now, connect=destination_for, worker="apply", only=there,
+                                  gates=gates)  # fmt: skip
+                for name, counts in summary.by_destination.items():
+                    said = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in sorted(counts.items()))
+                    err.print(f"{name}: {said}", highlight=False)
+
+
+@app.command("approve")
+def sync_approve(plan_id: str, by: Annotated[str | None, typer.Option(help="Who looked at it; default: you.")] = None,
+                 project: Folder = None) -> None:  # fmt: skip
+    """Let a held plan be applied, as long as it is still exactly that plan."""
+    from cdp_pipeline.activation.sync import approve
+    from cdp_pipeline.orchestration.resources import ledger_of
+
+    with ledger_of(the_project(project)) as ledger:
+        approve(ledger, plan_id, by=by or getpass.getuser(), now=datetime.now(UTC))
+    out.print("Approved. Next: cdp sync apply", highlight=False)
+
+
+@app.command("runs")
+def sync_runs(name: Annotated[str | None, typer.Argument(metavar="[SYNC]")] = None, limit: int = 20,
+              project: Folder = None, as_json: Json = False) -> None:  # fmt: skip
+    """Past plans, newest first: what became of each, why it was held, who approved it."""
+    from cdp_pipeline.activation.sync import history
+    from cdp_pipeline.orchestration.resources import ledger_of
+
+    declared = the_project(project)
+    with ledger_of(declared) as ledger:
+        tell(history(ledger, None if name is None else _syncs(declared, [name])[0], limit), as_json)
+
+
+@app.command("status")
+def sync_status(names: Syncs = None, project: Folder = None, as_json: Json = False) -> None:
+    """Where everybody in each audience stands: delivered, suppressed, failed, waiting; and whether all add up."""
+    from cdp_pipeline.activation.fire import merged_people
+    from cdp_pipeline.activation.refresh import members_now
+    from cdp_pipeline.activation.sync import conservation
+    from cdp_pipeline.orchestration.resources import ledger_of
+
+    states = ("delivered", "suppressed", "failed", "unknown", "pending", "dry_run")
+    with the_lake(project) as (declared, lake), ledger_of(declared) as ledger:
+        rows, elder = [], merged_people(lake)
+        for name in _syncs(declared, names):
+            found = conservation(ledger, name, members_now(lake, declared.syncs[name].audience), elder)
+            counts = {state: found.states.get(state, 0) for state in states}
+            rows.append({"sync": name, "audience": found.audience, **counts, "held": found.missing if found.held else 0,
+                         "adds_up": found.holds})  # fmt: skip
+        tell(rows, as_json)
+
+
+Reason = Annotated[str, typer.Argument(help="Why nobody needs to ask about them any more.")]
+OfSync = Annotated[str | None, typer.Option("--sync", help="Only those of this sync.")]
+OfDestination = Annotated[str | None, typer.Option("--destination", help="Only those for this destination.")]
+Operation = Annotated[list[str] | None, typer.Option("--op", help="Only this operation; may be given again.")]
+
+
+@app.command("failed")
+def sync_failed(name: Annotated[str | None, typer.Argument(metavar="[SYNC]")] = None, project: Folder = None,
+                as_json: Json = False) -> None:  # fmt: skip
+    """What failed, or may have arrived, by reason; it stays until it is retried or dismissed."""
+    from cdp_pipeline.activation.sync import open_cases
+    from cdp_pipeline.orchestration.resources import ledger_of
+
+    declared = the_project(project)
+    with ledger_of(declared) as ledger:
+        tell(open_cases(ledger, None if name is None else _syncs(declared, [name])[0]), as_json)
+
+
+@app.command("retry")
+def sync_retry(of: OfSync = None, destination: OfDestination = None, op: Operation = None, project: Folder = None,
+               as_json: Json = False) -> None:  # fmt: skip
+    """Try what failed, or may have arrived, again; all of it unless told otherwise."""
+    from cdp_pipeline.orchestration.resources import ledger_of
+
+    declared = the_project(project)
+    with ledger_of(declared) as ledger:
+        origin = None if of is None else f"sync:{_syncs(declared, [of])[0]}"
+        count = ledger.retry(datetime.now(UTC), op_ids=op, destination=destination, origin=origin)
+    tell([{"due_again": count}], as_json)
+
+
+@app.command("dismiss")
+def sync_dismiss(reason: Reason, of: OfSync = None, destination: OfDestination = None, op: Operation = None,
+                 project: Folder = None, as_json: Json = False) -> None:  # fmt: skip
+    """Stop asking about what failed, or may have arrived: it stays, as suppressed, with the reason."""
+    from cdp_pipeline.orchestration.resources import ledger_of
+
+    declared = the_project(project)
+    with ledger_of(declared) as ledger:
+        origin = None if of is None else f"sync:{_syncs(declared, [of])[0]}"
+        count = ledger.dismiss(datetime.now(UTC), reason, op_ids=op, destination=destination, origin=origin)
+    tell([{"dismissed": count}], as_json)
+
+
+@app.command("resume")
+def sync_resume(subject: Annotated[str, typer.Argument(help="A destination, or what cdp status says is paused.")],
+                project: Folder = None) -> None:  # fmt: skip
+    """End a pause: what waits is due at once."""
+    from cdp_pipeline.activation.pauses import paused, resume
+    from cdp_pipeline.orchestration.resources import ledger_of
+
+    declared = the_project(project)
+    with ledger_of(declared) as ledger:
+        names = [subject, f"sync:{subject}", f"trigger:{subject}"]
+        if not any(resume(ledger, name, datetime.now(UTC)) for name in names):
+            raise RefusedError(f"'{subject}' is not paused; paused: {', '.join(paused(ledger)) or 'nothing'}")
+    out.print(f"{subject} goes on.", highlight=False)
+
+
+@app.command("forget")
+def sync_forget(name: Annotated[str, typer.Argument(metavar="SYNC")], project: Folder = None) -> None:
+    """The destination lost what this sync put there: send everybody again, after approval."""
+    from cdp_pipeline.activation.sync import forget
+    from cdp_pipeline.orchestration.resources import ledger_of
+
+    declared = the_project(project)
+    with ledger_of(declared) as ledger:
+        count = forget(ledger, _syncs(declared, [name])[0])
+    out.print(f"{counted(count, 'key')} forgotten. Next: cdp sync plan {name}", highlight=False)
