@@ -18,6 +18,7 @@ from cdp_pipeline.audiences.rules import every_rule, leaves
 from cdp_pipeline.audiences.scope import named
 from cdp_pipeline.lake.errors import LakeVersionError
 from cdp_pipeline.lake.lake import LakeView
+from cdp_pipeline.profile.told import TOLD
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.trigger import DateReached, Trigger
 from cdp_pipeline.spec.window import midnight
@@ -151,12 +152,16 @@ def _events(ledger: Ledger, lake: LakeView, project: Project, trigger: Trigger, 
     timeline, after = lake.table(TIMELINE), since(now, ledger.begun(trigger.name))
     missing = trigger.on.missing
     if missing is not None:
+        if not lake.exists(TOLD.name):
+            return []
         telling = [
             name
             for name, source in project.sources.items()
             if any(event in missing.event for mapping in source.events for event in mapping.event_names)
         ]
-        return occasions_of_events(trigger.on, timeline, after=after, until=told_until(timeline, telling, now))
+        return occasions_of_events(
+            trigger.on, timeline, after=after, until=told_until(lake.table(TOLD.name), telling, now)
+        )
     new = _rows_since(lake, ledger.mark(trigger.name), after)
     if new is not None:
         timeline = timeline.semi_join(ibis.memtable(new), "event_id")

@@ -102,13 +102,11 @@ def _day(row: Row) -> date:
     return day
 
 
-def told_until(timeline: ibis.Table, sources: Iterable[str], now: datetime) -> datetime:
+def told_until(told: ibis.Table, sources: Iterable[str], now: datetime) -> datetime:
     """The moment (naive UTC) up to which all these sources have told what happened, but not after `now`.
 
-    Each has told as far as its newest event: only before that is an event that is not there a missing one. A source
-    that never told anything is not waited for.
+    `told` has the columns of profile.told. Only before that moment is an event that is not there a missing one. A
+    source that was never loaded is not waited for.
     """
-    told = timeline.filter(timeline.source.isin(list(sources)), timeline.occurred_at <= ibis.timestamp(now))
-    newest = told.group_by("source").aggregate(at=told.occurred_at.max())
-    found = newest.aggregate(at=newest["at"].min()).to_pyarrow().to_pylist()[0]["at"]
+    found = told.filter(told.source.isin(list(sources))).until.min().to_pyarrow().as_py()
     return now if found is None else min(found, now)

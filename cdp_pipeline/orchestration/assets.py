@@ -70,6 +70,7 @@ from cdp_pipeline.profile.customers import (
     provenance,
 )
 from cdp_pipeline.profile.timeline import timeline, timeline_table
+from cdp_pipeline.profile.told import TOLD, told
 from cdp_pipeline.sources.days import newest_complete_day
 from cdp_pipeline.sources.load import load
 from cdp_pipeline.sources.tables import LOADS, QUARANTINE, source_table
@@ -267,18 +268,23 @@ def profile_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
     yield unify
     events = timeline_table(project)
 
-    @dg.asset(
-        **asset_arguments(events, owner, {"ibis"}),
-        deps=[key_of(IDENTIFIERS), *(["sources", name] for name, source in project.sources.items() if source.events)],
+    deps = [key_of(IDENTIFIERS), *(["sources", name] for name, source in project.sources.items() if source.events)]
+
+    @dg.multi_asset(
+        name="tell_timeline",
+        specs=[asset_spec(each, deps, owner, {"ibis"}) for each in (events, TOLD)],
         required_resource_keys=RESOURCES,
     )
-    def tell_timeline(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def tell_timeline(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         lake: Lake = context.resources.lake
         rows = timeline(source_tables(lake, project), lake.read(IDENTIFIERS), project)
-        result = lake.publish(Mirror(events, rows), note=note(context))
-        told = lake.read(events)
-        nobodys = told.filter(told.person_id.isnull()).count().to_pyarrow().as_py()
-        return dg.MaterializeResult(metadata=published(result.counts[events.name], {"events of nobody known": nobodys}))
+        reached = told(lake.local.read(LOADS), project)
+        result = lake.publish(Mirror(events, rows), Mirror(TOLD, reached), note=note(context))
+        table = lake.read(events)
+        nobodys = table.filter(table.person_id.isnull()).count().to_pyarrow().as_py()
+        counts = published(result.counts[events.name], {"events of nobody known": nobodys})
+        yield dg.MaterializeResult(asset_key=key_of(events), metadata=counts)
+        yield dg.MaterializeResult(asset_key=key_of(TOLD), metadata=published(result.counts[TOLD.name]))
 
     yield tell_timeline
 

@@ -203,6 +203,7 @@ class _Load:
         staged, read = read_database(self.scratch, self.source, None if copied_at else cursor)
         before = self.last_from.get(read.place, {"status": None})
         if before["status"] == "loaded" and before["fingerprint"] == read.fingerprint:
+            self._read_in_vain(before)
             return
         read.copied_at = copied_at
         self.report.loads.append(read)
@@ -298,8 +299,14 @@ class _Load:
         self.report.late_days = sorted({day for place, day in days if (limit := own[place]) and day < limit})
         if self._only_overlap(ready):
             self.report.loads = []
+            self._read_in_vain(self.loaded[-1])
             return
         self._publish(ready)
+
+    def _read_in_vain(self, before: dict[str, Any]) -> None:
+        """Note that a database has told nothing new until now: that nothing happened is news as well."""
+        self.touched.append(before | {"loaded_at": self.at})
+        self._publish(None)
 
     def _only_overlap(self, ready: str) -> bool:
         """Whether a read in increments got nothing but rows that stand already: then nothing has happened."""

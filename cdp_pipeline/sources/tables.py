@@ -75,7 +75,7 @@ LOADS = Table(
         "coerced": Column("int64", "Values mended because the contract says so."),
         "first_day": Column("date", "The oldest day among the accepted rows."),
         "last_day": Column("date", "The newest day among the accepted rows."),
-        "loaded_at": Column("timestamp(6)", "When it was loaded (UTC)."),
+        "loaded_at": Column("timestamp(6)", "When it was loaded, or a database read again in vain (UTC)."),
         "run_id": Column("string", "The run that loaded it."),
         "status": Column("string", "loaded, rejected (contract), failed (unreadable) or superseded (an older copy)."),
         "message": Column("string", "What went wrong, and what to do."),

@@ -16,6 +16,7 @@ from cdp_pipeline.activation.tables import outbox_rows
 from cdp_pipeline.activation.triggers import Occasion, fired
 from cdp_pipeline.lake import Lake, Mirror, Note, Upsert
 from cdp_pipeline.lake.table import Column, Table
+from cdp_pipeline.profile.told import TOLD
 from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.source import Source
@@ -56,9 +57,14 @@ def ledger() -> Iterator[Ledger]:
         yield opened
 
 
-def tell(lake: Lake, *rows: dict[str, Any]) -> None:
-    """These and no others are on the timeline."""
-    lake.publish(Mirror(TIMELINE, pa.Table.from_pylist(list(rows), schema=SCHEMA)), note=NOTE)
+def tell(lake: Lake, *rows: dict[str, Any], until: datetime = AT + 9 * ONE, **others: datetime) -> None:
+    """These and no others are on the timeline; the shop has told `until` then, other sources as they say."""
+    reached = [{"source": name, "until": at} for name, at in {"shop": until, **others}.items()]
+    lake.publish(
+        Mirror(TIMELINE, pa.Table.from_pylist(list(rows), schema=SCHEMA)),
+        Mirror(TOLD, pa.Table.from_pylist(reached, schema=TOLD.schema.to_pyarrow())),
+        note=NOTE,
+    )
 
 
 def shop(*triggers: Any, **attributes: str) -> Project:
@@ -158,17 +164,36 @@ def test_only_the_rows_that_are_new_are_looked_at_and_all_of_them_where_the_lake
     assert fire(ledger, lake, whole, now=NOW) == {"cross": {"known": 1}}
 
 
-def test_a_cart_without_an_order_is_acted_on_when_the_time_is_over_and_orders_are_known_so_far(
+LEFT = {"missing": {"event": "order", "after": {"event": "cart"}, "for": "2 hours"}}
+
+
+def test_a_cart_without_an_order_is_acted_on_as_soon_as_the_shop_was_loaded_two_hours_further(
     lake: Lake, ledger: Ledger
 ) -> None:
-    left = {"missing": {"event": "order", "after": {"event": "cart"}, "for": "2 hours"}}
-    whole = shop(trigger(name="left_behind", on=left, cool_down="7 days"))
-    carts = [event("c1", "cart", AT - 4 * HOUR), event("c2", "cart", AT - 4 * HOUR, "p2")]
-    tell(lake, *carts, event("o2", "order", AT - 3 * HOUR, "p2"))
-    assert fire(ledger, lake, whole, now=NOW) == {"left_behind": {}}, "what came after three hours ago is not known yet"
-    tell(lake, *carts, event("o2", "order", AT - 3 * HOUR, "p2"), event("o3", "order", AT - HOUR, "p3"))
+    whole = shop(trigger(name="left_behind", on=LEFT, cool_down="7 days"))
+    rows = [
+        event("c1", "cart", AT - 4 * HOUR), event("c2", "cart", AT - 4 * HOUR, "p2"),
+        event("o2", "order", AT - 3 * HOUR, "p2"),
+    ]  # fmt: skip
+    tell(lake, *rows, until=AT - 2.1 * HOUR)
+    assert fire(ledger, lake, whole, now=NOW) == {"left_behind": {}}, "an order of the last minutes may be on its way"
+    tell(lake, *rows, until=AT - 2 * HOUR)  # Quiet since: no event of anybody says how late it is.
     assert fire(ledger, lake, whole, now=NOW) == {"left_behind": {"pending": 1}}
     assert fire(ledger, lake, whole, now=NOW) == {"left_behind": {"known": 1}}
+    assert sent(ledger) == [("p1", "missing:c1")]
+
+
+def test_a_cart_waits_for_every_source_that_tells_of_orders_and_an_order_that_comes_late_is_no_missing_one(
+    lake: Lake, ledger: Ledger
+) -> None:
+    whole = shop(trigger(name="left_behind", on=LEFT))
+    till = SHOP.model_copy(update={"name": "till", "events": [SHOP.events[1]]})
+    whole = replace(whole, sources={"shop": SHOP, "till": till})
+    carts = [event("c1", "cart", AT - 4 * HOUR), event("c2", "cart", AT - 4 * HOUR, "p2")]
+    tell(lake, *carts, till=AT - 5 * HOUR)
+    assert fire(ledger, lake, whole, now=NOW) == {"left_behind": {}}
+    tell(lake, *carts, event("o2", "order", AT - 3 * HOUR, "p2", source="till"), till=AT)
+    assert fire(ledger, lake, whole, now=NOW) == {"left_behind": {"pending": 1}}
     assert sent(ledger) == [("p1", "missing:c1")]
 
 

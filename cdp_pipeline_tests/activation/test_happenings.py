@@ -100,12 +100,12 @@ def test_what_is_missing_is_what_a_loop_over_the_events_misses(drawn: list[tuple
     assert {(one.person_id, one.text) for one in happened} == wanted and len(happened) == len(wanted)
 
 
-def test_nothing_is_missed_beyond_what_its_source_has_told() -> None:
-    rows = timeline([event("a", "cart", AT), event("b", "order", AT - HOUR, source="till"), event("c", "x", AT + HOUR)])
-    assert told_until(rows, ["shop"], AT + 9 * HOUR) == AT + HOUR
-    assert told_until(rows, ["shop", "till"], AT + 9 * HOUR) == AT - HOUR
-    assert told_until(rows, ["shop"], AT) == AT
-    assert told_until(rows, ["never"], AT) == AT
+def test_nothing_is_missed_beyond_what_its_sources_have_told() -> None:
+    told = ibis.memtable([{"source": "shop", "until": AT + HOUR}, {"source": "till", "until": AT - HOUR}])
+    assert told_until(told, ["shop"], AT + 9 * HOUR) == AT + HOUR
+    assert told_until(told, ["shop", "till"], AT + 9 * HOUR) == AT - HOUR
+    assert told_until(told, ["shop"], AT) == AT
+    assert told_until(told, ["never"], AT) == AT
 
 
 def test_an_event_s_day_is_its_own() -> None:

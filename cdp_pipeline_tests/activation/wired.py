@@ -22,8 +22,9 @@ from cdp_pipeline.identity.people import IDENTIFIERS
 from cdp_pipeline.lake import Mirror, open_lake
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.profile.timeline import timeline, timeline_table
+from cdp_pipeline.profile.told import TOLD, told
 from cdp_pipeline.sources.load import load
-from cdp_pipeline.sources.tables import source_table
+from cdp_pipeline.sources.tables import LOADS, source_table
 from cdp_pipeline.spec.load import load_project
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline_tests.destinations.servers import SECRET
@@ -115,8 +116,9 @@ class Wired:
                 load(lake, source, self.project, None, datetime.now(UTC), "run")
             lake.refresh()
             tables = {name: lake.read(source_table(source)) for name, source in self.project.sources.items()}
-            told = timeline(tables, lake.read(IDENTIFIERS), self.project)
-            lake.publish(Mirror(timeline_table(self.project), told))
+            rows = timeline(tables, lake.read(IDENTIFIERS), self.project)
+            reached = told(lake.read(LOADS), self.project)
+            lake.publish(Mirror(timeline_table(self.project), rows), Mirror(TOLD, reached))
 
     def ledger(self) -> Ledger:
         return open_ledger(ledger_url(self.project, Path.cwd()))
