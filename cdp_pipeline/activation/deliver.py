@@ -27,6 +27,7 @@ BUDGET = timedelta(seconds=45)
 LEASE_BEYOND_BUDGET = timedelta(minutes=2)
 SHORTEST_ROUND = timedelta(seconds=1)
 LONGEST_WAIT_IN_A_ROUND = timedelta(seconds=5)
+SHOWN_AT_ONCE = 1_000
 PAUSE_WITHOUT_WORD = timedelta(seconds=30)
 
 
@@ -110,7 +111,7 @@ def deliver(
         if spec is None or (only is not None and name not in only):
             continue
         if spec.dry_run:
-            summary.add(name, {"dry_run": ledger.show_dry_run(name, now)})
+            _show(ledger, spec, summary, this)
             continue
         if not lifted(ledger, spec, now):
             summary.add(name, {"paused": 1})
@@ -122,6 +123,12 @@ def deliver(
             log.warning("destination '%s': %s", name, error)
             summary.add(name, {"unusable": 1})
     return summary
+
+
+def _show(ledger: Ledger, spec: Destination, summary: DeliverySummary, this: _Round) -> None:
+    """Let be seen what would be sent to a destination in dry run, what the gates would refuse, and why."""
+    while this.left > SHORTEST_ROUND and (waiting := ledger.waiting_for(spec.name, SHOWN_AT_ONCE)):
+        summary.add(spec.name, ledger.show_dry_run(waiting, this.refusals(waiting, spec), this.clock))
 
 
 def _deliver_to(

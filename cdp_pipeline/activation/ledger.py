@@ -113,8 +113,29 @@ plans = sa.Table(
     # By field, the share of members of whom nothing is known, as JSON.
     sa.Column("nulls", sa.Text),
     sa.Column("created_at", sa.DateTime, nullable=False),
+    # Of a held plan: when it was last planned, of what declaration of the sync, and keys it lets go; as JSON.
+    sa.Column("found_at", sa.DateTime),
+    sa.Column("declared", sa.Text),
+    sa.Column("forgotten", sa.Text),
     sa.Column("approved_at", sa.DateTime),
     sa.Column("approved_by", sa.Text),
+)
+# What a held plan would do (held.py), for as long as it waits.
+held_ops = sa.Table(
+    "held_ops",
+    _metadata,
+    sa.Column("plan_id", sa.String(64), primary_key=True),
+    sa.Column("place", sa.Integer, primary_key=True),
+    sa.Column("op_id", sa.String(64), nullable=False),
+    sa.Column("person_id", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("fingerprint", sa.String(16)),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("after", sa.String(64)),
+    sqlite_with_rowid=False,
 )
 epochs = sa.Table(
     "epochs",
@@ -506,13 +527,44 @@ class Ledger:
             found = [connection.execute(sa.select(outbox.c.destination).where(one).distinct()).scalars() for one in due]
             return sorted({name for names in found for name in names})
 
-    def show_dry_run(self, destination: str, now: datetime) -> int:
-        """Settle everything waiting for a destination in dry run: the exact payload stays, nothing is sent."""
-        waiting = sa.and_(outbox.c.destination == destination, outbox.c.state.in_(("pending", "retry")))
+    def waiting_for(self, destination: str, limit: int) -> list[Claimed]:
+        """What waits for a destination, longest due first; nobody takes it by this."""
+        row = outbox.c
+        columns = (row.op_id, row.kind, row.payload, row.attempt, row.origin, row.person_id, row.created_at)
+        query = sa.select(*columns).where(row.destination == destination, _WAITS)
+        query = query.order_by(row.next_at, row.sequence).limit(limit)
+        with self.reading() as connection:
+            return [
+                Claimed(
+                    Delivery(one.op_id, one.kind, Payload(one.payload)), one.attempt, one.origin, one.person_id,
+                    one.created_at.replace(tzinfo=UTC),
+                )
+                for one in connection.execute(query)
+            ]  # fmt: skip
+
+    def show_dry_run(self, waiting: Iterable[Claimed], refused: Mapping[str, Outcome], now: datetime) -> dict[str, int]:
+        """Settle what waits for a destination in dry run: the exact payload stays, nothing is sent; counts by state.
+
+        What a gate refuses is suppressed, as it would be; what would have to wait says so.
+        """
+        becomes: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for one in waiting:
+            outcome = refused.get(one.delivery.op_id)
+            if outcome is None:
+                becomes["dry_run", "dry run"].append(one.delivery.op_id)
+            elif outcome.state == "waits":
+                becomes["dry_run", f"dry run; it would wait: {outcome.reason}"].append(one.delivery.op_id)
+            else:
+                becomes[outcome.state, outcome.reason].append(one.delivery.op_id)
+        counts: Counter[str] = Counter()
         with self.writing() as connection:
-            return connection.execute(
-                outbox.update().where(waiting).values(state="dry_run", reason="dry run", updated_at=utc(now))
-            ).rowcount
+            for (state, reason), op_ids in sorted(becomes.items()):
+                counts[state] += connection.execute(
+                    outbox.update()
+                    .where(self._among(op_ids), _WAITS)
+                    .values(state=state, reason=reason, updated_at=utc(now))
+                ).rowcount
+        return dict(counts)
 
     def claim(
         self,

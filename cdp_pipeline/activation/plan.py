@@ -81,6 +81,12 @@ class SyncPlan:
         """Operations by action; suppressed ones apart."""
         return Counter(op.kind if op.state == "pending" else op.state for op in self.ops)
 
+    @property
+    def suppressed_because(self) -> str:
+        """Why members are not sent, the most frequent reason first, with how many each concerns."""
+        found = Counter(op.reason for op in self.ops if op.state == "suppressed")
+        return "; ".join(f"{count:,}: {reason}" for reason, count in found.most_common())
+
 
 def plan(
     sync: Sync,

@@ -15,7 +15,7 @@ from cdp_pipeline.activation.fire import known_people, merged_people, parts_know
 from cdp_pipeline.activation.gates import ContactGates
 from cdp_pipeline.activation.ledger import Ledger
 from cdp_pipeline.activation.plan import PLAN, SyncPlan, plan, plan_rows
-from cdp_pipeline.activation.sync import epoch, held_fingerprints, holds_some, how_many_held, submit
+from cdp_pipeline.activation.sync import epoch, held_fingerprints, holds_some, how_many_held, submit, waiting
 from cdp_pipeline.activation.tables import OUTBOX
 from cdp_pipeline.activation.unchanged import compare
 from cdp_pipeline.audiences.members import HELD, MEMBERS, SIZES, held_now
@@ -28,11 +28,17 @@ SIZES_COMPARED = 7
 
 @dataclass(frozen=True)
 class PlannedSync:
-    """What a sync's plan would do, and what became of it: applied, held, ready, unchanged, or it waits."""
+    """What a sync's plan would do, and what became of it: applied, held, ready, shown, unchanged, or it waits."""
 
     state: str
     reasons: list[str]
     plan: SyncPlan | None = None
+
+    @property
+    def because(self) -> str:
+        """Why it is held; in a dry run, why it would be."""
+        said = "; ".join(self.reasons)
+        return f"would be held: {said}" if said and self.state == "shown" else said
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,8 @@ class Planned:
             row: dict[str, object] = {"sync": name, "state": one.state}
             row |= {"add": kinds["add"] + kinds["entered"], "update": kinds["update"]}
             row |= {"remove": kinds["remove"] + kinds["left"], "suppressed": kinds["suppressed"]}
-            row |= {"unchanged": one.plan.unchanged if one.plan is not None else 0, "because": "; ".join(one.reasons)}
+            row |= {"unchanged": one.plan.unchanged if one.plan is not None else 0, "because": one.because}
+            row |= {"suppressed_because": one.plan.suppressed_because if one.plan is not None else ""}
             rows.append({**row, "plan_id": one.plan.plan_id if one.plan is not None else ""})
         return rows
 
@@ -90,6 +97,7 @@ def plan_all(
     parts, syncs = [PLAN.schema.to_pyarrow().empty_table()], dict[str, PlannedSync]()
     sizes = lake.read(SIZES)
     held, aliases = held_now(sizes, lake.read(HELD)), merged_people(lake)
+    held_because = {row["sync"]: row["reason"] for row in waiting(ledger)}
     for sync in project.syncs.values():
         if only is not None and sync.name not in only:
             continue
@@ -107,7 +115,7 @@ def plan_all(
             known = {row["person_id"]: row for row in wanted.to_pylist()}
             barred = gates.barred(sync, known, destination, now)
         found = plan_sync(ledger, sync, wanted, aliases, barred)
-        reasons = [*(upstream or {}).get(sync.name, ()), *_lost(lake, found)]
+        reasons = [*(upstream or {}).get(sync.name, ()), *_lost(lake, found, held_because.get(sync.name, ""))]
         dry_run = destination.dry_run
         submitted = submit(
             ledger, found, dry_run=dry_run, recent_sizes=[row["people"] for row in recent[1:]], upstream=reasons,
@@ -179,8 +187,14 @@ def _members(lake: LakeView, audience: str, day: date) -> ibis.Table:
     return members.filter((members.audience == audience) & (members.day == ibis.date(day))).select("person_id")
 
 
-def _lost(lake: LakeView, found: SyncPlan) -> list[str]:
-    """Whether the lake tells of deliveries of which the ledger knows nothing any more."""
+LOST = "the ledger has lost what "
+
+
+def _lost(lake: LakeView, found: SyncPlan, held_because: str) -> list[str]:
+    """Whether the lake tells of deliveries of which the ledger knows nothing any more.
+
+    The lake's own record follows the ledger's at the next run: what was said of the plan that is held since stays said.
+    """
     if found.present or found.sync.mode == "append" or not lake.exists(OUTBOX.name):
         return []
     told = lake.read(OUTBOX)
@@ -189,5 +203,5 @@ def _lost(lake: LakeView, found: SyncPlan) -> list[str]:
     people = told.group_by("person_id").aggregate(there=left.argmax(told.updated_at))
     there = people.filter(people.there == 0).count().to_pyarrow().as_py()
     if not there:
-        return []
-    return [f"the ledger has lost what {there} deliveries left there: everybody is sent again, nobody is removed"]
+        return [reason for reason in held_because.split("; ") if reason.startswith(LOST)]
+    return [f"{LOST}{there:,} deliveries left there: everybody is sent again, nobody is removed"]

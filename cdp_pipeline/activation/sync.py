@@ -16,12 +16,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from cdp_pipeline.activation import held as held_plans
 from cdp_pipeline.activation.ledger import (
     Ledger,
-    LedgerError,
     acknowledged,
     epochs,
     health,
+    held_ops,
     new_row,
     outbox,
     plans,
@@ -31,6 +32,7 @@ from cdp_pipeline.activation.pauses import paused
 from cdp_pipeline.activation.plan import Held, SyncPlan, guards
 from cdp_pipeline.activation.turns import REFUSED
 from cdp_pipeline.spec.project import Project
+from cdp_pipeline.spec.sync import Sync
 
 SUPERSEDED = "superseded: no longer what is wanted"
 
@@ -79,7 +81,11 @@ def how_many_held(ledger: Ledger, sync: str) -> int:
 
 @dataclass(frozen=True)
 class Submitted:
-    """What became of a plan: 'applied', 'held' with the reasons, or 'unchanged' where there was nothing to do."""
+    """What became of a plan, and why it is held if it is.
+
+    'applied', 'held', 'unchanged' where there was nothing to do, 'ready' where it is left for another time; 'shown':
+    the destination is in dry run, and the reasons are why it would be held.
+    """
 
     state: str
     reasons: list[str]
@@ -98,7 +104,8 @@ def submit(
 ) -> Submitted:
     """Enqueue a plan, or hold it until it is approved. Submitting the same plan again changes nothing.
 
-    A plan for a destination in dry run is never held: nothing is sent, and its payloads are what one wants to see.
+    Of a sync only the last plan can be held: what is submitted supersedes one that is. A plan for a destination in dry
+    run is never held: nothing is sent, and its payloads are what one wants to see.
     `only_hold`: what would be enqueued is left for another time ('ready').
     """
     at, name = utc(now), plan.sync.name
@@ -108,6 +115,7 @@ def submit(
         last = connection.execute(applied.order_by(plans.c.created_at.desc()).limit(1)).first()
         state = connection.execute(sa.select(plans.c.state).where(plans.c.plan_id == plan.plan_id)).scalar()
         _note_proven(connection, plan)
+        held_plans.supersede(connection, name, by=plan.plan_id)
         if not plan.ops and not plan.forgotten:
             if not only_hold:
                 _supersede(connection, ledger, plan, at)
@@ -116,20 +124,22 @@ def submit(
         reasons = guards(
             plan, first=last is None, recent_sizes=recent_sizes, nulls_before=nulls_before, upstream=upstream
         )
-        goes = not reasons or dry_run or state in ("approved", "applied")
+        goes = not reasons or dry_run or state == "applied"
         if goes and only_hold:
             moves = bool(plan.forgotten) or any(op.state == "pending" for op in plan.ops)
-            return Submitted("ready" if moves else "unchanged", reasons)
-        becomes = "shown" if goes and dry_run else "applied" if goes else "held"
-        connection.execute(plans.delete().where(of_sync, plans.c.state == "held", plans.c.plan_id != plan.plan_id))
+            return Submitted("unchanged" if not moves else "shown" if dry_run else "ready", reasons)
+        becomes = "held" if not goes else "shown" if dry_run else "applied"
         values = {"state": becomes, "reason": "; ".join(reasons), "size": plan.size, "nulls": json.dumps(plan.nulls)}
         if state is None:
             connection.execute(plans.insert(), {"plan_id": plan.plan_id, "sync": name, "created_at": at, **values})
         elif state != becomes:
+            values["created_at"] = at
             connection.execute(plans.update().where(plans.c.plan_id == plan.plan_id).values(values))
         if not goes:
+            held_plans.keep(connection, plan, at)
             return Submitted("held", reasons)
-        return Submitted("applied", reasons, _enqueue(connection, ledger, plan, dry_run, at))
+        held_plans.forget(connection, plan.plan_id)
+        return Submitted(becomes, reasons, _enqueue(connection, ledger, plan, dry_run, at))
 
 
 def _note_proven(connection: Connection, plan: SyncPlan) -> None:
@@ -143,10 +153,10 @@ def _note_proven(connection: Connection, plan: SyncPlan) -> None:
 
 
 def waiting(ledger: Ledger) -> list[dict[str, Any]]:
-    """The plans that wait for approval, or that were approved and wait to be submitted again."""
+    """The plans that wait for approval, one of a sync at most."""
     columns = (plans.c.plan_id, plans.c.sync, plans.c.state, plans.c.size, plans.c.reason, plans.c.created_at)
     with ledger.reading() as connection:
-        query = sa.select(*columns).where(plans.c.state.in_(("held", "approved"))).order_by(plans.c.created_at)
+        query = sa.select(*columns).where(plans.c.state == "held").order_by(plans.c.created_at)
         return [dict(row) for row in connection.execute(query).mappings()]
 
 
@@ -210,22 +220,28 @@ def epoch(ledger: Ledger, sync: str) -> str:
 def forget(ledger: Ledger, sync: str) -> int:
     """Take it that the destination has lost what this sync put there: the next plan sends everybody, held first."""
     with ledger.writing(f"sync:{sync}") as connection:
+        held_plans.supersede(connection, sync, by="")
         connection.execute(plans.delete().where(plans.c.sync == sync))
         connection.execute(epochs.delete().where(epochs.c.sync == sync))
         return connection.execute(acknowledged.delete().where(acknowledged.c.sync == sync)).rowcount
 
 
-def approve(ledger: Ledger, plan_id: str, *, by: str, now: datetime) -> None:
-    """Let a held plan be applied the next time it is submitted, as long as it is still exactly that plan."""
-    with ledger.writing() as connection:
-        changed = connection.execute(
-            plans.update()
-            .where(plans.c.plan_id == plan_id, plans.c.state == "held")
-            .values(state="approved", approved_by=by, approved_at=utc(now))
-        ).rowcount
-        if not changed:
-            waiting = connection.execute(sa.select(plans.c.plan_id).where(plans.c.state == "held")).scalars().all()
-            raise LedgerError(f"no plan '{plan_id}' is held; held: {', '.join(waiting) or 'none'}")
+def approve(ledger: Ledger, plan_id: str, *, by: str, now: datetime, syncs: Mapping[str, Sync] | None = None) -> int:
+    """Enqueue a held plan: exactly what was shown, whatever the audience has become since; how many operations.
+
+    Left out is only what has been sent meanwhile by an earlier plan. Whether somebody may be sent something at all is
+    judged when it is sent. Raises LedgerError where the plan is superseded, too old, or was made of another declaration
+    than `syncs` now holds.
+    """
+    at = utc(now)
+    with ledger.reading() as connection:
+        name = held_plans.sync_of(connection, plan_id)
+    with ledger.writing(f"sync:{name}") as connection:
+        plan = held_plans.kept(connection, plan_id, syncs, now)
+        values = {"state": "applied", "approved_by": by, "approved_at": at}
+        connection.execute(plans.update().where(plans.c.plan_id == plan_id).values(values))
+        held_plans.forget(connection, plan_id)
+        return _enqueue(connection, ledger, plan, False, at)
 
 
 def _enqueue(connection: Connection, ledger: Ledger, plan: SyncPlan, dry_run: bool, at: datetime) -> int:
@@ -305,24 +321,23 @@ class Conservation:
 
     audience: int
     states: Counter[str]
-    held: bool
 
     @property
     def missing(self) -> int:
-        return self.audience - sum(self.states.values())
+        return self.audience - self.states.total()
 
     @property
     def holds(self) -> bool:
-        """A plan that waits for approval accounts for the people it has not enqueued yet."""
-        return self.missing == 0 or (self.held and self.missing > 0)
+        return self.missing == 0
 
 
 def conservation(
     ledger: Ledger, sync: str, members: Iterable[str], aliases: Mapping[str, str] | None = None
 ) -> Conservation:
-    """audience = delivered + suppressed + failed + unknown + pending (+ dry run), counted from the outbox.
+    """audience = delivered + suppressed + failed + unknown + pending (+ dry run) + held, counted from the ledger.
 
-    `aliases`: people who were merged into others, and count as those.
+    `held`: in a plan that waits for approval, and in none before. `aliases`: people who were merged into others, and
+    count as those.
     """
     elder = aliases or {}
     people, latest, refused = set(members), dict[str, str](), set[str]()
@@ -330,6 +345,11 @@ def conservation(
         sa.select(outbox.c.person_id, outbox.c.kind, outbox.c.state)
         .where(outbox.c.origin == f"sync:{sync}", outbox.c.reason != SUPERSEDED)
         .order_by(outbox.c.sequence)
+    )
+    waits = (
+        sa.select(held_ops.c.person_id)
+        .join_from(held_ops, plans, held_ops.c.plan_id == plans.c.plan_id)
+        .where(plans.c.sync == sync, plans.c.state == "held", held_ops.c.kind.not_in(("remove", "left")))
     )
     with ledger.reading() as connection:
         for said, kind, state in connection.execute(query):
@@ -340,9 +360,7 @@ def conservation(
                 refused.add(person_id)
             else:
                 latest[person_id] = "pending" if state in ("retry", "inflight") else state
-        held = connection.execute(
-            sa.select(plans.c.plan_id).where(plans.c.sync == sync, plans.c.state == "held")
-        ).first()
-    # Who was refused counts as suppressed only where nothing was sent since.
-    found = dict.fromkeys(refused, "suppressed") | latest
-    return Conservation(len(people), Counter(found[person] for person in people & found.keys()), held is not None)
+        held = {elder.get(person_id, person_id) for person_id in connection.execute(waits).scalars()}
+    # Who was refused counts as suppressed only where nothing was sent since; as held, only where nothing ever was.
+    found = dict.fromkeys(held, "held") | dict.fromkeys(refused, "suppressed") | latest
+    return Conservation(len(people), Counter(found[person] for person in people & found.keys()))

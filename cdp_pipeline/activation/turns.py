@@ -30,6 +30,7 @@ WORTH_WAITING_FOR = timedelta(hours=1)
 """How long something more important that was decided, but not sent, keeps its turn before others."""
 FORGOTTEN = timedelta(days=2)
 REACHED = ("delivered", "unknown")
+SHOWN = "dry_run"
 WAITING = ("pending", "retry")
 
 _metadata = sa.MetaData()
@@ -86,8 +87,10 @@ class Turns:
         self._prepare()
         refused: dict[str, Outcome] = {}
         with self._ledger.writing("contacts") as connection:
-            contacts = self._contacts(connection, turns, now) if caps else defaultdict(list)
-            spent = [self._spent(connection, budget, turns, now) for budget in budgets]
+            # In a dry run what was shown before counts as if it had arrived; of what is sent it never takes a turn.
+            reached = (*REACHED, SHOWN) if destination.dry_run else REACHED
+            contacts = self._contacts(connection, turns, reached, now) if caps else defaultdict(list)
+            spent = [self._spent(connection, budget, turns, reached, now) for budget in budgets]
             for turn in sorted(turns, key=lambda turn: -turn.priority):
                 mine = contacts[turn.person_id]
                 outcome = _capped(caps, turn, destination.channel, mine, now)
@@ -121,7 +124,7 @@ class Turns:
             connection.execute(contact_turns.insert(), [{"op_id": op_id, "at": utc(now)} for op_id in op_ids])
 
     def _contacts(
-        self, connection: Connection, turns: Sequence[Turn], now: datetime
+        self, connection: Connection, turns: Sequence[Turn], reached: Sequence[str], now: datetime
     ) -> defaultdict[str, list[_Contact]]:
         """What counts towards caps, by living person: sent within the longest cap, on its way, or more important."""
         at, within = utc(now), max(cap.within for cap in self._policy.caps)
@@ -129,7 +132,7 @@ class Turns:
         judged = {turn.op_id for turn in turns}
         row = outbox.c
         counts = sa.or_(
-            sa.and_(row.state.in_(REACHED), row.updated_at > at - within),
+            sa.and_(row.state.in_(reached), row.updated_at > at - within),
             sa.and_(row.state == "inflight", contact_turns.c.op_id.is_not(None)),
             jobs.c.op_id.is_not(None),
             sa.and_(row.state.in_(WAITING), row.next_at <= at, row.created_at > at - WORTH_WAITING_FOR),
@@ -153,12 +156,14 @@ class Turns:
                 found[whose[one.person_id]].append(contact)
         return found
 
-    def _spent(self, connection: Connection, budget: Budget, turns: Sequence[Turn], now: datetime) -> Decimal:
+    def _spent(
+        self, connection: Connection, budget: Budget, turns: Sequence[Turn], reached: Sequence[str], now: datetime
+    ) -> Decimal:
         """What was spent within the budget's time, and what is being spent."""
         row, judged = outbox.c, {turn.op_id for turn in turns}
         columns = (row.origin, row.destination)
-        reached = sa.and_(row.kind == "act", row.state.in_(REACHED), row.updated_at > utc(now) - budget.within)
-        told = connection.execute(sa.select(*columns, sa.func.count()).where(reached).group_by(*columns)).all()
+        counted = sa.and_(row.kind == "act", row.state.in_(reached), row.updated_at > utc(now) - budget.within)
+        told = connection.execute(sa.select(*columns, sa.func.count()).where(counted).group_by(*columns)).all()
         under_way = connection.execute(
             sa.select(row.op_id, *columns)
             .join_from(outbox, contact_turns, contact_turns.c.op_id == row.op_id)
@@ -190,7 +195,7 @@ def _capped(
         if not cap.concerns(channel, turn.purpose):
             continue
         theirs = [one for one in mine if one.channel is not None and cap.concerns(one.channel, one.purpose)]
-        arrived = sum(one.state in REACHED and one.at > now - cap.within for one in theirs)
+        arrived = sum(one.state in (*REACHED, SHOWN) and one.at > now - cap.within for one in theirs)
         way = sum(one.state == "inflight" or (one.state in WAITING and one.priority > turn.priority) for one in theirs)
         words = f"{REFUSED}frequency cap: {cap.most} in {duration_text(cap.within)}"
         if arrived >= cap.most:

@@ -13,6 +13,8 @@ from cdp_pipeline.cli.terminal import Folder, Json, RefusedError, err, out, tell
 from cdp_pipeline.spec.base import counted, unknown
 
 if TYPE_CHECKING:
+    from cdp_pipeline.activation.gates import ContactGates
+    from cdp_pipeline.activation.ledger import Ledger
     from cdp_pipeline.spec.project import Project
 
 app = typer.Typer(help="What syncs send: plan, approve, apply, retry.", no_args_is_help=True)
@@ -52,9 +54,7 @@ def sync_apply(names: Syncs = None, project: Folder = None, as_json: Json = Fals
 
 
 def _planned(names: list[str] | None, project: Path | None, as_json: bool, *, only_hold: bool) -> None:
-    from cdp_pipeline.activation.deliver import deliver
     from cdp_pipeline.activation.refresh import plan_all
-    from cdp_pipeline.destinations import destination_for
     from cdp_pipeline.orchestration.resources import gates_of, ledger_of, system_clock
     from cdp_pipeline.orchestration.run import upstream_now
 
@@ -66,24 +66,50 @@ def _planned(names: list[str] | None, project: Path | None, as_json: bool, *, on
                                gates=gates)  # fmt: skip
             tell(planned.lines(), as_json)
             if not only_hold:
-                there = {declared.syncs[name].destination for name in wanted}
-                summary = deliver(ledger, declared, now=now, connect=destination_for, worker="apply", only=there,
-                                  gates=gates)  # fmt: skip
-                for name, counts in summary.by_destination.items():
-                    said = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in sorted(counts.items()))
-                    err.print(f"{name}: {said}", highlight=False)
+                _delivered(ledger, declared, wanted, now, gates)
+    for name, one in planned.syncs.items():
+        if one.state == "held" and one.plan is not None:
+            err.print(f"{name} is held: {one.because}. To send just this: cdp sync approve {one.plan.plan_id}",
+                      highlight=False, soft_wrap=True)  # fmt: skip
+
+
+def _delivered(ledger: Ledger, declared: Project, syncs: list[str], now: datetime, gates: ContactGates | None) -> None:
+    """Deliver what is due to the destinations of some syncs, and say on the error stream what became of it."""
+    from cdp_pipeline.activation.deliver import deliver
+    from cdp_pipeline.destinations import destination_for
+
+    there = {declared.syncs[name].destination for name in syncs}
+    summary = deliver(ledger, declared, now=now, connect=destination_for, worker="apply", only=there, gates=gates)
+    for name, counts in sorted(summary.by_destination.items()):
+        said = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in sorted(counts.items()))
+        err.print(f"{name}: {said}", highlight=False)
+
+
+@app.command("deliver")
+def sync_deliver(names: Syncs = None, project: Folder = None) -> None:
+    """Send what is due to the destinations of these syncs, for up to 45 seconds. Nothing is planned."""
+    from cdp_pipeline.orchestration.resources import gates_of, ledger_of, system_clock
+
+    declared = the_project(project)
+    with ledger_of(declared) as ledger, gates_of(declared, ledger, system_clock) as gates:
+        _delivered(ledger, declared, _syncs(declared, names), datetime.now(UTC), gates)
 
 
 @app.command("approve")
 def sync_approve(plan_id: str, by: Annotated[str | None, typer.Option(help="Who looked at it; default: you.")] = None,
-                 project: Folder = None) -> None:  # fmt: skip
-    """Let a held plan be applied, as long as it is still exactly that plan."""
+                 project: Folder = None, as_json: Json = False) -> None:  # fmt: skip
+    """Release a held plan: exactly what was shown is sent, whatever the audience has become since."""
     from cdp_pipeline.activation.sync import approve
     from cdp_pipeline.orchestration.resources import ledger_of
 
-    with ledger_of(the_project(project)) as ledger:
-        approve(ledger, plan_id, by=by or getpass.getuser(), now=datetime.now(UTC))
-    out.print("Approved. Next: cdp sync apply", highlight=False)
+    declared = the_project(project)
+    with ledger_of(declared) as ledger:
+        count = approve(ledger, plan_id, by=by or getpass.getuser(), now=datetime.now(UTC), syncs=declared.syncs)
+    if as_json:
+        tell([{"plan_id": plan_id, "released": count}], as_json)
+    else:
+        out.print(f"Released: {counted(count, 'operation')}, sent within seconds where cdp dev or cdp worker runs. "
+                  "At once: cdp sync deliver", highlight=False, soft_wrap=True)  # fmt: skip
 
 
 @app.command("runs")
@@ -106,13 +132,13 @@ def sync_status(names: Syncs = None, project: Folder = None, as_json: Json = Fal
     from cdp_pipeline.activation.sync import conservation
     from cdp_pipeline.orchestration.resources import ledger_of
 
-    states = ("delivered", "suppressed", "failed", "unknown", "pending", "dry_run")
+    states = ("delivered", "suppressed", "failed", "unknown", "pending", "dry_run", "held")
     with the_lake(project) as (declared, lake), ledger_of(declared) as ledger:
         rows, elder = [], merged_people(lake)
         for name in _syncs(declared, names):
             found = conservation(ledger, name, members_now(lake, declared.syncs[name].audience), elder)
             counts = {state: found.states.get(state, 0) for state in states}
-            rows.append({"sync": name, "audience": found.audience, **counts, "held": found.missing if found.held else 0,
+            rows.append({"sync": name, "audience": found.audience, **counts, "missing": found.missing,
                          "adds_up": found.holds})  # fmt: skip
         tell(rows, as_json)
 

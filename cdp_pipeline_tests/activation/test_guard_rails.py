@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ from cdp_pipeline.activation.ledger import Ledger, LedgerError
 from cdp_pipeline.activation.plan import SyncPlan
 from cdp_pipeline.activation.protocol import Outcome
 from cdp_pipeline.activation.refresh import plan_sync
-from cdp_pipeline.activation.sync import approve, conservation, submit
+from cdp_pipeline.activation.sync import approve, conservation, history, submit, waiting
 from cdp_pipeline.spec.sync import Sync
 from cdp_pipeline_tests.activation.projects import NOW, sync
 
@@ -50,10 +50,6 @@ def settled(ledger: Ledger) -> Ledger:
     return ledger
 
 
-def half_gone(sizes: list[int] | None = None) -> dict[str, Any]:
-    return {"people": table(range(500)), "recent_sizes": sizes or []}
-
-
 @pytest.mark.parametrize(
     ("people", "given", "because"),
     [
@@ -74,15 +70,80 @@ def test_a_plan_that_somebody_should_see_sends_nothing_until_just_that_plan_is_a
     assert deliver(settled, 1) == {}
     with pytest.raises(LedgerError, match=found.plan_id):
         approve(settled, "another", by="ann", now=NOW)
-    approve(settled, found.plan_id, by="ann", now=NOW)
-    other = plan_sync(settled, VIPS, people.slice(0, max(0, people.num_rows - 90)))
-    if other.plan_id != found.plan_id:
-        assert submit(settled, other, dry_run=False, now=NOW, **given).state == "held"
-        assert deliver(settled, 2) == {}
-    assert submit(settled, found, dry_run=False, now=NOW, **given).state == "applied"
-    assert deliver(settled, 3).keys() == {op.key for op in found.ops if op.state == "pending"}
+    wanted = {op.key for op in found.ops if op.state == "pending"}
+    assert approve(settled, found.plan_id, by="ann", now=NOW) == len(found.ops)
+    with pytest.raises(LedgerError, match="released already, by ann"):
+        approve(settled, found.plan_id, by="bob", now=NOW)
+    assert deliver(settled, 3).keys() == wanted
     accounts = conservation(settled, "vips", people["person_id"].to_pylist())
     assert accounts.holds and accounts.states.get("delivered", 0) == people.num_rows
+
+
+def held(ledger: Ledger, people: pa.Table, now: datetime = NOW, vips: Sync = VIPS) -> SyncPlan:
+    found = plan_sync(ledger, vips, people)
+    assert submit(ledger, found, dry_run=False, now=now).state == "held"
+    return found
+
+
+def test_what_is_released_is_what_was_shown_whatever_has_changed_and_the_next_plan_starts_from_there(
+    settled: Ledger,
+) -> None:
+    shown = held(settled, table(range(300, 1000), "silver"))
+    # Before anybody looked, another three hundred have gone and some have come: the plan is what it was.
+    moved = table(range(600, 1050), "bronze")
+    assert approve(settled, shown.plan_id, by="ann", now=NOW, syncs={"vips": VIPS}) == 1000
+    sent = deliver(settled, 1)
+    assert {key: (said["member"], said["data"].get("tier")) for key, said in sent.items()} == {
+        f"p{n:04}": (n >= 300, "silver" if n >= 300 else None) for n in range(1000)
+    }
+    after = held(settled, moved, NOW + timedelta(days=1))
+    assert after.counts == {"remove": 300, "update": 400, "add": 50} and after.present == 700
+    approve(settled, after.plan_id, by="ann", now=NOW + timedelta(days=1))
+    deliver(settled, 2)
+    assert plan_sync(settled, VIPS, moved).ops == []
+
+
+def test_only_the_last_plan_can_be_released(settled: Ledger) -> None:
+    hour = timedelta(hours=1)
+    older = held(settled, table(range(500)), NOW + hour)
+    newer = held(settled, table(range(400)), NOW + 2 * hour)
+    with pytest.raises(LedgerError, match=f"'{older.plan_id}' of sync 'vips' is superseded.*'{newer.plan_id}' is held"):
+        approve(settled, older.plan_id, by="ann", now=NOW)
+    # The mishap upstream is mended: nobody has gone after all, and nobody can be removed by an old click any more.
+    assert submit(settled, plan_sync(settled, VIPS, table(range(1000))), dry_run=False, now=NOW).state == "unchanged"
+    with pytest.raises(LedgerError, match=r"superseded.*nothing of it is held any more"):
+        approve(settled, newer.plan_id, by="ann", now=NOW)
+    assert deliver(settled, 1) == {} and [one["state"] for one in history(settled)] == ["superseded"] * 2 + ["applied"]
+    again = held(settled, table(range(500)))
+    assert again.plan_id == older.plan_id and len(waiting(settled)) == 1
+    assert approve(settled, again.plan_id, by="ann", now=NOW) == 500
+    assert set(deliver(settled, 1)) == {f"p{n:04}" for n in range(500, 1000)}
+
+
+def test_a_plan_is_released_only_as_long_as_it_is_fresh_and_the_sync_is_declared_as_it_was(settled: Ledger) -> None:
+    later = NOW + timedelta(days=3, minutes=1)
+    found = held(settled, table(range(500)))
+    for said, now, syncs in (
+        ("last planned at 2026-03-10 09:00 UTC, more than 3 days ago", later, {"vips": VIPS}),
+        ("declared differently since", NOW, {"vips": VIPS.model_copy(update={"mode": "upsert"})}),
+        ("not declared any more", NOW, {}),
+    ):
+        with pytest.raises(LedgerError, match=said):
+            approve(settled, found.plan_id, by="ann", now=now, syncs=syncs)
+    assert deliver(settled, 4) == {}
+    assert held(settled, table(range(500)), now=later).plan_id == found.plan_id
+    assert approve(settled, found.plan_id, by="ann", now=later, syncs={"vips": VIPS}) == 500
+
+
+def test_what_an_earlier_plan_has_sent_meanwhile_is_not_sent_again_by_the_release(settled: Ledger) -> None:
+    earlier = plan_sync(settled, VIPS, table(range(1050)))
+    assert submit(settled, earlier, dry_run=False, now=NOW).enqueued == 50
+    found = held(settled, table(range(500, 1060)))
+    assert found.counts == {"add": 60, "remove": 500}
+    assert len(deliver(settled, 1)) == 50
+    assert approve(settled, found.plan_id, by="ann", now=NOW) == 510
+    assert len(deliver(settled, 2)) == 510
+    assert plan_sync(settled, VIPS, table(range(500, 1060))).ops == []
 
 
 def test_what_changes_as_usual_is_not_held(settled: Ledger) -> None:

@@ -107,7 +107,7 @@ def test_a_person_merged_into_another_takes_the_past_along(ledger: Ledger) -> No
 
 def test_what_was_only_shown_in_a_dry_run_does_not_count_once_it_is_for_real(ledger: Ledger) -> None:
     fire(ledger, [act("p1", "a")], once=True)
-    ledger.show_dry_run("hook", NOW)
+    ledger.show_dry_run(ledger.waiting_for("hook", 10), {}, NOW)
     assert fire(ledger, [act("p1", "b")], once=True) == {"suppressed": 1}
     assert fire(ledger, [act("p1", "c")], once=True, counts_dry_run=False) == {"pending": 1}
 

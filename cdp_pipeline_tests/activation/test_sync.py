@@ -183,13 +183,12 @@ def test_the_first_synchronisation_waits_for_an_approval_of_exactly_that_plan(le
         assert submit(ledger, first, dry_run=False, now=NOW).state == "held"
     assert ledger.counts() == {}
     accounts = conservation(ledger, "vips", ["p1"])
-    assert accounts.held and accounts.missing == 1 and accounts.holds
+    assert accounts.holds and accounts.states == {"held": 1}
     with pytest.raises(LedgerError, match=first.plan_id):
         approve(ledger, "another", by="ann", now=NOW)
-    approve(ledger, first.plan_id, by="ann", now=NOW)
+    assert approve(ledger, first.plan_id, by="ann", now=NOW) == 1
+    assert conservation(ledger, "vips", ["p1"]).states == {"pending": 1}
     other = plan(vips, ["p1", "p2"], {}, {})
-    assert submit(ledger, other, dry_run=False, now=NOW).state == "held"
-    assert submit(ledger, first, dry_run=False, now=NOW).state == "applied"
     assert submit(ledger, other, dry_run=False, now=NOW).state == "applied"
 
 
@@ -197,11 +196,10 @@ def test_a_dry_run_is_shown_at_once_and_sent_when_the_sync_goes_live(ledger: Led
     vips = sync(mapping={"id": "person_id"}, key="id")
     shown = plan(vips, ["p1"], {}, {})
     assert submit(ledger, shown, dry_run=True, now=NOW).enqueued == 1
-    ledger.show_dry_run("hook", NOW)
+    ledger.show_dry_run(ledger.waiting_for("hook", 10), {}, NOW)
     assert submit(ledger, shown, dry_run=True, now=NOW).enqueued == 0
     assert submit(ledger, shown, dry_run=False, now=NOW).state == "held"
-    approve(ledger, shown.plan_id, by="ann", now=NOW)
-    assert submit(ledger, shown, dry_run=False, now=NOW).enqueued == 1
+    assert approve(ledger, shown.plan_id, by="ann", now=NOW) == 1
 
 
 def test_guard_rails_speak_of_mass_removal_sudden_size_and_an_empty_audience() -> None:
