@@ -1,4 +1,4 @@
-"""Fixtures that every area shares: an embedded lake, and a real Postgres server on loopback."""
+"""What every area shares: an embedded lake, a real Postgres server on loopback, and who runs which test when."""
 
 from __future__ import annotations
 
@@ -9,11 +9,34 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from cdp_pipeline.lake import Lake, open_lake
 from cdp_pipeline.spec.project import LakeLocation
+
+OF_ONE_WORKER = ("cdp_pipeline_tests/cli/", "cdp_pipeline_tests/parity/")
+"""Folders whose tests share what takes long to start, so that one worker starts it and not each."""
+
+
+class Files(LoadFileScheduling):
+    """A file's tests go to one worker, and so do those of some folders."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((folder for folder in OF_ONE_WORKER if nodeid.startswith(folder)), super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Files | None:
+    return Files(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first: begun last, they would leave the other workers without anything to do."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ The receiver is the oracle: it counts effects by idempotency key and knows nothi
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -25,11 +24,10 @@ from cdp_pipeline.activation.sync import Conservation, approve, conservation, ho
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline_tests.activation.projects import DAY, NOW, project, sync, webhook
 from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
+from cdp_pipeline_tests.processes import processes
 
 SPEED = 6000  # An hour of the workers' clock passes in 0.6 seconds.
 PEOPLE, OCCASIONS, MEMBERS = 20, 3, 30
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload([__name__])
 
 
 def clock(started: float) -> datetime:

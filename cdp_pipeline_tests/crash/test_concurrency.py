@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 from cdp_pipeline.lake import open_lake
 from cdp_pipeline.spec.project import LakeLocation
 from cdp_pipeline_tests.crash.worker import BATCH, BATCHES, EVENTS, append, look
+from cdp_pipeline_tests.processes import processes
 
 WRITERS, READERS = 4, 2
 
 
-def test_four_writers_and_two_readers_disturb_nobody(
-    location: LakeLocation, tmp_path: Path, processes: ForkServerContext
-) -> None:
+def test_four_writers_and_two_readers_disturb_nobody(location: LakeLocation, tmp_path: Path) -> None:
     seconds = 15 if location.path else 6
     with open_lake(location):
         pass  # readers need a lake
@@ -38,9 +36,7 @@ def test_four_writers_and_two_readers_disturb_nobody(
         assert lake.read(BATCHES).count().to_pyarrow().as_py() == sum(batches[:WRITERS])
 
 
-def test_a_first_open_by_many_makes_one_lake(
-    location: LakeLocation, tmp_path: Path, processes: ForkServerContext
-) -> None:
+def test_a_first_open_by_many_makes_one_lake(location: LakeLocation, tmp_path: Path) -> None:
     reports = [tmp_path / f"report_{number}" for number in range(4)]
     workers = [processes.Process(target=append, args=(location, number, 0.01, reports[number])) for number in range(4)]
     for worker in workers:

@@ -7,7 +7,6 @@ import random
 import signal
 import time
 from datetime import UTC, datetime, timedelta
-from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -23,13 +22,12 @@ from cdp_pipeline_tests.crash.worker import (
     publish_for_ever,
     stamped,
 )
+from cdp_pipeline_tests.processes import processes
 
 META = "__ducklake_metadata_lake"
 
 
-def test_kill_9_at_random_moments_loses_tears_and_doubles_nothing(
-    location: LakeLocation, tmp_path: Path, processes: ForkServerContext
-) -> None:
+def test_kill_9_at_random_moments_loses_tears_and_doubles_nothing(location: LakeLocation, tmp_path: Path) -> None:
     moments, kills = random.Random(7), 6 if location.path else 3
     acknowledged = tmp_path / "acknowledged"
     for kill in range(kills):
@@ -52,7 +50,7 @@ def test_kill_9_at_random_moments_loses_tears_and_doubles_nothing(
 
 
 def test_files_of_a_writer_killed_inside_its_transaction_are_removed_by_maintenance(
-    location: LakeLocation, tmp_path: Path, processes: ForkServerContext
+    location: LakeLocation, tmp_path: Path
 ) -> None:
     with open_lake(location) as lake:
         lake.publish(Mirror(STATE, stamped(1)), Upsert(LOG, pa.table({"stamp": [1]})))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from datetime import UTC, datetime
-from multiprocessing.context import ForkServerContext
 
 from cdp_pipeline.lake import Lake, open_lake
 from cdp_pipeline.predictions.champions import decide, promoted
 from cdp_pipeline.predictions.registry import MODELS
 from cdp_pipeline.spec.project import LakeLocation
 from cdp_pipeline_tests.predictions.test_champions import BUYS, registered, reigning, trained
+from cdp_pipeline_tests.processes import processes
 
 
 def promote_by_turns(location: LakeLocation, versions: list[str]) -> None:
@@ -35,9 +35,7 @@ def die_while_promoting(location: LakeLocation, each: str) -> None:
         decide(lake, lambda rows: promoted(rows, BUYS, each, datetime.now(UTC)))
 
 
-def test_two_who_promote_at_once_leave_one_champion_at_every_moment(
-    location: LakeLocation, processes: ForkServerContext
-) -> None:
+def test_two_who_promote_at_once_leave_one_champion_at_every_moment(location: LakeLocation) -> None:
     with open_lake(location) as lake:
         registered(lake, trained(4))
         first = lake.latest()
@@ -55,9 +53,7 @@ def test_two_who_promote_at_once_leave_one_champion_at_every_moment(
             assert len(reigning(lake.as_of(moment).read(MODELS).to_pyarrow().to_pylist())) == 1
 
 
-def test_a_promotion_killed_before_it_is_committed_has_not_happened(
-    location: LakeLocation, processes: ForkServerContext
-) -> None:
+def test_a_promotion_killed_before_it_is_committed_has_not_happened(location: LakeLocation) -> None:
     with open_lake(location) as lake:
         registered(lake, trained(2))
     worker = processes.Process(target=die_while_promoting, args=(location, "v0"))

@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from cdp_pipeline_tests.processes import Command
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,8 @@ class Cdp:
             "DAGSTER_HOME": str(self.lake / "dagster"),
         }
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "cdp_pipeline.cli", *arguments]
-        return subprocess.Popen(
-            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+    def start(self, *arguments: str) -> Command:
+        return Command(arguments, self.environment)
 
     def run(self, *arguments: str, code: int = 0) -> str:
         """What the command prints; an AssertionError with all it said if it ends otherwise than expected."""

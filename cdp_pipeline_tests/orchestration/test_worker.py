@@ -1,6 +1,5 @@
 """The resident worker and the sensor's tick that does the same: on files that grow, to a receiver that counts."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -25,9 +24,8 @@ from cdp_pipeline_tests.activation.wired import WIRE, Wired, environment, opened
 from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
 from cdp_pipeline_tests.orchestration.commands import Cdp
 from cdp_pipeline_tests.orchestration.dagster_dev import eventually
+from cdp_pipeline_tests.processes import processes
 
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload([__name__])
 KILLS = 6
 
 
