@@ -9,7 +9,7 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -19,6 +19,8 @@ from cdp_pipeline.activation.ledger import Claimed, Ledger
 from cdp_pipeline.activation.notices import notify
 from cdp_pipeline.activation.pauses import lifted, refuse, trip
 from cdp_pipeline.activation.protocol import Connect, DestinationError, Outcome
+from cdp_pipeline.activation.receipts import note_addresses
+from cdp_pipeline.consent.ledger import ConsentLedger
 from cdp_pipeline.spec.destination import Destination
 from cdp_pipeline.spec.project import Project
 
@@ -66,6 +68,7 @@ class _Round:
     worker: str
     project: Project
     gates: Gates | None
+    consents: Callable[[], ConsentLedger] | None
 
     @property
     def passed(self) -> timedelta:
@@ -100,10 +103,15 @@ def deliver(
     lease_beyond: timedelta = LEASE_BEYOND_BUDGET,
     only: Collection[str] | None = None,
     gates: Gates | None = None,
+    consents: Callable[[], ConsentLedger] | None = None,
 ) -> DeliverySummary:
-    """Deliver what is due, at each destination's pace, in about `budget` and never starting more than `limit`."""
+    """Deliver what is due, at each destination's pace, in about `budget` and never starting more than `limit`.
+
+    In `consents` is written down which addresses turn out to be dead, so that nobody writes there again.
+    """
     # The name in the ledger is this round's own: a later round of the same worker must not settle for it.
-    this = _Round(now, time.monotonic(), budget, lease_beyond, f"{worker}:{uuid.uuid4().hex[:12]}", project, gates)
+    this = _Round(now, time.monotonic(), budget, lease_beyond, f"{worker}:{uuid.uuid4().hex[:12]}", project, gates,
+                  consents)  # fmt: skip
     summary = DeliverySummary()
     for name in ledger.destinations_due(now):
         spec = project.destinations.get(name)
@@ -162,6 +170,9 @@ def _deliver_to(
             passed = [claimed.delivery for claimed in claim.ops if claimed.delivery.op_id not in refused]
             outcomes = connection.deliver(passed, now=this.clock, within=this.left) if passed else []
             done += len(claim.ops)
+            # Before they are settled: whoever dies in between has noted it.
+            if this.consents is not None and any(outcome.address is not None for outcome in outcomes):
+                note_addresses(ledger, this.consents(), this.project, outcomes, this.clock)
             heard = refused | {outcome.op_id: outcome for outcome in outcomes}
             settled = ((claimed, heard[claimed.delivery.op_id]) for claimed in claim.ops)
             counts = ledger.settle(settled, worker=this.worker, now=this.clock, max_attempts=spec.max_attempts)

@@ -17,6 +17,7 @@ from typing import Literal, Protocol, Self
 
 from cdp_pipeline.spec.destination import Destination
 
+AddressIs = Literal["dead", "unsubscribed"]
 OutcomeState = Literal["delivered", "retry", "failed", "unknown", "untried", "suppressed", "waits", "accepted"]
 
 
@@ -41,6 +42,8 @@ class Outcome:
     failed: refused for good. unknown: may have arrived and must not be repeated. untried: not attempted at all.
     suppressed: a gate refused it for good. waits: a gate lets it through no earlier than `after` from now.
     accepted: taken, and processed later; asked again after `after`, by the `reference` the other side gave.
+    `address`: what the other side says of the address, whatever is sent there: it will not work tomorrow either
+    ('dead'), or its owner told them to hear no more ('unsubscribed').
     `refused_us`: not the operation was refused but our key or login, so that nothing more is worth trying.
     `reason` holds codes and our own words, never what the other side echoed: that may name people.
     """
@@ -52,6 +55,7 @@ class Outcome:
     code: int | None = None
     reference: str = ""
     refused_us: bool = False
+    address: AddressIs | None = None
 
 
 class DestinationConnection(Protocol):

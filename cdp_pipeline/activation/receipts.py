@@ -17,8 +17,10 @@ from typing import Any, Literal, get_args
 import sqlalchemy as sa
 
 from cdp_pipeline.activation.ledger import Ledger, LedgerError, ledger_url, operation_id, outbox, utc
+from cdp_pipeline.activation.protocol import AddressIs, Outcome
 from cdp_pipeline.consent.ledger import ConsentLedger, Reason, Said, Suppression
 from cdp_pipeline.spec.project import Project
+from cdp_pipeline.spec.reach import WAYS
 from cdp_pipeline.spec.source import Source
 
 Event = Literal[
@@ -97,6 +99,20 @@ def note_sent(ledger: Ledger, project: Project, now: datetime) -> int:
     return len(rows)
 
 
+def note_addresses(
+    ledger: Ledger, consents: ConsentLedger, project: Project, outcomes: Iterable[Outcome], now: datetime
+) -> None:
+    """Write down what deliveries were told of addresses, as if a letter had come back."""
+    events: dict[AddressIs, Event] = {"dead": "message_bounced", "unsubscribed": "message_unsubscribed"}
+    told = [
+        Report(one.op_id, events[one.address], now, detail=one.reason, dead=one.address == "dead")
+        for one in outcomes
+        if one.address is not None
+    ]
+    if told:
+        note(ledger, consents, project, told, now)
+
+
 def note(
     ledger: Ledger, consents: ConsentLedger, project: Project, reports: Iterable[Report], now: datetime
 ) -> Counter[str]:
@@ -173,8 +189,8 @@ _ABOUT = tuple(outbox.c[name] for name in ("op_id", "origin", "destination", "pa
 
 
 def _operations(ledger: Ledger, op_ids: Sequence[str]) -> list[Any]:
-    """The operations of these ids that left us, or may have."""
-    gone = outbox.c.state.in_(("delivered", "unknown"))
+    """The messages of these ids that left us, or may have; some are answered before we have settled them."""
+    gone = sa.and_(outbox.c.state.in_(("delivered", "unknown", "inflight")), outbox.c.kind == "act")
     with ledger.reading() as connection:
         return [*connection.execute(sa.select(*_ABOUT).where(ledger.among(outbox.c.op_id, op_ids), gone))]
 
@@ -201,16 +217,32 @@ def _row(row: Any, channel: str, event: Event, at: datetime, now: datetime, deta
 
 
 def _follow(consents: ConsentLedger, project: Project, one: Report, row: dict[str, Any]) -> None:
-    """A dead address and a complaint suppress, who unsubscribes says no to the channel: at once."""
-    type_, channel = ADDRESSES[row["channel"]], row["channel"]
-    address = row[type_]
-    if address is None or type_ not in project.identifiers:
+    """A dead address and a complaint suppress, who unsubscribes says no: at once."""
+    channel = row["channel"]
+    address, way = row[ADDRESSES[channel]], WAYS[channel].identifiers
+    type_ = next((name for name in way if name in project.identifiers), None)
+    if address is None or type_ is None:
         return
-    reason: Reason | None = "complaint" if one.event == "message_complained" else None
-    if one.event == "message_bounced" and one.dead:
+    about = _asked_for(project, channel, row["origin"]) if one.event == "message_unsubscribed" else None
+    reason: Reason | None = None
+    if one.event == "message_complained" or (one.event == "message_unsubscribed" and about is None):
+        reason = "complaint"
+    elif one.event == "message_bounced" and one.dead:
         reason = "bounce"
-    if reason is not None:
-        consents.suppress([Suppression(row["receipt_id"], (type_, address), reason, one.at, "receipts", channel)])
-    elif one.event == "message_unsubscribed":
-        said = Said(row["receipt_id"], (type_, address), f"channel:{channel}", "denied", one.at, "receipts")
+    if about is not None:
+        said = Said(row["receipt_id"], (type_, address), about, "denied", one.at, "receipts")
         consents.record([said], one.at)
+    elif reason is not None:
+        consents.suppress([Suppression(row["receipt_id"], (type_, address), reason, one.at, "receipts", channel)])
+
+
+def _asked_for(project: Project, channel: str, origin: str) -> str | None:
+    """The permission without which such a message would not have been sent: the channel's, else the purpose."""
+    trigger, consent = project.triggers.get(origin.removeprefix("trigger:")), project.consent
+    purpose = None if trigger is None else trigger.purpose
+    if consent is None:
+        return None
+    permission = consent.channels.get(channel)  # type: ignore[call-overload]
+    if permission is not None and (not permission.purposes or purpose in permission.purposes):
+        return f"channel:{channel}"
+    return f"purpose:{purpose}" if purpose in consent.purposes else None

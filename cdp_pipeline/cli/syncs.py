@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,9 +78,11 @@ def _delivered(ledger: Ledger, declared: Project, syncs: list[str], now: datetim
     """Deliver what is due to the destinations of some syncs, and say on the error stream what became of it."""
     from cdp_pipeline.activation.deliver import deliver
     from cdp_pipeline.destinations import destination_for
+    from cdp_pipeline.orchestration.resources import consents_of
 
     there = {declared.syncs[name].destination for name in syncs}
-    summary = deliver(ledger, declared, now=now, connect=destination_for, worker="apply", only=there, gates=gates)
+    summary = deliver(ledger, declared, now=now, connect=destination_for, worker="apply", only=there, gates=gates,
+                      consents=partial(consents_of, ledger))  # fmt: skip
     for name, counts in sorted(summary.by_destination.items()):
         said = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in sorted(counts.items()))
         err.print(f"{name}: {said}", highlight=False)

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-from cdp_pipeline.activation.protocol import Delivery, DestinationError, Outcome
+from cdp_pipeline.activation.protocol import AddressIs, Delivery, DestinationError, Outcome
 from cdp_pipeline.destinations.connection import Connection
 from cdp_pipeline.destinations.http import (
     WAIT_AFTER_REFUSED_KEY,
@@ -29,7 +29,9 @@ from cdp_pipeline.spec.destination import Fcm
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 TOKEN_LIFE = timedelta(hours=1)
 RENEWED_BEFORE = timedelta(minutes=5)
-DEAD_TOKEN = ("UNREGISTERED", "SENDER_ID_MISMATCH", "INVALID_ARGUMENT")
+DEVICE_REFUSED = ("UNREGISTERED", "SENDER_ID_MISMATCH", "INVALID_ARGUMENT")
+GONE = "UNREGISTERED"
+"""Of these the only one that is about the device for sure: another may be about our project, or the words."""
 
 
 def connect(spec: Fcm) -> FcmConnection:
@@ -169,6 +171,7 @@ def _judged(answer: Answer) -> Answer:
         (code_word(each["errorCode"]) for each in details if "errorCode" in each), code_word(error.get("status"))
     )
     reason = f"HTTP {answer.code}, FCM {code}" if code else answer.reason
-    if code in DEAD_TOKEN:
-        return replace(answer, state="failed", reason=reason, after=None)
+    if code in DEVICE_REFUSED:
+        address: AddressIs | None = "dead" if code == GONE else None
+        return replace(answer, state="failed", reason=reason, after=None, address=address)
     return replace(answer, reason=reason)

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 import aiohttp
 from yarl import URL
 
-from cdp_pipeline.activation.protocol import Delivery, Outcome, canonical_json
+from cdp_pipeline.activation.protocol import AddressIs, Delivery, Outcome, canonical_json
 from cdp_pipeline.destinations.addresses import AddressRefusedError, Resolve, allowed_address, resolve
 
 WAIT_AFTER_REFUSED_KEY = timedelta(minutes=15)
@@ -52,6 +52,7 @@ class Answer:
     sent: bool = True
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    address: AddressIs | None = None
 
     @property
     def rests(self) -> bool:
@@ -79,7 +80,9 @@ class Answer:
             return Outcome(op_id, "unknown", self.reason, code=self.code)
         # A 403 that fails one delivery is about that one alone (a device of another app, say).
         refused_us = self.state == "retry" and self.code in (401, 403)
-        return Outcome(op_id, self.state, self.reason, self.after, self.code, refused_us=refused_us)
+        return Outcome(
+            op_id, self.state, self.reason, self.after, self.code, refused_us=refused_us, address=self.address
+        )
 
 
 @dataclass(frozen=True)

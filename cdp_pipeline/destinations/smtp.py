@@ -20,6 +20,7 @@ from email.utils import format_datetime, parseaddr
 from html import escape
 
 from cdp_pipeline.activation.protocol import Delivery, Outcome
+from cdp_pipeline.destinations.bounces import DEAD
 from cdp_pipeline.destinations.connection import Connection
 from cdp_pipeline.destinations.unsubscribe import unsubscribe_link
 from cdp_pipeline.spec.destination import UNSUBSCRIBE_PLACEHOLDER, Smtp
@@ -147,14 +148,14 @@ class SmtpConnection(Connection):
             options += ["RET=HDRS", f"ENVID={op_id}"] if op_id.isalnum() else ["RET=HDRS"]
             wishes = ["NOTIFY=FAILURE"]
         try:
-            for step in (
-                lambda: session.mail(self._spec.return_path or parseaddr(self._spec.sender)[1], options),
-                lambda: session.rcpt(recipient, wishes),
-                lambda: session.docmd("DATA"),
+            for step, of_address in (
+                (lambda: session.mail(self._spec.return_path or parseaddr(self._spec.sender)[1], options), False),
+                (lambda: session.rcpt(recipient, wishes), True),
+                (lambda: session.docmd("DATA"), True),
             ):
                 code, words = step()
                 if code not in (250, 251, 354):
-                    return self._refused(op_id, code, words)
+                    return self._refused(op_id, code, words, of_address)
         except (OSError, smtplib.SMTPException) as error:
             self.close()
             return Outcome(op_id, "retry", f"the mail server hung up ({type(error).__name__})"), False
@@ -166,14 +167,18 @@ class SmtpConnection(Connection):
             self.close()
             return Outcome(op_id, "unknown", f"no answer after the message was sent ({type(error).__name__})"), False
         if code != 250:
-            return self._refused(op_id, code, words)
+            return self._refused(op_id, code, words, True)
         return Outcome(op_id, "delivered", f"SMTP {code}", code=code), True
 
-    def _refused(self, op_id: str, code: int, words: bytes) -> tuple[Outcome, bool]:
+    def _refused(self, op_id: str, code: int, words: bytes, of_address: bool) -> tuple[Outcome, bool]:
         # Only the enhanced code is kept: the words may repeat the address.
-        enhanced = re.match(rb"\d\.\d{1,3}\.\d{1,3}", words)
-        reason = f"SMTP {code}" + (f" {enhanced[0].decode()}" if enhanced else "")
-        outcome = Outcome(op_id, "failed" if 500 <= code < 600 else "retry", reason, code=code)
+        found = re.match(rb"\d\.\d{1,3}\.\d{1,3}", words)
+        enhanced = found[0].decode() if found else ""
+        refused = 500 <= code < 600
+        outcome = Outcome(
+            op_id, "failed" if refused else "retry", f"SMTP {code} {enhanced}".rstrip(), code=code,
+            address="dead" if refused and of_address and enhanced in DEAD else None,
+        )  # fmt: skip
         if code == 421 or not self._reset():
             self.close()
         return outcome, code != 421

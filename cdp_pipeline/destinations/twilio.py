@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
-from cdp_pipeline.activation.protocol import Delivery, Outcome
+from cdp_pipeline.activation.protocol import AddressIs, Delivery, Outcome
 from cdp_pipeline.destinations.connection import Connection
 from cdp_pipeline.destinations.http import Answer, HttpClient, one_by_one
 from cdp_pipeline.spec.destination import Twilio
@@ -27,6 +27,7 @@ WORDS = {
     21617: "longer than 1,600 characters",
     30007: "filtered as unwanted",
 }
+ADDRESS: dict[int, AddressIs] = {21211: "dead", 21610: "unsubscribed", 21614: "dead"}
 
 
 def connect(spec: Twilio) -> TwilioConnection:
@@ -72,4 +73,4 @@ def _judged(answer: Answer) -> Answer:
     if not isinstance(code, int):
         return answer
     words = f": {WORDS[code]}" if code in WORDS else ""
-    return replace(answer, reason=f"{answer.reason}, Twilio {code}{words}")
+    return replace(answer, reason=f"{answer.reason}, Twilio {code}{words}", address=ADDRESS.get(code))

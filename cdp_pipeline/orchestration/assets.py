@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ from cdp_pipeline.orchestration import checks
 from cdp_pipeline.orchestration.audiences import asked_of, audience_assets, audience_tables
 from cdp_pipeline.orchestration.describe import asset_arguments, disagreeing, note, published, shown
 from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, is_filed_by_day, requested_days
-from cdp_pipeline.orchestration.resources import gates_of, ledger_of, models_folder
+from cdp_pipeline.orchestration.resources import consents_of, gates_of, ledger_of, models_folder
 from cdp_pipeline.orchestration.upstream import wrong_upstream
 from cdp_pipeline.predictions.champions import card_of, register
 from cdp_pipeline.predictions.charts import drift_chart, learning_charts
@@ -604,7 +605,10 @@ def activation_assets(project: Project, upstream: Sequence[dg.AssetCheckKey]) ->
         clock = context.resources.clock
         with ledger_of(project) as ledger:
             with gates_of(project, ledger, clock) as gates:
-                summary = deliver(ledger, project, now=clock(), connect=destination_for, worker="run", gates=gates)
+                summary = deliver(
+                    ledger, project, now=clock(), connect=destination_for, worker="run", gates=gates,
+                    consents=partial(consents_of, ledger),
+                )  # fmt: skip
             result = lake.publish(
                 Mirror(OUTBOX, outbox_rows(ledger)),
                 Mirror(DELIVERIES, delivery_rows(ledger)),

@@ -6,6 +6,7 @@ folder, and a run key is forgotten with its run.
 
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -20,7 +21,7 @@ from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.lake import open_lake
 from cdp_pipeline.lake.errors import LakeMissingError
 from cdp_pipeline.orchestration.partitions import daily, is_filed_by_day, range_tags
-from cdp_pipeline.orchestration.resources import Clock, gates_of, lake_of, ledger_of
+from cdp_pipeline.orchestration.resources import Clock, consents_of, gates_of, lake_of, ledger_of
 from cdp_pipeline.orchestration.schedules import ARRIVALS_JOB
 from cdp_pipeline.orchestration.stale import stale_audiences
 from cdp_pipeline.sources.files import arrivals
@@ -136,7 +137,7 @@ def events_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
             with gates_of(project, ledger, clock) as gates:
                 summary = deliver(
                     ledger, project, now=clock(), connect=destination_for, worker="events-sensor", budget=AT_ONCE,
-                    gates=gates,
+                    gates=gates, consents=partial(consents_of, ledger),
                 )  # fmt: skip
         return dg.SensorResult(asset_events=[*_told("outbox", recorded), *_told("deliveries", summary.said)])
 
@@ -161,8 +162,9 @@ def deliver_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
     def due(_context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         with ledger_of(project) as ledger, gates_of(project, ledger, clock) as gates:
             summary = deliver(
-                ledger, project, now=clock(), connect=destination_for, worker="deliver-sensor", gates=gates
-            )
+                ledger, project, now=clock(), connect=destination_for, worker="deliver-sensor", gates=gates,
+                consents=partial(consents_of, ledger),
+            )  # fmt: skip
         if not summary.totals:
             return dg.SkipReason("Nothing is due.")
         return dg.SensorResult(asset_events=[*_told("deliveries", summary.said)])

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -26,7 +27,7 @@ from cdp_pipeline.activation.positions import LEASE, may_read, prepare, stop_rea
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.lake import open_lake
 from cdp_pipeline.lake.errors import LakeError, LakeMissingError
-from cdp_pipeline.orchestration.resources import Clock, gates_of, prepare_dagster_home, system_clock
+from cdp_pipeline.orchestration.resources import Clock, consents_of, gates_of, prepare_dagster_home, system_clock
 from cdp_pipeline.spec.project import Project
 
 log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ class Worker:
                 with gates_of(self.project, ledger, self.clock) as gates:
                     summary = deliver(
                         ledger, self.project, now=self.clock(), connect=destination_for, worker=self.name,
-                        budget=ROUND, only=[destination], gates=gates,
+                        budget=ROUND, only=[destination], gates=gates, consents=partial(consents_of, ledger),
                     )  # fmt: skip
                 self._tally.add("deliveries", summary.said)
             except TROUBLE as problem:
