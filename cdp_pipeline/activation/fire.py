@@ -15,9 +15,10 @@ from cdp_pipeline.activation.ledger import Ledger, utc
 from cdp_pipeline.activation.triggers import Occasion, fired, guarded_state, horizon, occasions
 from cdp_pipeline.audiences.members import HELD, SIZES, held_now
 from cdp_pipeline.audiences.rules import every_rule, leaves
-from cdp_pipeline.audiences.scope import named
+from cdp_pipeline.audiences.scope import persons
 from cdp_pipeline.lake.errors import LakeVersionError
 from cdp_pipeline.lake.lake import LakeView
+from cdp_pipeline.lake.questions import Asked, Questions
 from cdp_pipeline.profile.told import TOLD
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.trigger import DateReached, Trigger
@@ -38,24 +39,30 @@ def fire(
     safe.
     """
     aliases = merged_people(lake)
+    asked = Questions().of(lake)
     counts = {}
     for trigger in not_waiting(lake, project):
         found = _evaluated(ledger, lake, project, trigger, now, day)
         if found is not None:
-            counts[trigger.name] = record(ledger, lake, project, trigger, found, now=now, aliases=aliases)
+            counts[trigger.name] = record(ledger, asked, project, trigger, found, now=now, aliases=aliases)
     return counts
 
 
 def not_waiting(lake: LakeView, project: Project) -> list[Trigger]:
     """The triggers whose guards can be asked: traits were computed, and no audience among them is held."""
-    held = held_now(lake.read(SIZES), lake.read(HELD))
+    guards = {
+        name: [rule for rules in guards_of(project, trigger).values() for rule in rules]
+        for name, trigger in project.triggers.items()
+    }
+    audiences = {name: {one.audience for one in leaves(every_rule(project, asked))} for name, asked in guards.items()}
+    asking = any(named - {None} for named in audiences.values())
+    held = held_now(lake.read(SIZES), lake.read(HELD)).keys() if asking else set[str]()
     computed = lake.exists("traits.daily")
-
-    def answered(trigger: Trigger) -> bool:
-        asked = [rule for rules in guards_of(project, trigger).values() for rule in rules]
-        return not asked or (computed and not any(one.audience in held for one in leaves(every_rule(project, asked))))
-
-    return [trigger for trigger in project.triggers.values() if answered(trigger)]
+    return [
+        trigger
+        for name, trigger in project.triggers.items()
+        if not guards[name] or (computed and not audiences[name] & held)
+    ]
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ class Evaluated:
 
 def record(
     ledger: Ledger,
-    lake: LakeView,
+    asked: Asked,
     project: Project,
     trigger: Trigger,
     found: Evaluated,
@@ -92,11 +99,11 @@ def record(
         known = ledger.known_occasions(f"trigger:{trigger.name}", [occasion.text for occasion in new])
         new = [occasion for occasion in new if occasion.text not in known]
     ids = sorted({occasion.person_id for occasion in new})
-    day = _computed_day(lake, found.day) or found.day
+    day = computed_day(asked, found.day) or found.day
     waiting = {one: aliases.get(one, one) for one in ledger.waiting_people(trigger.name, now)}
-    kept = guarded(lake, project, trigger, {*ids, *waiting.values()}, day)
+    kept = guarded(asked, project, trigger, {*ids, *waiting.values()}, day)
     ops = fired(
-        trigger, new, people=known_people(lake, project, ids, day), destinations=project.destinations, guarded=kept
+        trigger, new, people=known_people(asked, project, ids, day), destinations=project.destinations, guarded=kept
     )
     counts = ledger.fire(
         trigger.name,
@@ -110,9 +117,11 @@ def record(
         mark=found.mark,
         evaluated=not found.early,
     )
+    stopped = free = 0
     late = {one: kept[person] for one, person in waiting.items() if person in kept}
-    stopped = ledger.keep(trigger.name, late, state=guarded_state(trigger), day=found.day, now=now)
-    free = ledger.release(trigger.name, [one for one in waiting if one not in late], now)
+    if waiting:
+        stopped = ledger.keep(trigger.name, late, state=guarded_state(trigger), day=found.day, now=now)
+        free = ledger.release(trigger.name, [one for one in waiting if one not in late], now)
     before = (len(found.happened) - len(new)) * len(trigger.do)
     if before:
         counts["known"] = counts.get("known", 0) + before
@@ -185,7 +194,7 @@ def dates_reached(
     """The people whose date, moved by the declared days, lies within these days. A new date is a new occasion."""
     table = lake.table("profile.customers")
     if reached.of not in project.attributes:
-        found, newest = _table(lake, "traits.daily"), _computed_day(lake, until)
+        found, newest = _table(lake, "traits.daily"), computed_day(lake, until)
         if found is None or newest is None:
             return []
         table = found.filter(found.day == ibis.date(newest))
@@ -210,12 +219,14 @@ def dates_reached(
     return sorted(happened, key=lambda occasion: (occasion.day, occasion.person_id))
 
 
-def _computed_day(lake: LakeView, until: date) -> date | None:
+def computed_day(lake: LakeView, until: date) -> date | None:
     """The newest day, up to one, that traits were computed for."""
-    days = _table(lake, "traits.daily")
-    if days is None:
+    if not lake.exists("traits.daily"):
         return None
-    return _rows(days.filter(days.day <= ibis.date(until)).aggregate(day=days.day.max()))[0]["day"]  # type: ignore[return-value]
+    # Written as SQL: this stands between an event and the answer to it.
+    query = f"SELECT max(day) FROM {lake.at('traits.daily', lake.version('traits.daily'))} WHERE day <= ?"
+    [[day]] = lake.connection.execute(query, [until]).fetchall()
+    return day
 
 
 def _newest_day(lake: LakeView, trigger: Trigger, until: date | None) -> date | None:
@@ -231,7 +242,7 @@ def _newest_day(lake: LakeView, trigger: Trigger, until: date | None) -> date | 
 
 
 def known_people(
-    lake: LakeView, project: Project, person_ids: Collection[str], day: date, only: Collection[str] | None = None
+    asked: Asked, project: Project, person_ids: Collection[str], day: date, only: Collection[str] | None = None
 ) -> dict[str, dict[str, object]]:
     """What is known of some people by id: attributes, traits as of the day, and the newest score of each prediction.
 
@@ -241,42 +252,63 @@ def known_people(
     people: dict[str, dict[str, object]] = {person_id: {} for person_id in person_ids}
     if not people:
         return people
-    theirs = named(people)
-    for name in project.predictions if only is None else project.predictions.keys() & only:
-        if project.predictions[name].a_list and (scores := _table(lake, f"predictions.{name}")) is not None:
-            for person_id, items in _lists(scores.filter(scores.day <= ibis.date(day)), theirs).items():
-                people[person_id][name] = items
-    for part in parts_known(lake, project, day, only):
-        if only is not None:
-            part = part.select("person_id", *(name for name in part.columns if name in only and name != "person_id"))
-        for row in _rows(part.semi_join(theirs, "person_id")):
-            people[str(row["person_id"])].update(row)
+    theirs, names = persons(people), None if only is None else frozenset(only)
+
+    for place in _places(asked, project, only):
+        a_list, name = _is_list(project, place), place.partition(".")[2]
+
+        def question(mine: ibis.Table, place: str = place, a_list: bool = a_list) -> ibis.Table:
+            if a_list:
+                return _newest_list(asked, place, mine, day)
+            part = _part(asked, place, day)
+            wanted = [each for each in part.columns if each != "person_id" and (names is None or each in names)]
+            return part.select("person_id", *wanted).semi_join(mine, "person_id")
+
+        for row in asked.answer(("known", place, names), question, theirs, when=day).to_pylist():
+            known = people[row["person_id"]]
+            if a_list:
+                known[name] = [*known.get(name, []), str(row["item"])]  # type: ignore[misc]
+            else:
+                known.update(row)
     return people
 
 
 def parts_known(lake: LakeView, project: Project, day: date, only: Collection[str] | None = None) -> list[ibis.Table]:
     """What is known of everybody as tables with one row per person, lists apart; a later one has the last word."""
-    customers, traits = _table(lake, "profile.customers"), _table(lake, "traits.daily")
-    parts = [customers, None if traits is None else traits.filter(traits.day == ibis.date(day))]
-    for name in project.predictions if only is None else project.predictions.keys() & only:
-        scores = _table(lake, f"predictions.{name}")
-        if scores is not None and not project.predictions[name].a_list:
-            scores = scores.filter(scores.day <= ibis.date(day))
-            of_items = "item" in scores.columns
-            scores = scores.filter(scores["rank"] == 1) if of_items else scores
-            value = scores.item if of_items else scores.score
-            parts.append(scores.group_by("person_id").aggregate(value.argmax(scores.day).name(name)))
-    return [part for part in parts if part is not None]
+    return [_part(lake, place, day) for place in _places(lake, project, only) if not _is_list(project, place)]
 
 
-def _lists(scores: ibis.Table, people: ibis.Table) -> dict[str, list[str]]:
+def _places(lake: LakeView, project: Project, only: Collection[str] | None) -> list[str]:
+    """The tables that say something of people, as far as they exist."""
+    predictions = [f"predictions.{name}" for name in project.predictions if only is None or name in only]
+    return [name for name in ("profile.customers", "traits.daily", *predictions) if lake.exists(name)]
+
+
+def _is_list(project: Project, place: str) -> bool:
+    group, _, name = place.partition(".")
+    return group == "predictions" and project.predictions[name].a_list
+
+
+def _part(lake: LakeView, place: str, day: date) -> ibis.Table:
+    """What a table says as of a day, one row per person."""
+    rows = lake.table(place)
+    if place == "profile.customers":
+        return rows
+    if place == "traits.daily":
+        return rows.filter(rows.day == ibis.date(day))
+    rows = rows.filter(rows.day <= ibis.date(day))
+    of_items = "item" in rows.columns
+    rows = rows.filter(rows["rank"] == 1) if of_items else rows
+    value = rows.item if of_items else rows.score
+    return rows.group_by("person_id").aggregate(value.argmax(rows.day).name(place.partition(".")[2]))
+
+
+def _newest_list(lake: LakeView, place: str, people: ibis.Table, day: date) -> ibis.Table:
     """The items of each person's newest list, best first."""
-    mine = scores.semi_join(people, "person_id")
+    scores = lake.table(place)
+    mine = scores.filter(scores.day <= ibis.date(day)).semi_join(people, "person_id")
     newest = mine.group_by("person_id").aggregate(day=mine.day.max())
-    found: dict[str, list[str]] = {}
-    for row in _rows(mine.semi_join(newest, ["person_id", "day"]).order_by("person_id", "rank")):
-        found.setdefault(str(row["person_id"]), []).append(str(row["item"]))
-    return found
+    return mine.semi_join(newest, ["person_id", "day"]).order_by("person_id", "rank")
 
 
 def merged_people(lake: LakeView) -> dict[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta
 
 import ibis
+import pyarrow as pa
 
 from cdp_pipeline.activation.triggers import CATCH_UP, Occasion, Row
 from cdp_pipeline.profile.timeline import event_scope
@@ -38,17 +39,17 @@ def occasions_of_events(on: Change, timeline: ibis.Table, *, after: datetime, un
     Both are naive UTC, as in the timeline. Events of nobody known are no occasions yet.
     """
     if on.seen is not None:
-        return _occasions("seen", _seen(on.seen, timeline, after, until))
+        found, at = seen(on.seen, timeline), timeline.occurred_at
+        found = found.filter(at > ibis.timestamp(after), at <= ibis.timestamp(until))
+        return occasions_of("seen", found.to_pyarrow())
     if on.missing is not None:
-        return _occasions("missing", _missing(on.missing, timeline, after, until))
+        return occasions_of("missing", _missing(on.missing, timeline, after, until).to_pyarrow())
     return []
 
 
-def _seen(what: Happening, timeline: ibis.Table, after: datetime, until: datetime) -> ibis.Table:
-    at = timeline.occurred_at
-    return timeline.filter(
-        timeline.person_id.notnull(), at > ibis.timestamp(after), at <= ibis.timestamp(until), _is(what, timeline)
-    )
+def seen(what: Happening, timeline: ibis.Table) -> ibis.Table:
+    """The events of this kind, whenever they were, of people who are known."""
+    return timeline.filter(timeline.person_id.notnull(), _is(what, timeline))
 
 
 def _missing(what: Missing, timeline: ibis.Table, after: datetime, until: datetime) -> ibis.Table:
@@ -81,8 +82,9 @@ def _is(what: Happening, timeline: ibis.Table) -> ibis.Value:
     return named & expressions.compile(what.when, event_scope(timeline)).fill_null(False)
 
 
-def _occasions(subject: str, rows: ibis.Table) -> list[Occasion]:
-    found = rows.order_by("occurred_at", "event_id").to_pyarrow().to_pylist()
+def occasions_of(subject: str, rows: pa.Table) -> list[Occasion]:
+    """What these rows of a timeline are occasions of, oldest first."""
+    found = sorted(rows.to_pylist(), key=lambda row: (row["occurred_at"], row["event_id"]))
     return [
         Occasion(str(row["person_id"]), f"{subject}:{row['event_id']}", _day(row), event_facts(row)) for row in found
     ]

@@ -14,15 +14,26 @@ from datetime import datetime
 
 import ibis
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from cdp_pipeline.activation.fire import Evaluated, merged_people, not_waiting, record
-from cdp_pipeline.activation.happenings import occasions_of_events, since
+from cdp_pipeline.activation.fire import (
+    Evaluated,
+    computed_day,
+    known_people,
+    merged_people,
+    not_waiting,
+    record,
+)
+from cdp_pipeline.activation.guards import guarded
+from cdp_pipeline.activation.happenings import occasions_of, seen, since
 from cdp_pipeline.activation.ledger import Ledger, utc
 from cdp_pipeline.activation.positions import keep, positions, prepare
+from cdp_pipeline.activation.triggers import Occasion
 from cdp_pipeline.identity.people import IDENTIFIERS
 from cdp_pipeline.identity.rows import of_the_known
 from cdp_pipeline.lake import Lake
 from cdp_pipeline.lake.columns import stored_type
+from cdp_pipeline.lake.questions import Asked, Questions
 from cdp_pipeline.profile.timeline import timeline, timeline_table
 from cdp_pipeline.sources.errors import SourceError
 from cdp_pipeline.sources.reading import Scratch
@@ -59,38 +70,58 @@ def followed(project: Project) -> dict[str, Source]:
     return {name: source for name, source in telling(project).items() if why_not(source) is None}
 
 
-_ROWS = "_live_rows"
+_KNOWN = "_live_known"
 
 
 @dataclass(frozen=True)
 class _Published:
     """What a snapshot of the lake says: who was merged into whom, which triggers may act, and whose events are."""
 
+    lake: Lake
     snapshot: int
+    asked: Asked
     aliases: dict[str, str]
     triggers: list[Trigger]
-    _queries: dict[str, str] = field(default_factory=dict)
 
-    def events(self, lake: Lake, project: Project, source: Source, rows: str) -> pa.Table:
+    def events(self, project: Project, source: Source, rows: str) -> pa.Table:
         """The awaited events that a table of rows tells of and that are somebody's for sure, shaped as the timeline."""
-        if not lake.exists(IDENTIFIERS.name):
+        asked = self.asked
+        if not asked.exists(IDENTIFIERS.name):
             return timeline_table(project).schema.to_pyarrow().empty_table()  # Nobody is known yet.
-        lake.connection.execute(f"CREATE OR REPLACE TEMP VIEW {_ROWS} AS FROM {rows}")
-        if source.name not in self._queries:
-            # Compiled once for each state of the lake: that takes far longer than the query.
-            identifiers = lake.read(IDENTIFIERS)
-            known = of_the_known(lake.ibis.table(_ROWS, database=("temp", "main")), source, identifiers, project)
-            told = timeline({source.name: known}, identifiers, project)
-            self._queries[source.name] = str(lake.ibis.compile(told.filter(told.event.isin(sorted(awaited(project))))))
-        return lake.connection.execute(self._queries[source.name]).to_arrow_table()
+        # Only what the rows name: each join would else read all there is.
+        names = " UNION ALL ".join(f"SELECT {name}::VARCHAR FROM {rows}" for name in source.identifier_columns)
+        identifiers = asked.at(IDENTIFIERS.name, asked.version(IDENTIFIERS.name))
+        asked.connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE {_KNOWN} AS SELECT type, value, person_id, status FROM {identifiers} "
+            f"WHERE value IN ({names or 'SELECT NULL'})"
+        )
+
+        def question(told: ibis.Table) -> ibis.Table:
+            known = ibis.table(IDENTIFIERS.schema, name=_KNOWN).select("type", "value", "person_id", "status")
+            found = timeline({source.name: of_the_known(told, source, known, project)}, known, project)
+            return found.filter(found.event.isin(sorted(awaited(project))))
+
+        return asked.answer(("events", source.name), question, asked.connection.table(rows).to_arrow_table())
+
+    def occasions(self, trigger: Trigger, events: pa.Table, after: datetime, until: datetime) -> list[Occasion]:
+        """Those of the events that the trigger waits for and that happened after `after` and not after `until`."""
+        what = trigger.on.seen
+        assert what is not None
+        rows = self.asked.answer(("seen", trigger.name), lambda told: seen(what, told), events)
+        at = rows["occurred_at"]
+        return occasions_of("seen", rows.filter(pc.and_(pc.greater(at, after), pc.less_equal(at, until))))
 
 
 @dataclass
 class Follower:
-    """Looks at the followed sources again and again; one that takes long to look at in vain, less often."""
+    """Looks at the followed sources again and again; one that takes long to look at in vain, less often.
+
+    `questions` may be handed from one to the next.
+    """
 
     ledger: Ledger
     project: Project
+    questions: Questions = field(default_factory=Questions)
     _marks: dict[str, dict[str, str]] = field(default_factory=dict)
     _due: dict[str, float] = field(default_factory=dict)
     _published: _Published | None = None
@@ -102,8 +133,9 @@ class Follower:
         """Somebody else reads on: the positions are to be asked of the ledger again."""
         self._marks.clear()
 
-    def prepare(self, lake: Lake) -> None:
+    def prepare(self, lake: Lake, now: datetime) -> None:
         """Do beforehand what the first event after a change of the lake would else have to wait for."""
+        published = self._state_of(lake)
         with Scratch(lake.connection).until_done() as scratch:
             for source in followed(self.project).values():
                 nothing = scratch.name("nothing")
@@ -111,7 +143,14 @@ class Follower:
                     f"CAST(NULL AS {stored_type(type)}) AS {name}" for name, type in source_table(source).schema.items()
                 )
                 lake.connection.execute(f"CREATE TEMP TABLE {nothing} AS SELECT {columns} LIMIT 0")
-                self._state_of(lake).events(lake, self.project, source, nothing)
+                published.events(self.project, source, nothing)
+        today = now.astimezone(self.project.zone).date()
+        day = computed_day(published.asked, today) or today
+        events = timeline_table(self.project).schema.to_pyarrow().empty_table()
+        for trigger in published.triggers:
+            published.occasions(trigger, events, utc(now), utc(now))
+            guarded(published.asked, self.project, trigger, [""], day)
+        known_people(published.asked, self.project, [""], day)
 
     def look(self, lake: Lake, now: datetime) -> Counter[str]:
         """Act on what has come to any source that is due; the operations recorded, by '<trigger> <state>'."""
@@ -149,22 +188,25 @@ class Follower:
     def _act(self, lake: Lake, source: Source, rows: str, now: datetime) -> Counter[str]:
         """Record what triggers call for on the events that rows tell of."""
         published = self._state_of(lake)
-        events = published.events(lake, self.project, source, rows)
-        names = set(events["event"].to_pylist())
+        events = published.events(self.project, source, rows)
         recorded: Counter[str] = Counter()
+        names = set(events["event"].to_pylist())
         for trigger in published.triggers:
             if trigger.on.seen is None or names.isdisjoint(trigger.on.seen.event):
                 continue
             after = since(utc(now), self.ledger.begun(trigger.name))
-            happened = occasions_of_events(trigger.on, ibis.memtable(events), after=after, until=utc(now))
+            happened = published.occasions(trigger, events, after, utc(now))
             if happened:
                 found = Evaluated(happened, now.astimezone(self.project.zone).date(), early=True)
-                states = record(self.ledger, lake, self.project, trigger, found, now=now, aliases=published.aliases)
+                aliases = published.aliases
+                states = record(self.ledger, published.asked, self.project, trigger, found, now=now, aliases=aliases)
                 recorded.update({f"{trigger.name} {state}": n for state, n in states.items() if state != "known"})
         return recorded
 
     def _state_of(self, lake: Lake) -> _Published:
-        if self._published is None or self._published.snapshot != lake.snapshot:
+        known = self._published
+        if known is None or known.lake is not lake or known.snapshot != lake.snapshot:
+            asked = self.questions.of(lake)
             seeing = [trigger for trigger in not_waiting(lake, self.project) if trigger.on.seen is not None]
-            self._published = _Published(lake.snapshot, merged_people(lake), seeing)
-        return self._published
+            known = self._published = _Published(lake, lake.snapshot, asked, merged_people(lake), seeing)
+        return known

@@ -20,6 +20,7 @@ from cdp_pipeline.activation.tables import OUTBOX
 from cdp_pipeline.activation.unchanged import compare
 from cdp_pipeline.audiences.members import HELD, MEMBERS, SIZES, held_now
 from cdp_pipeline.lake.lake import LakeView
+from cdp_pipeline.lake.questions import Questions
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.sync import Sync
 
@@ -164,7 +165,7 @@ def members_known(lake: LakeView, project: Project, sync: Sync, day: date) -> pa
     names = set(sync.mapping.values()) - {"person_id"}
     if lists := sorted(name for name in names & project.predictions.keys() if project.predictions[name].a_list):
         ids = members.person_id.to_pyarrow().to_pylist()
-        known = known_people(lake, project, ids, day, names)
+        known = known_people(Questions().of(lake), project, ids, day, names)
         columns = {name: [known[person].get(name) for person in ids] for name in sorted(names - set(lists))}
         rows = {"person_id": ids, **columns, **{name: [known[person].get(name) for person in ids] for name in lists}}
         return pa.table(rows)

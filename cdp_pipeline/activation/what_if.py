@@ -24,6 +24,7 @@ from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE, resolve
 from cdp_pipeline.identity.quality import accuracy
 from cdp_pipeline.identity.seen import identifiers_seen, seen
 from cdp_pipeline.identity.verdicts import with_verdicts
+from cdp_pipeline.lake.questions import Questions
 from cdp_pipeline.sources.tables import source_table
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def _effects(
     if holds is not None:
         for sync in project.syncs.values():
             current = members_now(lake, sync.audience)
-            known = known_people(lake, project, current, day)
+            known = known_people(Questions().of(lake), project, current, day)
             if kinds := sent_by(sync, current, known, was, becomes, concerned, holds(sync.name)):
                 result.sends[sync.name] = kinds
     return result

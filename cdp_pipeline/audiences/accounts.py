@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -73,16 +73,15 @@ def account_holds(account: Account, held: Any, people: Any) -> Any:
     return {"any": held >= 1, "all": held == people, "none": held == 0}[account.have or "any"]
 
 
-def with_their_groups(asked: Iterable[Rule], scope: Scope, people: Collection[str]) -> set[str]:
-    """These people and all whom these conditions may look at to tell of them: those of their groups.
+def with_their_groups(asked: Iterable[Rule], scope: Scope, people: ibis.Table) -> ibis.Table:
+    """These people (a table with person_id) and all whom these conditions may look at: those of their groups.
 
     Conditions about accounts can lie inside each other, so there are as many steps as such conditions.
     """
     accounts = {account_column(rule): rule.account.group for rule in asked if rule.account is not None}
-    found = set(people)
     for _ in accounts:
         members = given("groups", scope.groups)
         members = members.filter(members["kind"].isin(sorted(set(accounts.values()))))
-        theirs = members.filter(members.person_id.isin(sorted(found))).select("group_id")
-        found.update(members.semi_join(theirs, "group_id").person_id.to_pyarrow().to_pylist())
-    return found
+        theirs = members.semi_join(people, "person_id")
+        people = people.union(members.semi_join(theirs, "group_id").select("person_id"), distinct=True)
+    return people

@@ -18,6 +18,7 @@ from cdp_pipeline.audiences.rules import (
     may_be_older,
     reach_rule,
 )
+from cdp_pipeline.audiences.scope import named
 from cdp_pipeline.spec.audience import Account, Compared, Happening, Rule
 from cdp_pipeline.spec.operators import CHANGES, OPERATORS, whole_days
 
@@ -51,7 +52,7 @@ class Answer:
 def explain(project: Project, name: str, person_id: str, scope: Scope, day: date) -> Answer | None:
     """The answer of an audience about a person as of a day; nothing if the person was not there that day."""
     whole = Rule(audience=name)
-    people = with_their_groups(leaves(every_rule(project, [whole])), scope, [person_id])
+    people = with_their_groups(leaves(every_rule(project, [whole])), scope, named([person_id]))
     table = gathered(project, [whole], scope.of_people(people), [day])
     table = table.filter(table.person_id == person_id)
     every = list(_nodes(project, [whole]))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ibis
+import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,8 @@ class Scope:
     sources: Mapping[str, ibis.Table] = field(default_factory=dict)
     all_days: ibis.Table | None = None
 
-    def of_people(self, people: Collection[str]) -> Scope:
-        """The same of these people only. Sources stay whole: whose a row is, identifiers say."""
-        theirs = named(people)
+    def of_people(self, theirs: ibis.Table) -> Scope:
+        """The same of these people only, a table with person_id. Sources stay whole: identifiers say whose a row is."""
 
         def only(table: ibis.Table | None) -> ibis.Table | None:
             return None if table is None else table.semi_join(theirs, "person_id")
@@ -49,9 +49,14 @@ class Scope:
         )
 
 
+def persons(people: Collection[str]) -> pa.Table:
+    """These people as rows to join with: a list of thousands in a condition takes seconds to compile."""
+    return pa.table({"person_id": pa.array(list(people), pa.string())})
+
+
 def named(people: Collection[str]) -> ibis.Table:
-    """These people as a table to join with: a list of thousands in a condition takes seconds to compile."""
-    return ibis.memtable({"person_id": list(people)}, schema={"person_id": "string"})
+    """The same as a table of an expression."""
+    return ibis.memtable(persons(people))
 
 
 class ScopeError(ValueError):

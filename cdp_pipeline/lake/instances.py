@@ -19,8 +19,11 @@ _idle: dict[tuple[int, tuple[str, ...]], list[duckdb.DuckDBPyConnection]] = {}
 
 
 @contextmanager
-def borrowed(names: tuple[str, ...], spill: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection with these extensions that nobody else uses, spilling into a folder of its own under `spill`."""
+def borrowed(names: tuple[str, ...], spill: Path, threads: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with these extensions that nobody else uses, spilling into a folder of its own under `spill`.
+
+    threads: how many it may use; None means as many as there are processors.
+    """
     idle = _idle.setdefault((os.getpid(), names), [])
     # Two processes must not spill into one folder: DuckDB gives its files the same names everywhere.
     folder = spill / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -30,6 +33,8 @@ def borrowed(names: tuple[str, ...], spill: Path) -> Iterator[duckdb.DuckDBPyCon
     try:
         connection.execute(f"SET temp_directory = '{str(folder).replace(chr(39), chr(39) * 2)}'")
         connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+        if threads is not None:
+            connection.execute(f"SET threads = {threads}")
         yield connection
     finally:
         connection.close()
@@ -55,7 +60,7 @@ def _as_new(instance: duckdb.DuckDBPyConnection) -> bool:
     """Detach the lake; an instance that has spilled cannot be given another folder and is not lent again."""
     try:
         instance.execute("DETACH DATABASE IF EXISTS lake")
-        instance.execute("RESET temp_directory")
+        instance.execute("RESET temp_directory; RESET threads")
         # Drops the pages of files read so far, which an idle process would else keep in memory.
         instance.execute("SET enable_external_file_cache = false; SET enable_external_file_cache = true")
     except duckdb.Error:

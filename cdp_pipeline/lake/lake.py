@@ -221,16 +221,21 @@ class Lake(LakeView):
 
 @contextmanager
 def open_lake(
-    location: LakeLocation, base: Path | None = None, engine: str = "duckdb", read_only: bool = False
+    location: LakeLocation,
+    base: Path | None = None,
+    engine: str = "duckdb",
+    read_only: bool = False,
+    threads: int | None = None,
 ) -> Iterator[Lake]:
     """Open the lake a project names, making it if it is not there (never when read-only).
 
-    With a Spark Connect URL for an engine, tables are Spark's, and what is published is computed there.
+    With a Spark Connect URL for an engine, tables are Spark's, and what is published is computed there. Many small
+    questions cost half as much on one thread as on all (`threads`).
     """
     catalog = locate(location, base or Path.cwd())
     # Reading writes nothing to the lake, and spills elsewhere.
     spill = ELSEWHERE if read_only else catalog.spill
-    with borrowed(catalog.extensions, spill) as connection, ExitStack() as stack:
+    with borrowed(catalog.extensions, spill, threads) as connection, ExitStack() as stack:
         catalog.attach(connection, read_only)
         local = DuckDBEngine(connection)
         computing = local if engine == "duckdb" else stack.enter_context(SparkEngine(engine, local, catalog.shared))

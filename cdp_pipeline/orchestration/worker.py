@@ -100,7 +100,7 @@ class Worker:
             try:
                 # In this process whatever the engine: a cluster would take longer to start than all else.
                 with open_lake(self.project.settings.lake, base=Path.cwd(), read_only=True) as lake:
-                    follower.prepare(lake)
+                    follower.prepare(lake, self.clock())
                     while not self.stop.wait(LOOK_EVERY) and not lake.touched_outside("sources", lake.snapshot):
                         if not turn.mine():
                             follower.forget()

@@ -22,6 +22,7 @@ from cdp_pipeline.audiences.members import members
 from cdp_pipeline.audiences.scope import Scope
 from cdp_pipeline.identity.living import living
 from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE
+from cdp_pipeline.lake.questions import Questions
 from cdp_pipeline.profile.customers import customers, customers_table, provenance
 from cdp_pipeline.profile.timeline import timeline, timeline_table
 from cdp_pipeline.review.documents import DocumentChange, Touched, documents, touched
@@ -351,7 +352,7 @@ def _sends(
 
 def _facts(lake: Lake, side: _Side, people: Sequence[str], names: set[str]) -> dict[str, dict[str, object]]:
     """What a sync that sends these names says of each person."""
-    facts = known_people(lake, side.project, people, side.day, names)
+    facts = known_people(Questions().of(lake), side.project, people, side.day, names)
     for table in (side.customers, side.of_day()):
         table = table.select("person_id", *(name for name in table.columns if name in names and name != "person_id"))
         for row in table.filter(table.person_id.isin(list(people))).to_pyarrow().to_pylist():

@@ -24,6 +24,7 @@ from cdp_pipeline.activation.triggers import horizon, occasions
 from cdp_pipeline.audiences.members import CHANGES, HELD, SIZES
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.lake import Counts, Lake, Mirror, Note, Upsert
+from cdp_pipeline.lake.questions import Questions
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.traits.bands import BANDS
 from cdp_pipeline_tests.activation.projects import DAY, NOW, crossing, move, project, trigger, webhook
@@ -187,7 +188,10 @@ def test_a_prediction_is_known_by_its_newest_score_up_to_the_day(lake: Lake) -> 
     ]
     lake.publish(Upsert(churn, rows(churn, *scores)), note=NOTE)
     whole = replace(project(), predictions={"churn": churn_prediction()})
-    assert known_people(lake, whole, ["p1", "p2"], DAY) == {"p1": {"person_id": "p1", "churn": 0.7}, "p2": {}}
+    assert known_people(Questions().of(lake), whole, ["p1", "p2"], DAY) == {
+        "p1": {"person_id": "p1", "churn": 0.7},
+        "p2": {},
+    }
 
 
 def test_a_ranking_is_known_as_the_whole_newest_list_in_its_order(lake: Lake) -> None:
@@ -201,6 +205,6 @@ def test_a_ranking_is_known_as_the_whole_newest_list_in_its_order(lake: Lake) ->
     ]
     lake.publish(Upsert(discover, rows(discover, *scores)), note=NOTE)
     whole = replace(project(), predictions={"discover": ranking_prediction(name="discover")})
-    assert known_people(lake, whole, ["p1", "p2", "p3"], DAY) == {
+    assert known_people(Questions().of(lake), whole, ["p1", "p2", "p3"], DAY) == {
         "p1": {"discover": ["c", "a", "b"]}, "p2": {"discover": ["b"]}, "p3": {}
     }  # fmt: skip

@@ -120,7 +120,7 @@ def test_before_people_were_ever_computed_nothing_is_acted_on_early(tmp_path: Pa
     wire = opened(tmp_path, environment(tmp_path, "http://127.0.0.1:9/"))
     with open_lake(wire.project.settings.lake) as lake, wire.ledger() as ledger:
         follower = Follower(ledger, wire.project)
-        follower.prepare(lake)
+        follower.prepare(lake, wire.now)
         wire.write("shop.sqlite", "")
         assert follower.look(lake, wire.now) == {}
         wire.click("e1", "alarm_raised", account="A1")

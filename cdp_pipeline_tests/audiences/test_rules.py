@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from cdp_pipeline.audiences.members import members
 from cdp_pipeline.audiences.rules import Scope, ScopeError, column_of, gathered, leaves, matching
+from cdp_pipeline.audiences.scope import named
 from cdp_pipeline.spec.audience import Audience, Rule
 from cdp_pipeline.spec.operators import LIKELY, OPERATORS, OperatorName
 from cdp_pipeline.spec.versions import audience_versions
@@ -414,7 +415,7 @@ def test_a_day_that_was_computed_is_no_other_though_a_person_was_not_there_yet()
     rows.append(ANN | {"day": then - timedelta(days=1), "orders": 1})
     asked = rule(trait="orders", op="increased_by", value={"by": 2, "over": "8 days"})
     assert people([asked], {"traits": rows}) == []
-    alone = scope({"traits": rows}).of_people(["p_ann"])
+    alone = scope({"traits": rows}).of_people(named(["p_ann"]))
     assert matching(company_project(), [asked], alone, [DAYS[4]]).count().to_pyarrow().as_py() == 0
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from cdp_pipeline.activation.fire import known_people
 from cdp_pipeline.lake import Lake, Mirror
+from cdp_pipeline.lake.questions import Questions
 from cdp_pipeline.predictions import affinity
 from cdp_pipeline.predictions.kind import Champion
 from cdp_pipeline.profile.person import flat, profile_of
@@ -41,6 +42,6 @@ def test_what_comes_first_for_a_person_is_on_their_page_and_in_templates(lake: L
     assert {row["day"] for row in then} == {EARLIER}
     assert profile_of(lake, SHOP, "nobody")["items"] == {}
 
-    known = known_people(lake, SHOP, ["p_001", "nobody"], DAY)
+    known = known_people(Questions().of(lake), SHOP, ["p_001", "nobody"], DAY)
     assert known["p_001"]["likes"] == mine[0]["item"]
     assert "likes" not in known["nobody"]
