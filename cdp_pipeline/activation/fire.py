@@ -315,9 +315,9 @@ def merged_people(lake: LakeView) -> dict[str, str]:
     """Ids that were merged into another, and the living one they resolve to."""
     if not lake.exists("identity.people"):
         return {}
-    people = lake.table("identity.people")
-    merged = people.filter(people.merged_into.notnull()).select("person_id", "merged_into")
-    return {str(row["person_id"]): str(row["merged_into"]) for row in _rows(merged)}
+    people = lake.at("identity.people", lake.version("identity.people"))
+    query = f"SELECT person_id, merged_into FROM {people} WHERE merged_into IS NOT NULL"
+    return dict(lake.connection.execute(query).fetchall())
 
 
 def _moves(lake: LakeView, trigger: Trigger, not_before: date, until: date) -> tuple[Rows, Rows]:

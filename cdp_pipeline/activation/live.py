@@ -44,8 +44,9 @@ from cdp_pipeline.spec.source import Source
 from cdp_pipeline.spec.trigger import Trigger
 
 log = logging.getLogger(__name__)
-REST = 4
-"""A source in which nothing was found rests so many times as long as the look took."""
+LOOK_EVERY = 0.1
+REST, SPARE = 4, 50
+"""A source in which nothing was found rests so many times as long as the look took, and as the processor was at it."""
 REST_AFTER_FAILURE = 10.0
 
 
@@ -156,7 +157,7 @@ class Follower:
         """Act on what has come to any source that is due; the operations recorded, by '<trigger> <state>'."""
         recorded: Counter[str] = Counter()
         for name, source in followed(self.project).items():
-            began = time.monotonic()
+            began, worked = time.monotonic(), time.thread_time()
             if self._due.get(name, 0) > began:
                 continue
             try:
@@ -165,8 +166,8 @@ class Follower:
                 log.warning("%s", problem)
                 self._due[name] = began + REST_AFTER_FAILURE
                 continue
-            ended = time.monotonic()
-            self._due[name] = ended if found is not None else ended + REST * (ended - began)
+            ended, worked = time.monotonic(), time.thread_time() - worked
+            self._due[name] = ended if found is not None else ended + max(REST * (ended - began), SPARE * worked)
             recorded += found or Counter()
         return recorded
 

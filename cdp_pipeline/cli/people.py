@@ -146,7 +146,7 @@ def explain_contact(person: str, project: Folder = None, as_json: Json = False) 
     with the_lake(project) as (declared, lake), ledger_of(declared) as ledger:
         person_id = person_id_of(lake, declared, person)
         subject = subjects(lake, declared, [person_id])[person_id]
-        with gates_of(declared, ledger, system_clock, lake) as gates:
+        with gates_of(declared, ledger, system_clock, lambda: lake) as gates:
             found = explain_contacts(ledger, declared, subject, gates, system_clock())
     if as_json:
         print_json(found.as_json())

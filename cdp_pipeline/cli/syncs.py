@@ -61,7 +61,7 @@ def _planned(names: list[str] | None, project: Path | None, as_json: bool, *, on
 
     with the_lake(project) as (declared, lake), ledger_of(declared) as ledger:
         wanted, now = _syncs(declared, names), datetime.now(UTC)
-        with gates_of(declared, ledger, system_clock, lake) as gates:
+        with gates_of(declared, ledger, system_clock, lambda: lake) as gates:
             wrong = upstream_now(declared, now)
             planned = plan_all(ledger, lake, declared, now=now, only=wanted, only_hold=only_hold, upstream=wrong,
                                gates=gates)  # fmt: skip

@@ -551,7 +551,7 @@ def activation_assets(project: Project, upstream: Sequence[dg.AssetCheckKey]) ->
     def plan_syncs(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         lake: Lake = context.resources.lake
         clock = context.resources.clock
-        with ledger_of(project) as ledger, gates_of(project, ledger, clock, lake) as gates:
+        with ledger_of(project) as ledger, gates_of(project, ledger, clock, lambda: lake) as gates:
             wrong = wrong_upstream(project, clock(), context.instance, upstream)
             planned = plan_all(ledger, lake, project, now=clock(), gates=gates, upstream=wrong)
         result = lake.publish(Mirror(PLAN, planned.rows), note=note(context))

@@ -45,12 +45,12 @@ def consents_of(ledger: Ledger) -> ConsentLedger:
 
 @contextmanager
 def gates_of(
-    project: Project, ledger: Ledger, clock: Clock = system_clock, lake: Lake | None = None
+    project: Project, ledger: Ledger, clock: Clock = system_clock, lake: Callable[[], Lake] | None = None
 ) -> Iterator[ContactGates | None]:
     """What everything that is sent has to pass; None where nothing is declared and nobody is suppressed.
 
-    The lake (unless an open one is given) is opened when the first message is judged, and what its sources say is
-    written down before.
+    The lake is opened (unless `lake` has one that is open) when the first message is judged, and what its sources say
+    is written down before.
     """
     if project.consent is None and project.contact_policy is None and not anything_suppressed(ledger):
         yield None
@@ -63,7 +63,7 @@ def gates_of(
             if not lakes:
                 # DuckDB in this process, whatever the engine: a cluster takes longer to start than a message to send.
                 here = open_lake(project.settings.lake, base=Path.cwd(), read_only=True)
-                lakes.append(lake or stack.enter_context(here))
+                lakes.append(stack.enter_context(here) if lake is None else lake())
                 catch_up(consents, lakes[0], project, clock())
             return subjects(lakes[0], project, person_ids)
 

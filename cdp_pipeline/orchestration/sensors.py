@@ -4,6 +4,8 @@ What was loaded, decided or sent is known by the lake and the ledger, never by a
 folder, and a run key is forgotten with its run.
 """
 
+import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from functools import partial
@@ -15,11 +17,13 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from cdp_pipeline.activation.alerts import alert
 from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.fire import fire
-from cdp_pipeline.activation.live import Follower
+from cdp_pipeline.activation.ledger import Ledger
+from cdp_pipeline.activation.live import LOOK_EVERY, Follower
 from cdp_pipeline.activation.positions import may_read, prepare
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.lake import open_lake
 from cdp_pipeline.lake.errors import LakeMissingError
+from cdp_pipeline.lake.questions import Questions
 from cdp_pipeline.orchestration.partitions import daily, is_filed_by_day, range_tags
 from cdp_pipeline.orchestration.resources import Clock, consents_of, gates_of, lake_of, ledger_of
 from cdp_pipeline.orchestration.schedules import ARRIVALS_JOB
@@ -31,6 +35,8 @@ from cdp_pipeline.spec.project import Project
 
 AT_ONCE = timedelta(seconds=3)
 """How long a tick that acts on events delivers; what is not sent by then is left to the next tick of `deliver`."""
+WATCH = timedelta(seconds=3.5)
+"""How long a tick looks out for events: most of the five seconds until the daemon begins the next one."""
 RUNNING = dg.DefaultSensorStatus.RUNNING
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING,
@@ -112,8 +118,9 @@ def triggers_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
     return changes_seen
 
 
-def events_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
-    """Acts on events before they are loaded and delivers at once, in one tick, unless a worker does that."""
+def events_sensor(project: Project, clock: Clock, watch: timedelta = WATCH) -> dg.SensorDefinition:
+    """Acts on events before they are loaded and delivers at once, in the tick, unless a worker does that."""
+    questions = Questions()
 
     @dg.sensor(
         name="events",
@@ -127,21 +134,32 @@ def events_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
             prepare(ledger)
             if not may_read(ledger, "events-sensor", clock()):
                 return dg.SkipReason("`cdp worker` does this.")
+            follower, recorded, said = Follower(ledger, project, questions), Counter[str](), Counter[str]()
+            end = time.monotonic() + watch.total_seconds()
             try:
-                with open_lake(project.settings.lake, base=Path.cwd(), read_only=True) as lake:
-                    recorded = Follower(ledger, project).look(lake, clock())
+                with open_lake(project.settings.lake, base=Path.cwd(), read_only=True, threads=1) as lake:
+                    while True:
+                        if found := follower.look(lake, clock()):
+                            recorded += found
+                            said += _sent_at_once(ledger, project, clock)
+                        if time.monotonic() >= end:
+                            break
+                        time.sleep(LOOK_EVERY)
             except LakeMissingError:
                 return dg.SkipReason("Nothing has been computed yet.")
-            if not recorded:
-                return dg.SkipReason("Nothing came that a trigger waits for.")
-            with gates_of(project, ledger, clock) as gates:
-                summary = deliver(
-                    ledger, project, now=clock(), connect=destination_for, worker="events-sensor", budget=AT_ONCE,
-                    gates=gates, consents=partial(consents_of, ledger),
-                )  # fmt: skip
-        return dg.SensorResult(asset_events=[*_told("outbox", recorded), *_told("deliveries", summary.said)])
+        if not recorded:
+            return dg.SkipReason("Nothing came that a trigger waits for.")
+        return dg.SensorResult(asset_events=[*_told("outbox", recorded), *_told("deliveries", said)])
 
     return events_seen
+
+
+def _sent_at_once(ledger: Ledger, project: Project, clock: Clock) -> Counter[str]:
+    with gates_of(project, ledger, clock) as gates:
+        return deliver(
+            ledger, project, now=clock(), connect=destination_for, worker="events-sensor", budget=AT_ONCE, gates=gates,
+            consents=partial(consents_of, ledger),
+        ).said  # fmt: skip
 
 
 def _told(asset: str, counts: Mapping[str, int]) -> Iterator[dg.AssetMaterialization]:

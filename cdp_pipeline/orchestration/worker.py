@@ -4,6 +4,7 @@ One thread looks at the sources, one per destination delivers, so that a slow on
 ledger's: the worker may be killed at any moment, and several may run.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -22,16 +24,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.ledger import Ledger, ledger_url, open_ledger
-from cdp_pipeline.activation.live import Follower, followed
+from cdp_pipeline.activation.live import LOOK_EVERY, Follower, followed
 from cdp_pipeline.activation.positions import LEASE, may_read, prepare, stop_reading
 from cdp_pipeline.destinations import destination_for
-from cdp_pipeline.lake import open_lake
+from cdp_pipeline.lake import Lake, open_lake
 from cdp_pipeline.lake.errors import LakeError, LakeMissingError
 from cdp_pipeline.orchestration.resources import Clock, consents_of, gates_of, prepare_dagster_home, system_clock
 from cdp_pipeline.spec.project import Project
 
 log = logging.getLogger(__name__)
-LOOK_EVERY = 0.2
+MOVE_ON_EVERY = 1.0
 DELIVER_EVERY = 1.0
 REPORT_EVERY = 10.0
 AFTER_TROUBLE = 5.0
@@ -99,9 +101,16 @@ class Worker:
         while not self.stop.is_set():
             try:
                 # In this process whatever the engine: a cluster would take longer to start than all else.
-                with open_lake(self.project.settings.lake, base=Path.cwd(), read_only=True) as lake:
-                    follower.prepare(lake, self.clock())
-                    while not self.stop.wait(LOOK_EVERY) and not lake.touched_outside("sources", lake.snapshot):
+                with open_lake(self.project.settings.lake, base=Path.cwd(), read_only=True, threads=1) as lake:
+                    self._prepare(follower, lake)
+                    checked = time.monotonic()
+                    while not self.stop.wait(LOOK_EVERY):
+                        if time.monotonic() > checked + MOVE_ON_EVERY:
+                            checked = time.monotonic()
+                            # What comes to the sources is read as it comes.
+                            if lake.touched_outside("sources", lake.snapshot):
+                                lake.refresh()
+                                self._prepare(follower, lake)
                         if not turn.mine():
                             follower.forget()
                         elif recorded := follower.look(lake, self.clock()):
@@ -115,12 +124,18 @@ class Worker:
                 log.warning("reading events: %s; trying again", type(problem).__name__)
                 self.stop.wait(AFTER_TROUBLE)
 
+    def _prepare(self, follower: Follower, lake: Lake) -> None:
+        follower.prepare(lake, self.clock())
+        # What is there now stays: looking through all of it for garbage would hold up the next event.
+        gc.collect()
+        gc.freeze()
+
     def _deliver(self, ledger: Ledger, destination: str) -> None:
-        wake = self._wake[destination]
+        wake, lake = self._wake[destination], _KeptLake(self.project)
         while not self.stop.is_set():
             wake.clear()
             try:
-                with gates_of(self.project, ledger, self.clock) as gates:
+                with gates_of(self.project, ledger, self.clock, lake) as gates:
                     summary = deliver(
                         ledger, self.project, now=self.clock(), connect=destination_for, worker=self.name,
                         budget=ROUND, only=[destination], gates=gates, consents=partial(consents_of, ledger),
@@ -128,8 +143,10 @@ class Worker:
                 self._tally.add("deliveries", summary.said)
             except TROUBLE as problem:
                 log.warning("delivering to '%s': %s; trying again", destination, type(problem).__name__)
+                lake.close()
                 self.stop.wait(AFTER_TROUBLE)
             wake.wait(DELIVER_EVERY)
+        lake.close()
 
     def _report(self) -> None:
         """Tell Dagster what was done, as events that belong to no run."""
@@ -141,6 +158,26 @@ class Worker:
             except SQLAlchemyError as problem:
                 log.warning("telling Dagster: %s; it will be told later", type(problem).__name__)
                 self._tally.add(asset, counts)
+
+
+class _KeptLake:
+    """A lake opened when it is first asked for, and kept; each time it is asked for it is at its newest."""
+
+    def __init__(self, project: Project) -> None:
+        self._project, self._stack = project, ExitStack()
+        self._lake: Lake | None = None
+
+    def __call__(self) -> Lake:
+        if self._lake is None:
+            here = open_lake(self._project.settings.lake, base=Path.cwd(), read_only=True, threads=1)
+            self._lake = self._stack.enter_context(here)
+        else:
+            self._lake.refresh()
+        return self._lake
+
+    def close(self) -> None:
+        self._lake = None
+        self._stack.close()
 
 
 class _Turn:

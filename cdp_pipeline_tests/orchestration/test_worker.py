@@ -133,7 +133,7 @@ def test_cdp_worker_delivers_and_tells_dagster_without_a_run(tmp_path: Path, mon
 def test_a_tick_acts_and_delivers_at_once_unless_a_worker_reads(tmp_path: Path) -> None:
     with Receiver() as receiver:
         wire = wired(tmp_path, receiver.url)
-        sensor = events_sensor(wire.project, lambda: datetime.now(UTC))
+        sensor = events_sensor(wire.project, lambda: datetime.now(UTC), watch=timedelta(0))
 
         def tick() -> dg.SensorResult | dg.SkipReason:
             with dg.build_sensor_context() as context:
