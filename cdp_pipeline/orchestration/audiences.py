@@ -32,6 +32,7 @@ from cdp_pipeline.lake import Lake, Mirror
 from cdp_pipeline.orchestration import checks
 from cdp_pipeline.orchestration.describe import column_schema, note, shown
 from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, requested_days
+from cdp_pipeline.orchestration.resources import RESOURCES
 from cdp_pipeline.spec.audience import Audience, Rule
 from cdp_pipeline.spec.load import SHIPPED
 from cdp_pipeline.spec.project import Project
@@ -140,7 +141,7 @@ def audience_assets(project: Project, cadence: str) -> dg.AssetsDefinition:
         can_subset=True,
         partitions_def=daily(project),
         backfill_policy=SINGLE_RUN,
-        required_resource_keys={"lake", "clock"},
+        required_resource_keys=RESOURCES,
     )
     def decide_members(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         lake: Lake = context.resources.lake

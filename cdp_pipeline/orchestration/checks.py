@@ -15,6 +15,7 @@ import ibis
 from cdp_pipeline.audiences.expectations import Outcome, Verdicts, expectations
 from cdp_pipeline.identity import guard
 from cdp_pipeline.lake import LakeView
+from cdp_pipeline.orchestration.resources import RESOURCES
 from cdp_pipeline.predictions.drift import MOVED
 from cdp_pipeline.predictions.leaks import can_leak
 from cdp_pipeline.sources.tables import LOADS, source_table
@@ -139,7 +140,7 @@ def freshness_check(source: Source) -> dg.AssetChecksDefinition:
         asset=["sources", source.name],
         name="fresh",
         description=f"The newest load is at most {limit} old.",
-        required_resource_keys={"lake", "clock"},
+        required_resource_keys=RESOURCES,
     )
     def fresh(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         now: datetime = context.resources.clock()

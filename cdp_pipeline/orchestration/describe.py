@@ -33,6 +33,15 @@ def asset_arguments(table: Table, owner: str | None, kinds: set[str]) -> dict[st
     }
 
 
+def key_of(table: Table | str) -> list[str]:
+    return (table if isinstance(table, str) else table.name).split(".")
+
+
+def asset_spec(table: Table, deps: Sequence[Any], owner: str | None, kinds: set[str]) -> dg.AssetSpec:
+    """One table of a step that makes several."""
+    return dg.AssetSpec(**asset_arguments(table, owner, kinds), deps=list(deps))
+
+
 def published(counts: Counts, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Run-time metadata of one published table: rows now, and how many were added, changed and removed."""
     return {

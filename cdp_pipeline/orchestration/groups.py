@@ -17,9 +17,10 @@ from cdp_pipeline.identity.living import living
 from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE
 from cdp_pipeline.lake import Lake, LakeView, Mirror
 from cdp_pipeline.orchestration import checks
-from cdp_pipeline.orchestration.assets import RESOURCES, asset_spec, key_of, source_tables
-from cdp_pipeline.orchestration.describe import asset_arguments, note, published
+from cdp_pipeline.orchestration.assets import source_tables
+from cdp_pipeline.orchestration.describe import asset_arguments, asset_spec, key_of, note, published
 from cdp_pipeline.orchestration.partitions import yesterday
+from cdp_pipeline.orchestration.resources import RESOURCES
 from cdp_pipeline.profile.customers import customers_table
 from cdp_pipeline.spec.group import Group
 from cdp_pipeline.spec.project import Project

@@ -10,9 +10,10 @@ import dagster as dg
 
 from cdp_pipeline.lake import Counts, Lake, Mirror
 from cdp_pipeline.orchestration import checks
-from cdp_pipeline.orchestration.assets import RESOURCES, asset_spec, key_of, newest_day
-from cdp_pipeline.orchestration.describe import note, published
+from cdp_pipeline.orchestration.describe import asset_spec, key_of, note, published
 from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, requested_days
+from cdp_pipeline.orchestration.predictions import newest_day
+from cdp_pipeline.orchestration.resources import RESOURCES
 from cdp_pipeline.predictions.charts import HEADLINE, realised_chart
 from cdp_pipeline.predictions.kinds import kind_of
 from cdp_pipeline.predictions.outcomes import (

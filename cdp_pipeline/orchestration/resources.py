@@ -19,6 +19,8 @@ from cdp_pipeline.spec.project import Project
 from cdp_pipeline.traits.once import Once
 
 Clock = Callable[[], datetime]
+RESOURCES = {"lake", "clock"}
+"""What every asset asks Dagster for."""
 
 
 def system_clock() -> datetime:
