@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from cdp_pipeline.activation import claims
 from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.ledger import Ledger, Op, acknowledged, open_ledger, operation_id
 from cdp_pipeline.activation.plan import SyncPlan
@@ -146,14 +147,22 @@ def carry_out(ledger: Ledger, found: SyncPlan) -> None:
         submit(ledger, found, dry_run=False, now=NOW)
     now = NOW
     while True:
-        claim = ledger.claim(
-            "hook", limit=5000, now=now, lease=timedelta(hours=1), worker="w", repeatable=True, max_attempts=5, rate=1e9
+        claim = claims.claim(
+            ledger,
+            "hook",
+            limit=5000,
+            now=now,
+            lease=timedelta(hours=1),
+            worker="w",
+            repeatable=True,
+            max_attempts=5,
+            rate=1e9,
         )
         if not claim.ops:
             return
         now += timedelta(seconds=1)
-        outcomes = [(one, Outcome(one.delivery.op_id, "delivered", "HTTP 200", code=200)) for one in claim.ops]
-        ledger.settle(outcomes, worker="w", now=now, max_attempts=5)
+        outcomes = [Outcome(one.delivery.op_id, "delivered", "HTTP 200", code=200) for one in claim.ops]
+        claims.settle(ledger, claim, outcomes, now=now, max_attempts=5)
 
 
 def put_there(ledger: Ledger, vips: Sync, people: pa.Table) -> None:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from cdp_pipeline.activation.claims import Claimed, claim, destinations_due, rest, settle, show_dry_run, waiting_for
 from cdp_pipeline.activation.gates import Gates
 from cdp_pipeline.activation.hours import untimely
-from cdp_pipeline.activation.ledger import Claimed, Ledger
+from cdp_pipeline.activation.ledger import Ledger
 from cdp_pipeline.activation.notices import notify
 from cdp_pipeline.activation.pauses import lifted, refuse, trip
 from cdp_pipeline.activation.protocol import Connect, DestinationError, Outcome
@@ -109,11 +109,9 @@ def deliver(
 
     In `consents` is written down which addresses turn out to be dead, so that nobody writes there again.
     """
-    # The name in the ledger is this round's own: a later round of the same worker must not settle for it.
-    this = _Round(now, time.monotonic(), budget, lease_beyond, f"{worker}:{uuid.uuid4().hex[:12]}", project, gates,
-                  consents)  # fmt: skip
+    this = _Round(now, time.monotonic(), budget, lease_beyond, worker, project, gates, consents)
     summary = DeliverySummary()
-    for name in ledger.destinations_due(now):
+    for name in destinations_due(ledger, now):
         spec = project.destinations.get(name)
         # One that is no longer declared: its operations wait until it is back or somebody dismisses them.
         if spec is None or (only is not None and name not in only):
@@ -135,8 +133,8 @@ def deliver(
 
 def _show(ledger: Ledger, spec: Destination, summary: DeliverySummary, this: _Round) -> None:
     """Let be seen what would be sent to a destination in dry run, what the gates would refuse, and why."""
-    while this.left > SHORTEST_ROUND and (waiting := ledger.waiting_for(spec.name, SHOWN_AT_ONCE)):
-        summary.add(spec.name, ledger.show_dry_run(waiting, this.refusals(waiting, spec), this.clock))
+    while this.left > SHORTEST_ROUND and (waiting := waiting_for(ledger, spec.name, SHOWN_AT_ONCE)):
+        summary.add(spec.name, show_dry_run(ledger, waiting, this.refusals(waiting, spec), this.clock))
 
 
 def _deliver_to(
@@ -151,7 +149,8 @@ def _deliver_to(
     done = 0
     with connect(spec) as connection:
         while done < limit and this.left > SHORTEST_ROUND:
-            claim = ledger.claim(
+            taken = claim(
+                ledger,
                 spec.name,
                 limit=min(connection.batch_size, limit - done),
                 now=this.clock,
@@ -161,27 +160,25 @@ def _deliver_to(
                 max_attempts=spec.max_attempts,
                 rate=spec.rate,
             )
-            if not claim.ops:
-                if not timedelta(0) < claim.wait < min(this.left, LONGEST_WAIT_IN_A_ROUND):
+            if not taken.ops:
+                if not timedelta(0) < taken.wait < min(this.left, LONGEST_WAIT_IN_A_ROUND):
                     break
-                time.sleep(claim.wait.total_seconds())
+                time.sleep(taken.wait.total_seconds())
                 continue
-            refused = this.refusals(claim.ops, spec)
-            passed = [claimed.delivery for claimed in claim.ops if claimed.delivery.op_id not in refused]
+            refused = this.refusals(taken.ops, spec)
+            passed = [claimed.delivery for claimed in taken.ops if claimed.delivery.op_id not in refused]
             outcomes = connection.deliver(passed, now=this.clock, within=this.left) if passed else []
-            done += len(claim.ops)
+            done += len(taken.ops)
             # Before they are settled: whoever dies in between has noted it.
             if this.consents is not None and any(outcome.address is not None for outcome in outcomes):
                 note_addresses(ledger, this.consents(), this.project, outcomes, this.clock)
-            heard = refused | {outcome.op_id: outcome for outcome in outcomes}
-            settled = ((claimed, heard[claimed.delivery.op_id]) for claimed in claim.ops)
-            counts = ledger.settle(settled, worker=this.worker, now=this.clock, max_attempts=spec.max_attempts)
-            summary.add(spec.name, counts)
-            _pause(ledger, spec, this, [claimed.origin for claimed in claim.ops], outcomes)
+            heard = [*refused.values(), *outcomes]
+            summary.add(spec.name, settle(ledger, taken, heard, now=this.clock, max_attempts=spec.max_attempts))
+            _pause(ledger, spec, this, [claimed.origin for claimed in taken.ops], outcomes)
             resting = [outcome for outcome in outcomes if outcome.state == "untried"]
             if resting:
                 asked = [outcome.after for outcome in resting if outcome.after is not None]
-                ledger.rest(spec.name, this.clock + max(asked, default=PAUSE_WITHOUT_WORD), resting[0].reason)
+                rest(ledger, spec.name, this.clock + max(asked, default=PAUSE_WITHOUT_WORD), resting[0].reason)
                 break
     return done
 

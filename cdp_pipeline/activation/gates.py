@@ -13,8 +13,9 @@ from typing import Protocol
 
 import sqlalchemy as sa
 
+from cdp_pipeline.activation.claims import Claimed
 from cdp_pipeline.activation.controls import held_out
-from cdp_pipeline.activation.ledger import Claimed, Ledger, outbox, utc
+from cdp_pipeline.activation.ledger import Ledger, outbox, utc
 from cdp_pipeline.activation.protocol import Outcome
 from cdp_pipeline.activation.quiet import longest, zone_of
 from cdp_pipeline.activation.turns import REFUSED, Turn, Turns

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from cdp_pipeline.activation.ledger import Claimed
+from cdp_pipeline.activation.claims import Claimed
 from cdp_pipeline.activation.protocol import Outcome
 from cdp_pipeline.spec.base import duration_text
 from cdp_pipeline.spec.project import Project

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -23,25 +22,23 @@ from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Connection, Engine
 
-from cdp_pipeline.activation.protocol import Delivery, Outcome, Payload, canonical_json, may_repeat
+from cdp_pipeline.activation.protocol import canonical_json
 from cdp_pipeline.spec.project import Project
 
 DecidedState = Literal["pending", "suppressed", "failed", "held"]
 LIVE = ("pending", "retry", "inflight")
-FIRST_WAIT = timedelta(seconds=30)
-LONGEST_WAIT = timedelta(hours=6)
 LOST = "its worker was lost"
 
 # Written out, not bound: both databases use a partial index only for a condition they can read.
-_WAITS = sa.text("state IN ('pending', 'retry')")
-_UNDER_WAY = sa.text("state = 'inflight'")
+WAITS = sa.text("state IN ('pending', 'retry')")
+UNDER_WAY = sa.text("state = 'inflight'")
 _OPEN_CASE = sa.text("state IN ('failed', 'unknown')")
 _metadata = sa.MetaData()
-_sequence = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+_whole = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 outbox = sa.Table(
     "outbox",
     _metadata,
-    sa.Column("sequence", _sequence, primary_key=True, autoincrement=True),
+    sa.Column("sequence", _whole, primary_key=True, autoincrement=True),
     sa.Column("op_id", sa.String(64), nullable=False, unique=True),
     sa.Column("origin", sa.Text, nullable=False),
     sa.Column("destination", sa.Text, nullable=False),
@@ -59,27 +56,37 @@ outbox = sa.Table(
     # Attempts that do not count towards the limit: given back untried, or made before somebody asked to retry.
     sa.Column("forgiven", sa.Integer, nullable=False),
     sa.Column("next_at", sa.DateTime, nullable=False),
-    sa.Column("lease_until", sa.DateTime),
-    sa.Column("worker", sa.Text),
+    # The claim it is under way by, or was last.
+    sa.Column("claim", _whole),
     sa.Column("created_at", sa.DateTime, nullable=False),
     sa.Column("updated_at", sa.DateTime, nullable=False),
-    sa.Index("outbox_waits", "destination", "next_at", "sequence", sqlite_where=_WAITS, postgresql_where=_WAITS),
-    sa.Index("outbox_under_way", "destination", "lease_until", sqlite_where=_UNDER_WAY, postgresql_where=_UNDER_WAY),
+    sa.Index("outbox_waits", "destination", "next_at", "sequence", sqlite_where=WAITS, postgresql_where=WAITS),
+    sa.Index("outbox_claimed", "claim", sqlite_where=UNDER_WAY, postgresql_where=UNDER_WAY),
     sa.Index("outbox_open_case", "destination", sqlite_where=_OPEN_CASE, postgresql_where=_OPEN_CASE),
     sa.Index("outbox_order", "origin", "person_id", "sequence"),
     sa.Index("outbox_occasion", "origin", "occasion"),
 )
+# What a worker has taken, and until when it is its alone. A number is never given twice.
+claims = sa.Table(
+    "claims",
+    _metadata,
+    sa.Column("claim", _whole, primary_key=True, autoincrement=True),
+    sa.Column("destination", sa.Text, nullable=False),
+    sa.Column("worker", sa.Text, nullable=False),
+    sa.Column("lease_until", sa.DateTime, nullable=False),
+    sqlite_autoincrement=True,
+)
+# A log: nobody looks one up, and whoever may settle an operation does so once.
 attempts = sa.Table(
     "attempts",
     _metadata,
-    sa.Column("op_id", sa.String(64), primary_key=True),
-    sa.Column("attempt", sa.Integer, primary_key=True),
+    sa.Column("op_id", sa.String(64), nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("at", sa.DateTime, nullable=False),
     sa.Column("ended_at", sa.DateTime),
     sa.Column("outcome", sa.String(16), nullable=False),
     sa.Column("code", sa.Integer),
     sa.Column("reason", sa.Text, nullable=False),
-    sqlite_with_rowid=False,
 )
 # What the other side called an operation that it accepted and has not yet carried out.
 jobs = sa.Table(
@@ -191,8 +198,6 @@ health = sa.Table(
     sa.Column("delivered", sa.Integer, nullable=False),
     sa.Column("rejected", sa.Integer, nullable=False),
 )
-LATELY = 1_000
-_SETTLED = [outbox.c[name] for name in ("op_id", "attempt", "forgiven", "origin", "destination", "key")]
 
 
 class LedgerError(Exception):
@@ -242,37 +247,11 @@ class Op:
         return hashlib.sha256(self.payload_text.encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Claimed:
-    """An operation this worker alone may carry out until its lease ends."""
-
-    delivery: Delivery
-    attempt: int
-    origin: str
-    person_id: str
-    decided_at: datetime
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What may be delivered at once; `wait` is how long the destination's rate or pause asks for before the next."""
-
-    ops: list[Claimed] = field(default_factory=list)
-    wait: timedelta = timedelta(0)
-
-
 def utc(now: datetime) -> datetime:
     """Aware to naive UTC, as the ledger keeps it."""
     if now.tzinfo is None:
         raise ValueError("'now' needs a time zone")
     return now.astimezone(UTC).replace(tzinfo=None)
-
-
-def backoff(op_id: str, failures: int) -> timedelta:
-    """30 seconds, 2 minutes, 8 minutes, … with a jitter of ±25 % that is the operation's own, so that many spread."""
-    wait = min(FIRST_WAIT * 4 ** min(failures - 1, 10), LONGEST_WAIT)
-    jitter = int(hashlib.sha256(f"{op_id}:{failures}".encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
-    return wait * (0.75 + jitter / 2)
 
 
 def ledger_url(project: Project, base: Path) -> str:
@@ -317,6 +296,9 @@ def _add_what_is_new(connection: Connection) -> None:
             if column.name not in there:
                 kind = column.type.compile(connection.dialect)
                 connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
+                if column is outbox.c.claim:
+                    # Taken before there were claims, so that no lease would ever end.
+                    connection.execute(outbox.update().where(UNDER_WAY).values(state="unknown", reason=LOST))
         there = {str(index["name"]) for index in indexes[None, table.name]}
         for index in table.indexes:
             if index.name not in there:
@@ -365,10 +347,14 @@ class Ledger:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
             yield connection
 
-    def among(self, column: sa.ColumnElement[str], values: Iterable[str]) -> sa.ColumnElement[bool]:
+    def insert(self, table: sa.Table) -> Any:
+        """An insertion in the database's own words, which has a way to deal with conflicts."""
+        return (postgres_insert if self._postgres else sqlite_insert)(table)
+
+    def among(self, column: sa.ColumnElement[Any], values: Iterable[str | int]) -> sa.ColumnElement[bool]:
         """Whether a column is one of these, however many, as one parameter."""
         if self._postgres:
-            return column == sa.any_(sa.literal(list(values), sa.ARRAY(sa.Text)))
+            return column == sa.any_(sa.literal(list(values), sa.ARRAY(column.type)))
         each = sa.func.json_each(sa.literal(json.dumps(list(values)))).table_valued("value")
         return column.in_(sa.select(each.c.value))
 
@@ -492,8 +478,7 @@ class Ledger:
                 values = {"state": state, "reason": guarded_by(guards[person_id]), "updated_at": utc(now)}
                 connection.execute(outbox.update().where(outbox.c.op_id == op_id).values(values))
                 by = [{"op_id": op_id, "guard": guard, "day": day} for guard in guards[person_id]]
-                insert = postgres_insert(prevented) if self._postgres else sqlite_insert(prevented)
-                connection.execute(insert.on_conflict_do_nothing(), by)
+                connection.execute(self.insert(prevented).on_conflict_do_nothing(), by)
                 kept += 1
         return kept
 
@@ -516,292 +501,6 @@ class Ledger:
             if fresh:
                 connection.execute(outbox.insert(), [new_row(op, at, op.state, op.reason) for op in fresh])
         return [op.op_id for op in fresh]
-
-    # Delivering
-
-    def destinations_due(self, now: datetime) -> list[str]:
-        """Destinations with something to deliver, or with a lease that ran out."""
-        at = utc(now)
-        due = (sa.and_(_WAITS, outbox.c.next_at <= at), sa.and_(_UNDER_WAY, outbox.c.lease_until <= at))
-        with self.reading() as connection:
-            found = [connection.execute(sa.select(outbox.c.destination).where(one).distinct()).scalars() for one in due]
-            return sorted({name for names in found for name in names})
-
-    def waiting_for(self, destination: str, limit: int) -> list[Claimed]:
-        """What waits for a destination, longest due first; nobody takes it by this."""
-        row = outbox.c
-        columns = (row.op_id, row.kind, row.payload, row.attempt, row.origin, row.person_id, row.created_at)
-        query = sa.select(*columns).where(row.destination == destination, _WAITS)
-        query = query.order_by(row.next_at, row.sequence).limit(limit)
-        with self.reading() as connection:
-            return [
-                Claimed(
-                    Delivery(one.op_id, one.kind, Payload(one.payload)), one.attempt, one.origin, one.person_id,
-                    one.created_at.replace(tzinfo=UTC),
-                )
-                for one in connection.execute(query)
-            ]  # fmt: skip
-
-    def show_dry_run(self, waiting: Iterable[Claimed], refused: Mapping[str, Outcome], now: datetime) -> dict[str, int]:
-        """Settle what waits for a destination in dry run: the exact payload stays, nothing is sent; counts by state.
-
-        What a gate refuses is suppressed, as it would be; what would have to wait says so.
-        """
-        becomes: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for one in waiting:
-            outcome = refused.get(one.delivery.op_id)
-            if outcome is None:
-                becomes["dry_run", "dry run"].append(one.delivery.op_id)
-            elif outcome.state == "waits":
-                becomes["dry_run", f"dry run; it would wait: {outcome.reason}"].append(one.delivery.op_id)
-            else:
-                becomes[outcome.state, outcome.reason].append(one.delivery.op_id)
-        counts: Counter[str] = Counter()
-        with self.writing() as connection:
-            for (state, reason), op_ids in sorted(becomes.items()):
-                counts[state] += connection.execute(
-                    outbox.update()
-                    .where(self._among(op_ids), _WAITS)
-                    .values(state=state, reason=reason, updated_at=utc(now))
-                ).rowcount
-        return dict(counts)
-
-    def claim(
-        self,
-        destination: str,
-        *,
-        limit: int,
-        now: datetime,
-        lease: timedelta,
-        worker: str,
-        repeatable: bool | frozenset[str],
-        max_attempts: int,
-        rate: float,
-    ) -> Claim:
-        """Take the operations that are due longest, at most a second's worth of `rate`, one per person and origin."""
-        at = utc(now)
-        with self.writing() as connection:
-            free_at = self._free_at(connection, destination, at)
-            if free_at > at:
-                return Claim(wait=free_at - at)
-            self._expire(connection, destination, at, repeatable, max_attempts)
-            earlier = outbox.alias("earlier")
-            columns = ("op_id", "kind", "payload", "attempt", "origin", "person_id", "created_at")
-            reference = sa.select(jobs.c.reference).where(jobs.c.op_id == outbox.c.op_id).scalar_subquery()
-            due = (
-                sa.select(*(outbox.c[name] for name in columns), reference.label("reference"))
-                .where(outbox.c.destination == destination, sa.text("outbox.state IN ('pending', 'retry')"))
-                .where(outbox.c.next_at <= at, ~sa.exists().where(pauses.c.subject == outbox.c.origin))
-                .where(
-                    ~sa.exists().where(
-                        earlier.c.origin == outbox.c.origin,
-                        earlier.c.person_id == outbox.c.person_id,
-                        earlier.c.destination == outbox.c.destination,
-                        earlier.c.sequence < outbox.c.sequence,
-                        earlier.c.state.in_(LIVE),
-                    )
-                )
-                .order_by(outbox.c.next_at, outbox.c.sequence)
-                .limit(min(limit, max(1, int(rate))))
-                .with_for_update(skip_locked=True)
-            )
-            rows = connection.execute(due).all()
-            if not rows:
-                return Claim()
-            taken = {
-                "state": "inflight", "attempt": outbox.c.attempt + 1, "worker": worker, "lease_until": at + lease,
-                "updated_at": at,
-            }  # fmt: skip
-            connection.execute(outbox.update().where(self._among([row.op_id for row in rows])).values(taken))
-            connection.execute(
-                pace.update()
-                .where(pace.c.destination == destination)
-                .values(free_at=at + timedelta(seconds=len(rows) / rate), reason="rate")
-            )
-        return Claim(
-            [
-                Claimed(
-                    Delivery(row.op_id, row.kind, Payload(row.payload), row.reference or ""),
-                    row.attempt + 1,
-                    row.origin,
-                    row.person_id,
-                    row.created_at.replace(tzinfo=UTC),
-                )
-                for row in rows
-            ]
-        )
-
-    def _free_at(self, connection: Connection, destination: str, at: datetime) -> datetime:
-        """When the destination takes the next one; its row is locked, so that workers share one rate."""
-        query = sa.select(pace.c.free_at).where(pace.c.destination == destination).with_for_update()
-        found = connection.execute(query).scalar()
-        if found is not None:
-            return found
-        connection.execute(sa.text(
-            "INSERT INTO pace (destination, free_at, reason) VALUES (:destination, :at, '') ON CONFLICT DO NOTHING"
-        ).bindparams(sa.bindparam("at", type_=sa.DateTime)), {"destination": destination, "at": at})  # fmt: skip
-        return connection.execute(query).scalar_one()
-
-    def _expire(
-        self,
-        connection: Connection,
-        destination: str,
-        at: datetime,
-        repeatable: bool | frozenset[str],
-        max_attempts: int,
-    ) -> None:
-        """Settle what a lost worker held: try again where that is safe, else hold it as unknown."""
-        lost = connection.execute(
-            sa.select(*_SETTLED, outbox.c.kind)
-            .where(outbox.c.destination == destination, sa.text("outbox.state = 'inflight'"))
-            .where(outbox.c.lease_until <= at)
-            .with_for_update(skip_locked=True)
-        ).all()
-        outcomes = [
-            (row, Outcome(row.op_id, "retry" if may_repeat(repeatable, row.kind) else "unknown", LOST, timedelta(0)))
-            for row in lost
-        ]
-        self._settle(connection, outcomes, at, max_attempts)
-
-    def settle(
-        self, outcomes: Iterable[tuple[Claimed, Outcome]], *, worker: str, now: datetime, max_attempts: int
-    ) -> dict[str, int]:
-        """Write outcomes and what the destination now holds, in one commit; count the states they led to.
-
-        An outcome that comes after its lease ran out and somebody else took the operation is not written.
-        """
-        at, given = utc(now), list(outcomes)
-        with self.writing() as connection:
-            query = sa.select(*_SETTLED).where(self._among([outcome.op_id for _, outcome in given]))
-            query = query.where(outbox.c.worker == worker, outbox.c.state == "inflight").with_for_update()
-            mine = {row.op_id: row for row in connection.execute(query).all()}
-            sound = [
-                (mine[outcome.op_id], outcome)
-                for claimed, outcome in given
-                if outcome.op_id in mine and mine[outcome.op_id].attempt == claimed.attempt
-            ]
-            counts = self._settle(connection, sound, at, max_attempts)
-            self._note_jobs(connection, [outcome for _, outcome in sound], {
-                claimed.delivery.op_id: claimed.delivery.reference for claimed, _ in given
-            })  # fmt: skip
-        if late := len(given) - len(sound):
-            counts["late"] = late
-        return dict(counts)
-
-    def _note_jobs(self, connection: Connection, outcomes: Sequence[Outcome], known: Mapping[str, str]) -> None:
-        """Keep the references of what was accepted, and forget those of what has come to an end."""
-        untouched = ("untried", "waits", "suppressed")
-        new = [each for each in outcomes if each.reference != known[each.op_id] and each.state not in untouched]
-        if ended := [outcome.op_id for outcome in new if known[outcome.op_id]]:
-            connection.execute(jobs.delete().where(self.among(jobs.c.op_id, ended)))
-        if rows := [{"op_id": each.op_id, "reference": each.reference} for each in new if each.reference]:
-            connection.execute(jobs.insert(), rows)
-
-    def _settle(
-        self, connection: Connection, outcomes: Sequence[tuple[Any, Outcome]], at: datetime, max_attempts: int
-    ) -> Counter[str]:
-        """Write what became of operations, given with their _SETTLED columns: alike ones in one statement."""
-        heard: dict[tuple[str, int | None, str], list[str]] = defaultdict(list)
-        lead_to: dict[tuple[str, str, int, datetime | None], list[str]] = defaultdict(list)
-        held: dict[tuple[str, int], list[str]] = defaultdict(list)
-        keys: dict[tuple[str, str], int] = {}
-        fared: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for row, outcome in outcomes:
-            values = _settled(row, outcome, at, max_attempts)
-            if values[0] in ("delivered", "failed"):
-                fared[row.origin, row.destination].append(values[0])
-            lead_to[values].append(row.op_id)
-            heard[outcome.state, outcome.code, outcome.reason].append(row.op_id)
-            if row.origin.startswith("sync:") and outcome.state not in ("untried", "suppressed", "waits"):
-                # Two for one key, which nobody plans, must not meet in one statement.
-                keys[row.origin, row.key] = often = keys.get((row.origin, row.key), -1) + 1
-                held[outcome.state, often].append(row.op_id)
-        for (state, code, reason), op_ids in heard.items():
-            said = (outbox.c.op_id, outbox.c.attempt, outbox.c.updated_at, sa.literal(at), sa.literal(state),
-                    sa.literal(code, sa.Integer), sa.literal(reason))  # fmt: skip
-            names = ["op_id", "attempt", "at", "ended_at", "outcome", "code", "reason"]
-            connection.execute(attempts.insert().from_select(names, sa.select(*said).where(self._among(op_ids))))
-        for (origin, destination), states in sorted(fared.items()):
-            self._note_health(connection, origin, destination, Counter(states))
-        for (state, _), op_ids in sorted(held.items(), key=lambda item: item[0][1]):
-            self._acknowledge(connection, op_ids, state, at)
-        for (becomes, reason, forgiven, next_at), op_ids in lead_to.items():
-            if len(op_ids) > 1:
-                connection.execute(
-                    outbox.update()
-                    .where(self._among(op_ids))
-                    .values(
-                        state=becomes, reason=reason, forgiven=outbox.c.forgiven + forgiven, lease_until=None,
-                        worker=None, updated_at=at, next_at=outbox.c.next_at if next_at is None else next_at,
-                    )
-                )  # fmt: skip
-        singles = [
-            {"which": op_ids[0], "becomes": values[0], "why": values[1], "more": values[2], "due": values[3]}
-            for values, op_ids in lead_to.items()
-            if len(op_ids) == 1
-        ]
-        if singles:
-            connection.execute(
-                outbox.update()
-                .where(outbox.c.op_id == sa.bindparam("which"))
-                .values(
-                    state=sa.bindparam("becomes"), reason=sa.bindparam("why"),
-                    forgiven=outbox.c.forgiven + sa.bindparam("more", type_=sa.Integer), lease_until=None,
-                    worker=None, updated_at=at,
-                    next_at=sa.func.coalesce(sa.bindparam("due", type_=sa.DateTime), outbox.c.next_at),
-                ),
-                singles,
-            )  # fmt: skip
-        counts = Counter[str]()
-        for (becomes, *_), op_ids in lead_to.items():
-            counts[becomes] += len(op_ids)
-        return counts
-
-    def _note_health(self, connection: Connection, origin: str, destination: str, states: Counter[str]) -> None:
-        insert = (postgres_insert if self._postgres else sqlite_insert)(health)
-        new, many = insert.excluded, health.c.delivered + health.c.rejected > LATELY
-        values = {
-            name: sa.case((many, health.c[name] // 2), else_=health.c[name]) + new[name]
-            for name in ("delivered", "rejected")
-        }
-        connection.execute(
-            insert.on_conflict_do_update(index_elements=["origin", "destination"], set_=values),
-            {"origin": origin, "destination": destination, "delivered": states["delivered"],
-             "rejected": states["failed"]},
-        )  # fmt: skip
-
-    def _acknowledge(self, connection: Connection, op_ids: Sequence[str], state: str, at: datetime) -> None:
-        """Keep what the destination holds: certainly after an answer, perhaps after silence.
-
-        The last operation tried is kept even when it failed: the next one for this key is derived from it, so that
-        somebody who left and came back is a new operation, not the old one again.
-        """
-        leaves = outbox.c.kind.in_(("remove", "left"))
-        told = sa.select(
-            sa.func.substr(outbox.c.origin, len("sync:") + 1), outbox.c.key, outbox.c.person_id, outbox.c.op_id,
-            sa.case((leaves, sa.null()), else_=outbox.c.payload_hash),
-            sa.case((leaves, sa.null()), else_=outbox.c.fingerprint), sa.literal(state == "delivered"),
-            sa.literal(False) if state == "failed" else ~leaves, sa.literal(at),
-        ).where(self._among(op_ids))  # fmt: skip
-        names = ["sync", "key", "person_id", "op_id", "payload_hash", "fingerprint", "certain", "present", "at"]
-        insert = postgres_insert(acknowledged) if self._postgres else sqlite_insert(acknowledged)
-        new = insert.excluded
-        present: Any = sa.or_(acknowledged.c.present, new.present)
-        if state in ("delivered", "failed"):
-            present = new.present if state == "delivered" else acknowledged.c.present
-        values = {name: new[name] for name in names[2:]} | {"present": present}
-        connection.execute(
-            insert.from_select(names, told).on_conflict_do_update(index_elements=["sync", "key"], set_=values)
-        )
-
-    def rest(self, destination: str, until: datetime, reason: str) -> None:
-        """Let a destination rest: it asked for it, or it does not answer."""
-        with self.writing() as connection:
-            connection.execute(
-                pace.update()
-                .where(pace.c.destination == destination, pace.c.free_at < utc(until))
-                .values(free_at=utc(until), reason=reason)
-            )
 
     # Looking after what is left
 
@@ -860,23 +559,6 @@ class Ledger:
         query = sa.select(outbox).where(outbox.c.person_id.in_(list(person_ids))).order_by(outbox.c.sequence)
         with self.reading() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def _settled(row: Any, outcome: Outcome, at: datetime, max_attempts: int) -> tuple[str, str, int, datetime | None]:
-    """What an operation becomes: state, reason, attempts forgiven in addition, and when it is due if that moves."""
-    tried = row.attempt - row.forgiven
-    if outcome.state in ("untried", "waits"):
-        # Not an attempt: back in line as before.
-        due = at if outcome.state == "untried" or outcome.after is None else at + outcome.after
-        return "retry" if tried > 1 else "pending", outcome.reason, 1, due
-    if outcome.state == "accepted":
-        # It answered: not a failed attempt, however often it has to be asked what became of it.
-        return "retry", outcome.reason, 1, at + (outcome.after or FIRST_WAIT)
-    if outcome.state != "retry":
-        return outcome.state, outcome.reason, 0, None
-    if tried >= max_attempts:
-        return "failed", f"{outcome.reason}; given up after {tried} attempts", 0, None
-    return "retry", outcome.reason, 0, at + (backoff(row.op_id, tried) if outcome.after is None else outcome.after)
 
 
 def new_row(op: Op, at: datetime, state: str, reason: str) -> dict[str, object]:

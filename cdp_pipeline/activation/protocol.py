@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self
 
 from cdp_pipeline.spec.destination import Destination
 
@@ -21,8 +20,7 @@ AddressIs = Literal["dead", "unsubscribed"]
 OutcomeState = Literal["delivered", "retry", "failed", "unknown", "untried", "suppressed", "waits", "accepted"]
 
 
-@dataclass(frozen=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One operation to carry out. `op_id` is the idempotency key: the same operation always has the same one.
 
     `reference`: what the other side called it when it accepted it earlier; then it is asked what became of it.
@@ -34,8 +32,7 @@ class Delivery:
     reference: str = ""
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one delivery.
 
     delivered: the other side confirmed it. retry: not (surely) done, worth another try, not before `after`.

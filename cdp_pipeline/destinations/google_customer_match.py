@@ -115,7 +115,7 @@ class GoogleCustomerMatchConnection(ApiConnection):
         if not told_in(answer).get("requestId"):
             return outcomes | {each.op_id: strange(answer).outcome(each.op_id) for each in waiting}
         reference = f"{told_in(answer)['requestId']}@{at.now.isoformat(timespec='seconds')}"
-        said = self._ask_after([replace(each, reference=reference) for each in waiting], at)
+        said = self._ask_after([each._replace(reference=reference) for each in waiting], at)
         if isinstance(said, Answer):
             # Taken, whatever became of the question.
             said = {each.op_id: _accepted(each.op_id, reference) for each in waiting}
@@ -130,8 +130,8 @@ class GoogleCustomerMatchConnection(ApiConnection):
             # Nobody knows the request any more: done again, it has the same effect.
             return {each.op_id: Outcome(each.op_id, "retry", answer.reason, code=answer.code) for each in part}
         if answer.state == "retry":
-            later = replace(_accepted("", reference), reason=answer.reason, after=answer.after or ASKED_AGAIN)
-            return {each.op_id: replace(later, op_id=each.op_id) for each in part}
+            later = _accepted("", reference)._replace(reason=answer.reason, after=answer.after or ASKED_AGAIN)
+            return {each.op_id: later._replace(op_id=each.op_id) for each in part}
         found = listed(answer, "requestStatusPerDestination")
         status = str(found[0].get("requestStatus")) if found else "PROCESSING"
         if status == "SUCCESS":

@@ -108,7 +108,7 @@ class KlaviyoConnection(ApiConnection):
         number = str((told_in(answer).get("data") or {}).get("id") or "")
         if not number:
             return strange(answer)
-        taken = [replace(each, reference=f"{number}:{i}") for i, each in enumerate(part)]
+        taken = [each._replace(reference=f"{number}:{i}") for i, each in enumerate(part)]
         said = self._ask_after(taken, at)
         return said if isinstance(said, dict) else {each.op_id: _accepted(each) for each in taken}
 
@@ -121,7 +121,7 @@ class KlaviyoConnection(ApiConnection):
             return {each.op_id: Outcome(each.op_id, "retry", answer.reason, code=answer.code) for each in part}
         if answer.state == "retry":
             return {
-                each.op_id: replace(_accepted(each), reason=answer.reason, after=answer.after or ASKED_AGAIN)
+                each.op_id: _accepted(each)._replace(reason=answer.reason, after=answer.after or ASKED_AGAIN)
                 for each in part
             }
         told = (told_in(answer).get("data") or {}).get("attributes") or {}
@@ -131,7 +131,7 @@ class KlaviyoConnection(ApiConnection):
             return {each.op_id: Outcome(each.op_id, "retry", "the import was cancelled", code=200) for each in part}
         errors = self._errors(job, at) if told.get("failed_count") else {}
         if isinstance(errors, Answer):
-            return {each.op_id: replace(_accepted(each), reason=errors.reason) for each in part}
+            return {each.op_id: _accepted(each)._replace(reason=errors.reason) for each in part}
         outcomes = dict[str, Outcome]()
         for each in part:
             place = int(each.reference.rpartition(":")[2])

@@ -9,10 +9,10 @@ import base64
 import binascii
 import hashlib
 import hmac
-import json
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from json.encoder import encode_basestring_ascii as _quoted
 
 from cdp_pipeline.activation.ledger import operation_id
 from cdp_pipeline.activation.protocol import Delivery, DestinationError, Outcome, canonical_json
@@ -98,7 +98,7 @@ class WebhookConnection(Connection):
         else:
             key = operation_id("batch", *(delivery.op_id for delivery in parcel))
             items = (
-                f'{{"id":{json.dumps(each.op_id)},"kind":{json.dumps(each.kind)},"payload":{canonical_json(each.payload)}}}'
+                f'{{"id":{_quoted(each.op_id)},"kind":{_quoted(each.kind)},"payload":{canonical_json(each.payload)}}}'
                 for each in parcel
             )
             text = f'{{"items":[{",".join(items)}],"type":"batch"}}'

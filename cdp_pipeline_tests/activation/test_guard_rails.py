@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from cdp_pipeline.activation import claims
 from cdp_pipeline.activation.ledger import Ledger, LedgerError
 from cdp_pipeline.activation.plan import SyncPlan
 from cdp_pipeline.activation.protocol import Outcome
@@ -28,15 +29,23 @@ def deliver(ledger: Ledger, day: int) -> dict[str, dict[str, Any]]:
     """Carry out what is enqueued; what is over there afterwards, by key."""
     now, sent = NOW + timedelta(days=day), {}
     while True:
-        claim = ledger.claim(
-            "hook", limit=1000, now=now, lease=timedelta(hours=1), worker="w", repeatable=True, max_attempts=3, rate=1e6
+        claim = claims.claim(
+            ledger,
+            "hook",
+            limit=1000,
+            now=now,
+            lease=timedelta(hours=1),
+            worker="w",
+            repeatable=True,
+            max_attempts=3,
+            rate=1e6,
         )
         if not claim.ops:
             return sent
         now += timedelta(seconds=1)
         sent |= {str(one.delivery.payload["key"]): dict(one.delivery.payload) for one in claim.ops}
-        outcomes = [(one, Outcome(one.delivery.op_id, "delivered")) for one in claim.ops]
-        ledger.settle(outcomes, worker="w", now=now, max_attempts=3)
+        outcomes = [Outcome(one.delivery.op_id, "delivered") for one in claim.ops]
+        claims.settle(ledger, claim, outcomes, now=now, max_attempts=3)
 
 
 @pytest.fixture

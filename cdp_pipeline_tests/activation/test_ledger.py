@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from cdp_pipeline.activation import claims
+from cdp_pipeline.activation.claims import Claim, backoff
 from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.ledger import (
-    Claim,
     Ledger,
     LedgerError,
     Op,
-    backoff,
     ledger_url,
     open_ledger,
     operation_id,
@@ -42,16 +42,22 @@ def fire(ledger: Ledger, ops: Sequence[Op], now: datetime = NOW, day: date = DAY
 
 
 def claim(ledger: Ledger, now: datetime = NOW, worker: str = "one", repeatable: bool = True, limit: int = 10) -> Claim:
-    return ledger.claim(
-        "hook", limit=limit, now=now, lease=MINUTE, worker=worker, repeatable=repeatable, max_attempts=3, rate=1000
+    return claims.claim(
+        ledger,
+        "hook",
+        limit=limit,
+        now=now,
+        lease=MINUTE,
+        worker=worker,
+        repeatable=repeatable,
+        max_attempts=3,
+        rate=1000,
     )
 
 
-def settle(
-    ledger: Ledger, claimed: Claim, state: OutcomeState, now: datetime = NOW, worker: str = "one"
-) -> dict[str, int]:
-    outcomes = [(each, Outcome(each.delivery.op_id, state)) for each in claimed.ops]
-    return ledger.settle(outcomes, worker=worker, now=now, max_attempts=3)
+def settle(ledger: Ledger, claimed: Claim, state: OutcomeState, now: datetime = NOW) -> dict[str, int]:
+    outcomes = [Outcome(each.delivery.op_id, state) for each in claimed.ops]
+    return claims.settle(ledger, claimed, outcomes, now=now, max_attempts=3)
 
 
 def states(ledger: Ledger) -> Counter[str]:
@@ -107,7 +113,7 @@ def test_a_person_merged_into_another_takes_the_past_along(ledger: Ledger) -> No
 
 def test_what_was_only_shown_in_a_dry_run_does_not_count_once_it_is_for_real(ledger: Ledger) -> None:
     fire(ledger, [act("p1", "a")], once=True)
-    ledger.show_dry_run(ledger.waiting_for("hook", 10), {}, NOW)
+    claims.show_dry_run(ledger, claims.waiting_for(ledger, "hook", 10), {}, NOW)
     assert fire(ledger, [act("p1", "b")], once=True) == {"suppressed": 1}
     assert fire(ledger, [act("p1", "c")], once=True, counts_dry_run=False) == {"pending": 1}
 
@@ -125,11 +131,12 @@ def test_a_person_gets_one_at_a_time_in_the_order_decided(ledger: Ledger) -> Non
 
 def test_what_a_lost_worker_held_is_taken_up_where_that_is_safe_and_else_held_as_unknown(ledger: Ledger) -> None:
     fire(ledger, [act("p1")])
-    [held] = claim(ledger).ops
+    taken = claim(ledger)
+    [held] = taken.ops
     assert claim(ledger, NOW + MINUTE / 2, "two").ops == []
     [again] = claim(ledger, NOW + 2 * MINUTE, "two").ops
     assert (again.delivery, again.attempt) == (held.delivery, held.attempt + 1)
-    assert settle(ledger, Claim([held]), "delivered", NOW + 2 * MINUTE) == {"late": 1}
+    assert settle(ledger, taken, "delivered", NOW + 2 * MINUTE) == {"late": 1}
     assert claim(ledger, NOW + HOUR, "three", repeatable=False).ops == []
     assert states(ledger) == {"unknown": 1}
     assert ledger.retry(NOW + HOUR, op_ids=[held.delivery.op_id]) == 1
@@ -231,14 +238,15 @@ def test_what_was_accepted_is_asked_for_by_its_reference_until_it_is_done(ledger
         taken = claim(ledger, now)
         [op] = taken.ops
         outcome = Outcome(op.delivery.op_id, "accepted", "job", after=HOUR, reference="job-7")
-        assert ledger.settle([(op, outcome)], worker="one", now=now, max_attempts=3) == {"retry": 1}
+        assert claims.settle(ledger, taken, [outcome], now=now, max_attempts=3) == {"retry": 1}
         assert claim(ledger, now + MINUTE).ops == []
         now += HOUR
     claim(ledger, now, worker="lost")
     now += HOUR
-    [op] = claim(ledger, now).ops
+    taken = claim(ledger, now)
+    [op] = taken.ops
     assert op.delivery.reference == "job-7"
-    settle(ledger, Claim([op]), "failed", now)
+    settle(ledger, taken, "failed", now)
     ledger.retry(now)
     [op] = claim(ledger, now + MINUTE).ops
     assert op.delivery.reference == ""

@@ -9,7 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from cdp_pipeline.activation.ledger import Claimed, Ledger, Op, open_ledger, operation_id
+from cdp_pipeline.activation import claims
+from cdp_pipeline.activation.claims import Claimed
+from cdp_pipeline.activation.ledger import Ledger, Op, open_ledger, operation_id
 from cdp_pipeline.activation.protocol import Outcome
 from cdp_pipeline_tests.activation.projects import DAY, NOW
 
@@ -58,8 +60,16 @@ class LedgerMachine(RuleBasedStateMachine):
         fates=st.lists(st.sampled_from(["fine", "fine", "lost", "refused", "rejected", "untried", "crash"]), min_size=3)
     )
     def work(self, fates: list[str]) -> None:
-        claim = self.ledger.claim(
-            "hook", limit=3, now=self.now, lease=LEASE, worker="w", repeatable=True, max_attempts=4, rate=100
+        claim = claims.claim(
+            self.ledger,
+            "hook",
+            limit=3,
+            now=self.now,
+            lease=LEASE,
+            worker="w",
+            repeatable=True,
+            max_attempts=4,
+            rate=100,
         )
         people = [claimed.delivery.payload["person"] for claimed in claim.ops]
         assert len(people) == len(set(people))
@@ -71,8 +81,8 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.abandoned.append(claimed)
                 continue
             state = {"fine": "delivered", "rejected": "failed", "untried": "untried"}.get(fate, "retry")
-            done.append((claimed, Outcome(claimed.delivery.op_id, state)))  # type: ignore[arg-type]
-        self.ledger.settle(done, worker="w", now=self.now, max_attempts=4)
+            done.append(Outcome(claimed.delivery.op_id, state))  # type: ignore[arg-type]
+        claims.settle(self.ledger, claim, done, now=self.now, max_attempts=4)
 
     def apply(self, claimed: Claimed) -> None:
         if claimed.delivery.op_id not in self.keys:

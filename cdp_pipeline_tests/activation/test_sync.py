@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cdp_pipeline.activation import claims
 from cdp_pipeline.activation.ledger import Ledger, LedgerError, open_ledger
 from cdp_pipeline.activation.plan import PLAN, Held, SyncPlan, guards, plan, plan_rows
 from cdp_pipeline.activation.protocol import Delivery, Outcome
@@ -55,8 +56,16 @@ class World:
     def work(self, faults: list[str], rounds: int = 1) -> None:
         for _ in range(rounds):
             self.now += 12 * HOUR  # Longer than any lease or wait.
-            claim = self.ledger.claim(
-                "hook", limit=10, now=self.now, lease=HOUR, worker="w", repeatable=True, max_attempts=3, rate=1000
+            claim = claims.claim(
+                self.ledger,
+                "hook",
+                limit=10,
+                now=self.now,
+                lease=HOUR,
+                worker="w",
+                repeatable=True,
+                max_attempts=3,
+                rate=1000,
             )
             if not claim.ops:
                 return
@@ -67,8 +76,8 @@ class World:
                     self.there.take(claimed.delivery)
                 state = {"fine": "delivered", "rejected": "failed"}.get(fault, "retry")
                 if fault != "crash":
-                    outcomes.append((claimed, Outcome(claimed.delivery.op_id, state)))  # type: ignore[arg-type]
-            self.ledger.settle(outcomes, worker="w", now=self.now, max_attempts=3)
+                    outcomes.append(Outcome(claimed.delivery.op_id, state))  # type: ignore[arg-type]
+            claims.settle(self.ledger, claim, outcomes, now=self.now, max_attempts=3)
 
     def settle_down(self, people: People) -> None:
         for _ in range(3):
@@ -196,7 +205,7 @@ def test_a_dry_run_is_shown_at_once_and_sent_when_the_sync_goes_live(ledger: Led
     vips = sync(mapping={"id": "person_id"}, key="id")
     shown = plan(vips, ["p1"], {}, {})
     assert submit(ledger, shown, dry_run=True, now=NOW).enqueued == 1
-    ledger.show_dry_run(ledger.waiting_for("hook", 10), {}, NOW)
+    claims.show_dry_run(ledger, claims.waiting_for(ledger, "hook", 10), {}, NOW)
     assert submit(ledger, shown, dry_run=True, now=NOW).enqueued == 0
     assert submit(ledger, shown, dry_run=False, now=NOW).state == "held"
     assert approve(ledger, shown.plan_id, by="ann", now=NOW) == 1
@@ -243,7 +252,8 @@ def test_who_comes_back_while_the_removal_is_under_way_is_there_in_the_end(ledge
     world.plan({"p1": {}})
     world.work(["answer lost"])
     world.plan({})
-    removal = ledger.claim(
+    removal = claims.claim(
+        ledger,
         "hook",
         limit=1,
         now=world.now + 12 * HOUR,
@@ -255,12 +265,8 @@ def test_who_comes_back_while_the_removal_is_under_way_is_there_in_the_end(ledge
     )
     world.plan({"p1": {}})
     world.there.take(removal.ops[0].delivery)
-    ledger.settle(
-        [(removal.ops[0], Outcome(removal.ops[0].delivery.op_id, "delivered"))],
-        worker="slow",
-        now=world.now,
-        max_attempts=3,
-    )
+    delivered = Outcome(removal.ops[0].delivery.op_id, "delivered")
+    claims.settle(ledger, removal, [delivered], now=world.now, max_attempts=3)
     world.now += HOUR
     world.work([])
     world.settle_down({"p1": {}})
@@ -276,14 +282,15 @@ def approve_and_submit(ledger: Ledger, found: SyncPlan) -> None:
 def test_who_leaves_while_the_destination_still_processes_them_is_removed(ledger: Ledger) -> None:
     world = World(ledger, sync())
     world.plan({"p1": {}})
-    [op] = ledger.claim(
-        "hook", limit=10, now=NOW, lease=HOUR, worker="w", repeatable=True, max_attempts=3, rate=1000
-    ).ops
+    taken = claims.claim(
+        ledger, "hook", limit=10, now=NOW, lease=HOUR, worker="w", repeatable=True, max_attempts=3, rate=1000
+    )
+    [op] = taken.ops
     accepted = Outcome(op.delivery.op_id, "accepted", after=HOUR, reference="job-7")
-    ledger.settle([(op, accepted)], worker="w", now=NOW, max_attempts=3)
+    claims.settle(ledger, taken, [accepted], now=NOW, max_attempts=3)
     assert [each.kind for each in world.plan({}).ops] == ["remove"]
-    [removal] = ledger.claim(
-        "hook", limit=10, now=NOW + HOUR, lease=HOUR, worker="w", repeatable=True, max_attempts=3, rate=1000
+    [removal] = claims.claim(
+        ledger, "hook", limit=10, now=NOW + HOUR, lease=HOUR, worker="w", repeatable=True, max_attempts=3, rate=1000
     ).ops
     assert removal.delivery.payload == {
         "type": "sync.vips", "key": "p1", "member": False, "data": {"person_id": "p1"},

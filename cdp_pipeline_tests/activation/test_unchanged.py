@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
+from cdp_pipeline.activation import claims
 from cdp_pipeline.activation.ledger import Ledger, acknowledged, open_ledger
 from cdp_pipeline.activation.plan import SyncPlan, plan
 from cdp_pipeline.activation.protocol import Outcome
@@ -46,12 +47,20 @@ def carry_out(ledger: Ledger, found: SyncPlan, dice: random.Random, step: int) -
         approve(ledger, found.plan_id, by="test", now=NOW)
         submit(ledger, found, dry_run=False, now=NOW)
     now = NOW + timedelta(days=step)
-    claim = ledger.claim(
-        "hook", limit=100, now=now, lease=timedelta(hours=1), worker="w", repeatable=True, max_attempts=3, rate=1000
+    claim = claims.claim(
+        ledger,
+        "hook",
+        limit=100,
+        now=now,
+        lease=timedelta(hours=1),
+        worker="w",
+        repeatable=True,
+        max_attempts=3,
+        rate=1000,
     )
     states = dice.choices(["delivered", "failed", "retry"], [8, 1, 1], k=len(claim.ops))
-    outcomes = [(one, Outcome(one.delivery.op_id, state)) for one, state in zip(claim.ops, states, strict=True)]  # type: ignore[arg-type]
-    ledger.settle(outcomes, worker="w", now=now, max_attempts=3)
+    outcomes = [Outcome(one.delivery.op_id, state) for one, state in zip(claim.ops, states, strict=True)]  # type: ignore[arg-type]
+    claims.settle(ledger, claim, outcomes, now=now, max_attempts=3)
 
 
 @pytest.mark.parametrize("mode", ["mirror", "upsert", "append", "event"])

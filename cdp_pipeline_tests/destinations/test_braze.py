@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from cdp_pipeline.activation import claims
 from cdp_pipeline.activation.ledger import Op, open_ledger
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline_tests.activation.projects import NOW
@@ -28,8 +29,8 @@ def test_what_a_lost_worker_held_is_repeated_only_where_that_is_safe() -> None:
     with open_ledger("sqlite://") as ledger, destination_for(there) as connection:
         ledger.send_once(ops, NOW)
         for now in (NOW, NOW + timedelta(hours=1)):
-            claim = ledger.claim(
-                there.name, limit=10, now=now, lease=timedelta(minutes=1), worker="lost",
+            claim = claims.claim(
+                ledger, there.name, limit=10, now=now, lease=timedelta(minutes=1), worker="lost",
                 repeatable=connection.repeatable, max_attempts=5, rate=100,
             )  # fmt: skip
         [held] = ledger.about(["low_nps-b"])

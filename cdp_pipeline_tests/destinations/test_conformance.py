@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cdp_pipeline.activation import claims
 from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.ledger import Ledger, Op, open_ledger
 from cdp_pipeline.activation.protocol import Delivery, Outcome
@@ -247,9 +248,9 @@ def test_never_more_than_the_rate_arrives_however_many_workers_ask(bench: Bench)
         enqueue(ledger, bench, *(bench.delivery("ann", number) for number in range(40)))
         for tenth in range(0, 40, 2):
             for worker in ("one", "two"):
-                claim = ledger.claim(
-                    limited.name, limit=3, now=NOW + timedelta(seconds=tenth / 10), lease=MINUTE, worker=worker,
-                    repeatable=True, max_attempts=5, rate=limited.rate,
+                claim = claims.claim(
+                    ledger, limited.name, limit=3, now=NOW + timedelta(seconds=tenth / 10), lease=MINUTE,
+                    worker=worker, repeatable=True, max_attempts=5, rate=limited.rate,
                 )  # fmt: skip
                 taken += [tenth / 10] * len(claim.ops)
     for start in taken:
