@@ -11,11 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from cdp_pipeline.lake import Lake, open_lake
 from cdp_pipeline.spec.project import LakeLocation
+
+hypothesis.settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("unhurried")
 
 OF_ONE_WORKER = ("cdp_pipeline_tests/cli/", "cdp_pipeline_tests/parity/")
 """Folders whose tests share what takes long to start, so that one worker starts it and not each."""

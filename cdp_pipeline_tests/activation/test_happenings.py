@@ -78,7 +78,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps, st.integers(0, 40))
 def test_what_is_missing_is_what_a_loop_over_the_events_misses(drawn: list[tuple[str, str, int]], end: int) -> None:
     unit, until = HOUR / 4, AT + HOUR / 4 * end

@@ -33,7 +33,7 @@ def open_at(hours: ValidHours, now: datetime) -> bool:
     return (weekday in hours.days and clock >= hours.from_) or (before in hours.days and clock < hours.to)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(times, times, st.sets(st.sampled_from(DAYS), min_size=1), st.integers(0, 14 * 48), st.sampled_from([3, 6, 10]))
 def test_it_waits_for_the_next_half_hour_that_a_wall_clock_calls_open(
     begin: str, end: str, days: set[str], half: int, month: int

@@ -70,7 +70,7 @@ def segments(name: str, value: Any, values: list[Any]) -> list[str]:
     return [f"more than {edges[place - 1]:,.6g}, up to {edges[place]:,.6g}"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(PEOPLE)
 def test_people_of_every_segment_are_counted_in_the_audience_and_among_everybody(people: list[dict[str, Any]]) -> None:
     counts: dict[bool, Counter[tuple[str, str]]] = {True: Counter(), False: Counter()}

@@ -88,7 +88,7 @@ HISTORIES = st.lists(
 )
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.too_slow])
 @given(HISTORIES, st.integers(1, 4))
 def test_moves_are_the_differences_of_days_whether_days_run_together_or_apart(rows: list[Row], cut: int) -> None:
     days = DAYS[:4]

@@ -13,7 +13,7 @@ NAMES = ["a", "b", "c", "d"]
 SETS = st.fixed_dictionaries({name: st.sets(st.integers(0, 9)) for name in NAMES})
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SETS)
 def test_overlaps_are_those_of_the_sets(sets: dict[str, set[int]]) -> None:
     rows = [{"audience": name, "person_id": f"p{n}"} for name, people in sets.items() for n in people]

@@ -41,7 +41,6 @@ def generated(examples: int) -> settings:
     """A query of many rules takes long: few examples of many rules each, none of them shrunk."""
     return settings(
         max_examples=examples * int(os.environ.get("CDP_TEST_EXAMPLES", "1")),
-        deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         phases=[Phase.explicit, Phase.reuse, Phase.generate],
     )

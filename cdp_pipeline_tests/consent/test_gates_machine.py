@@ -200,4 +200,4 @@ class GatesMachine(RuleBasedStateMachine):
 
 
 TestGatesMachine = GatesMachine.TestCase
-TestGatesMachine.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestGatesMachine.settings = settings(max_examples=40, stateful_step_count=30)

@@ -291,7 +291,7 @@ def known_next(found: list[Row], result: Resolved, place: int) -> str | None:
     return theirs if theirs is not None and device["status"] == "shared" else device["person_id"]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(meetings())
 def test_linking_gives_a_shared_devices_rows_to_whoever_is_known_there_next(found: list[Row]) -> None:
     of = shop("link")
@@ -322,7 +322,7 @@ def _shared_by_hand(found: list[Row], types: dict[str, Identifier]) -> set[str]:
     return shared
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(meetings())
 def test_a_device_is_shared_exactly_when_it_met_two_people(found: list[Row]) -> None:
     result = resolved(found, of=shop())
@@ -332,7 +332,7 @@ def test_a_device_is_shared_exactly_when_it_met_two_people(found: list[Row]) -> 
         assert len(group) == 1 or not any(value in marked for _, value in group)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(meetings())
 def test_who_met_on_a_device_is_decided_together_though_it_joins_nobody(found: list[Row]) -> None:
     """What the incremental run relies on: should one thing tie those two, the device is one person's again."""

@@ -23,7 +23,7 @@ def compared(before: Resolved, after: Resolved) -> Consequences:
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(rows(), st.sampled_from([project(), STRICT, project(UNPROTECTED)]), rows(most=3))
 def test_merges_splits_and_moves_are_those_counted_by_hand(found: list[Row], other, more: list[Row]) -> None:  # type: ignore[no-untyped-def]
     before = resolved(found)

@@ -26,7 +26,7 @@ from cdp_pipeline_tests.identity.shop import (
     tables,
 )
 
-few = settings(max_examples=10, deadline=None)
+few = settings(max_examples=10)
 
 
 @few

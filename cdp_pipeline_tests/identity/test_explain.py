@@ -11,16 +11,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
-from cdp_pipeline.identity.explain import (
-    Explanation,
-    Identified,
-    Link,
-    UnknownIdentifier,
-    explain_link,
-    resolve_identifier,
-    waterfall_of,
-)
+from cdp_pipeline.identity.explain import Explanation, Link, explain_link, waterfall_of
 from cdp_pipeline.identity.matching.matches import MATCHES
+from cdp_pipeline.identity.named import Identified, UnknownIdentifier, resolve_identifier
 from cdp_pipeline.spec.verdict import Verdict
 from cdp_pipeline_tests.identity.shop import START, Resolved, Row, moments, persons, project, resolved, rows
 
@@ -45,7 +38,7 @@ def distance_by_hand(result: Resolved, start: tuple[str, str], goal: tuple[str, 
     return steps if ring else None
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(rows(most=10))
 def test_one_person_is_explained_by_a_shortest_path_and_two_by_none(found: list[Row]) -> None:
     result = resolved(found)

@@ -34,8 +34,6 @@ from cdp_pipeline_tests.identity.households import (
     whose,
 )
 
-settings.register_profile("groups", max_examples=40, deadline=None)
-settings.load_profile("groups")
 KINDS = st.one_of(st.tuples(st.just(HOUSEHOLD), HOMES), st.tuples(st.just(ACCOUNT), FIRMS))
 
 
@@ -45,6 +43,7 @@ def same(one: Grouping, other: Grouping) -> bool:
 
 
 @given(KINDS)
+@settings(max_examples=40)
 def test_people_are_together_as_by_hand_and_every_refusal_is_kept(asked: tuple[Group, list[Claim]]) -> None:
     of, claims = asked
     kept = [one for one in claims if one.rule != DOMAIN or not one.key.endswith("gmail.com")]
@@ -56,6 +55,7 @@ def test_people_are_together_as_by_hand_and_every_refusal_is_kept(asked: tuple[G
 
 
 @given(KINDS)
+@settings(max_examples=40)
 def test_nobody_is_in_two_groups_and_no_limit_is_exceeded(asked: tuple[Group, list[Claim]]) -> None:
     of, claims = asked
     result = grouped(of, claims)
@@ -71,6 +71,7 @@ def test_nobody_is_in_two_groups_and_no_limit_is_exceeded(asked: tuple[Group, li
 
 
 @given(KINDS, st.randoms(use_true_random=False))
+@settings(max_examples=40)
 def test_the_order_of_rows_changes_nothing_not_even_ids(
     asked: tuple[Group, list[Claim]], chance: random.Random
 ) -> None:
@@ -80,6 +81,7 @@ def test_the_order_of_rows_changes_nothing_not_even_ids(
 
 
 @given(KINDS)
+@settings(max_examples=40)
 def test_a_second_run_on_the_same_people_changes_nothing(asked: tuple[Group, list[Claim]]) -> None:
     of, claims = asked
     once = grouped(of, claims)
@@ -89,6 +91,7 @@ def test_a_second_run_on_the_same_people_changes_nothing(asked: tuple[Group, lis
 
 
 @given(KINDS.flatmap(lambda asked: st.tuples(st.just(asked), HOMES if asked[0] is HOUSEHOLD else FIRMS)))
+@settings(max_examples=40)
 def test_ids_outlive_everything_and_are_never_reused(asked: tuple[tuple[Group, list[Claim]], list[Claim]]) -> None:
     (of, early), late = asked
     one = grouped(of, early)
@@ -109,6 +112,7 @@ def test_ids_outlive_everything_and_are_never_reused(asked: tuple[tuple[Group, l
 
 
 @given(KINDS.flatmap(lambda asked: st.tuples(st.just(asked), HOMES if asked[0] is HOUSEHOLD else FIRMS)))
+@settings(max_examples=40)
 def test_what_was_joined_and_is_parted_again_has_its_old_ids(
     asked: tuple[tuple[Group, list[Claim]], list[Claim]],
 ) -> None:
@@ -280,6 +284,7 @@ def test_a_domain_stands_below_the_nearest_domain_above_it_unless_the_directory_
 
 
 @given(st.lists(st.sampled_from(["", *"abcdefgh"]), min_size=8, max_size=8))
+@settings(max_examples=40)
 def test_levels_and_roots_are_those_one_finds_by_climbing(parents: list[str]) -> None:
     named = {key: parent or None for key, parent in zip("abcdefgh", parents, strict=True)}
     tree = listed_tree(*(Listed(key, None, parent) for key, parent in named.items()))

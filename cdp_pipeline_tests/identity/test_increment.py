@@ -98,7 +98,7 @@ def variants() -> list[Project]:
 
 
 @given(rows(most=25), rows(most=4), st.sampled_from(variants()), st.integers(0, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example(
     [Row("web", 1, 0, customer=1, cookie="k1")], [Row("web", 2, 3, customer=2, cookie="k1")], project(_EXPIRING), 1
 )

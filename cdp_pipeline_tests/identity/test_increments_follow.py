@@ -24,7 +24,7 @@ APART = Verdict.model_validate(
 LASTING = {**IDENTIFIERS, "anonymous_id": identifier("anonymous_id", known=False, shared_above=1, expires="58 days")}
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     st.lists(rows(most=5), min_size=2, max_size=4),
     st.sampled_from([project(), project(LASTING), project(verdicts={"apart": APART})]),

@@ -396,7 +396,7 @@ def linked_by_hand(count: int, every: list[tuple[int, int]], bits: list[list[flo
 
 
 @given(pairs())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_clusters_are_those_of_average_linkage_by_hand(
     found: tuple[int, list[tuple[int, int]], list[list[float]]],
 ) -> None:

@@ -34,8 +34,6 @@ from cdp_pipeline_tests.identity.shop import (
 
 LIMITS = {"customer_id": 1, "email": 2, "anonymous_id": 3}
 BLOCKED = {("email", "test@example.com"), ("anonymous_id", "anonymous")}
-settings.register_profile("people", max_examples=60, deadline=None)
-settings.load_profile("people")
 
 
 def shared_by_hand(found: list[Row], above: int = 2) -> set[tuple[str, str]]:
@@ -58,6 +56,7 @@ def components_by_hand(ones: set[Any], joins: list[tuple[Any, Any]]) -> set[froz
 
 
 @given(rows())
+@settings(max_examples=60)
 def test_without_any_protection_people_are_the_connected_components(found: list[Row]) -> None:
     by_hand = components_by_hand(set(moments(found)), [(pair[:2], pair[2:4]) for pair in pairs(found)])
     assert partition(resolved(found, of=project(UNPROTECTED))) == by_hand
@@ -80,6 +79,7 @@ Ones = st.tuples(*[st.sampled_from(sorted({("email", "ann@example.com"), ("email
 
 
 @given(rows(most=30), st.lists(Ones, max_size=2), st.lists(Ones, max_size=2))
+@settings(max_examples=60)
 def test_the_strongest_links_join_and_those_that_break_a_limit_or_a_verdict_are_refused(
     found: list[Row], declared: list[Any], apart: list[Any]
 ) -> None:
@@ -111,6 +111,7 @@ def test_the_strongest_links_join_and_those_that_break_a_limit_or_a_verdict_are_
 
 
 @given(rows(), st.randoms(use_true_random=False))
+@settings(max_examples=60)
 def test_the_order_of_rows_changes_nothing_not_even_ids(found: list[Row], chance: random.Random) -> None:
     shuffled = found.copy()
     chance.shuffle(shuffled)
@@ -118,6 +119,7 @@ def test_the_order_of_rows_changes_nothing_not_even_ids(found: list[Row], chance
 
 
 @given(rows(), rows())
+@settings(max_examples=60)
 def test_a_second_run_on_the_same_rows_changes_nothing(early: list[Row], late: list[Row]) -> None:
     before = resolved(early)
     once = resolved([*early, *late], before)
@@ -127,6 +129,7 @@ def test_a_second_run_on_the_same_rows_changes_nothing(early: list[Row], late: l
 
 
 @given(rows(most=40))
+@settings(max_examples=60)
 def test_no_person_exceeds_a_limit_and_no_blocked_or_shared_value_links(found: list[Row]) -> None:
     result = resolved(found)
     for group in partition(result):
@@ -180,6 +183,7 @@ _RULES = [
 
 
 @given(st.lists(st.tuples(rows(most=8), st.sampled_from(_RULES)), min_size=2, max_size=5))
+@settings(max_examples=60)
 def test_ids_survive_whatever_comes_goes_or_changes_its_rules(runs: list[tuple[list[Row], Any]]) -> None:
     before = None
     kept: list[Row] = []
@@ -191,6 +195,7 @@ def test_ids_survive_whatever_comes_goes_or_changes_its_rules(runs: list[tuple[l
 
 
 @given(rows(), rows(most=5))
+@settings(max_examples=60)
 def test_growth_keeps_the_id_of_the_heaviest_part(early: list[Row], late: list[Row]) -> None:
     before = resolved(early, of=project(UNPROTECTED))
     after = resolved([*early, *late], before, of=project(UNPROTECTED))
@@ -289,6 +294,7 @@ _PER_WEEK = {**IDENTIFIERS, "email": identifier("email", priority=500, limit={"c
 
 
 @given(rows(most=30))
+@settings(max_examples=60)
 def test_a_limit_within_a_time_counts_what_was_first_seen_within_any_such_time(found: list[Row]) -> None:
     result = resolved(found, of=project(_PER_WEEK))
     first = {one: seen[0] for one, seen in moments(found).items()}

@@ -15,7 +15,7 @@ from cdp_pipeline.identity.quality import churn, hang_by_one_link, quality, size
 from cdp_pipeline_tests.identity.shop import TYPES, Row, moments, partition, persons, resolved, rows
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(rows(), st.data())
 def test_precision_and_recall_are_those_of_all_pairs(found: list[Row], data: st.DataObject) -> None:
     result = resolved(found)
@@ -38,7 +38,7 @@ def test_precision_and_recall_are_those_of_all_pairs(found: list[Row], data: st.
     assert figures["recall"] == pytest.approx(right / belong if belong else 1)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(rows())
 def test_counts_are_those_of_the_tables(found: list[Row]) -> None:
     result = resolved(found)
@@ -109,7 +109,7 @@ def _reached(pairs: Pairs, start: int) -> set[int]:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.dictionaries(
         st.tuples(st.integers(0, 9), st.integers(0, 9)).filter(lambda pair: pair[0] < pair[1]),

@@ -249,6 +249,6 @@ def equal(one: Resolved, other: Resolved) -> bool:
 
 
 Identity.TestCase.settings = settings(
-    max_examples=20, stateful_step_count=12, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=20, stateful_step_count=12, suppress_health_check=[HealthCheck.too_slow]
 )
 test_identity_keeps_its_promises_whatever_happens = Identity.TestCase

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdp_pipeline.identity.explain import Identified
+from cdp_pipeline.identity.named import Identified
 from cdp_pipeline.identity.verdicts import (
     VerdictError,
     new_verdict,

@@ -100,7 +100,7 @@ def written(before: dict[Key, Row], how: str, rows: dict[Key, Row], days: list[d
     return {key: row for key, row in before.items() if row["day"] not in days} | rows
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(writes(), min_size=1, max_size=4))
 def test_any_sequence_of_writes_leaves_what_a_dictionary_would_hold(steps) -> None:
     with tempfile.TemporaryDirectory() as folder, open_lake(LakeLocation(path=folder)) as lake:

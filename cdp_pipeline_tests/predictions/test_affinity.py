@@ -77,7 +77,7 @@ some_events = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(some_events, st.lists(st.sampled_from(DAYS), min_size=1, max_size=2, unique=True))
 def test_what_is_known_of_a_pair_is_what_a_loop_over_events_says(rows: list[dict[str, Any]], days: list[date]) -> None:
     horizon, expected = 3, {}

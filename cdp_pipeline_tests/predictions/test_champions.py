@@ -143,7 +143,7 @@ acts = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(acts)
 def test_whatever_is_done_in_whatever_order_there_is_one_champion_as_soon_as_a_model_passed(acts: list) -> None:
     rows, passed = [version(0, name="others")], False

@@ -29,7 +29,7 @@ def by_hand(then: list[float], now: list[float], edges: tuple[float, ...]) -> fl
 VALUES = st.lists(st.floats(-100, 100) | st.just(float("nan")), min_size=1, max_size=40)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(VALUES, VALUES)
 def test_the_index_is_its_formula(then: list[float], now: list[float]) -> None:
     reference = Reference.of(np.array(then))

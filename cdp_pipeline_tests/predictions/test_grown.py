@@ -11,7 +11,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from cdp_pipeline.predictions.grown import grown_odds
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(2, 14), st.sampled_from([0.0, 0.3]), st.integers(0, 1000))
 def test_odds_of_small_and_large_trees_with_and_without_unknown_values(leaves: int, unknown: float, seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -45,7 +45,7 @@ def season_by_hand(per_day: dict[date, int], day: date, horizon: int) -> float:
     return exp(max(-log(FURTHEST), min(log(FURTHEST), move)))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     st.lists(st.tuples(st.integers(0, 480), st.integers(1, 6)), max_size=60),
     st.lists(st.integers(0, 480), min_size=1, max_size=3),

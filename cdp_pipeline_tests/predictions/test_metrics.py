@@ -18,7 +18,7 @@ def columns(rows: list[tuple[bool, float]]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([float(label) for label, _ in rows]), np.array([score for _, score in rows])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SCORED)
 def test_ranking_and_precision_are_those_of_scikit_learn(rows: list[tuple[bool, float]]) -> None:
     from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score

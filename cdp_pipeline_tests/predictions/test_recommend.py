@@ -166,7 +166,7 @@ def test_looked_at_forgets_within_weeks() -> None:
 some_rows = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 7), st.integers(0, 200)), max_size=60)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(some_rows, some_rows, st.sampled_from(sorted(VOICES)), st.integers(0, 120))
 def test_no_way_of_recommending_knows_what_came_later(had: list[Row], looked: list[Row], name: str, ago: int) -> None:
     category = np.array([0, 0, 1, 1, 2, 2, -1, -1])
@@ -181,7 +181,7 @@ def test_no_way_of_recommending_knows_what_came_later(had: list[Row], looked: li
     assert np.isfinite(then).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     some_rows,
     st.sets(st.integers(0, 7)),

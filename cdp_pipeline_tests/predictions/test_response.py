@@ -90,7 +90,7 @@ def answered_on(sent: dict[str, Any], rows: list[dict[str, Any]], same: bool) ->
     return min(back, default=None)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(some_events, st.sampled_from(DAYS), st.booleans())
 def test_contacts_and_answers_are_what_a_loop_over_events_says(
     rows: list[dict[str, Any]], day: date, same: bool

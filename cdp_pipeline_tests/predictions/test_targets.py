@@ -35,7 +35,7 @@ def labelled(rows: list[dict[str, Any]], cutoffs: list[date], **fields: Any) -> 
     return set(found)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(events(), st.lists(st.sampled_from(DAYS), min_size=1, max_size=4), st.integers(1, 5), st.booleans())
 def test_labels_are_what_a_loop_over_events_says(
     rows: list[dict[str, Any]], cutoffs: list[date], horizon: int, happens: bool

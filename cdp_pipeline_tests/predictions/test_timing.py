@@ -57,7 +57,7 @@ def learned() -> tuple[pa.Table, Trained]:
     return rows, timing.train(rows, prediction())
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.lists(st.datetimes(datetime(2024, 1, 1), datetime(2025, 1, 1)), min_size=1, max_size=30),
     st.sampled_from(["Europe/London", "Asia/Kolkata", "America/New_York", "Australia/Lord_Howe", "UTC"]),
@@ -77,7 +77,7 @@ def test_an_hour_is_smoothed_around_the_clock_and_nothing_is_lost() -> None:
 
 
 @given(st.integers(0, 2**31), st.floats(0.5, 50), st.floats(0.5, 3))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_chances_sum_to_one_and_few_events_stay_near_what_is_usual(seed: int, pull: float, width: float) -> None:
     random = np.random.default_rng(seed)
     usual = random.dirichlet(np.ones(24))

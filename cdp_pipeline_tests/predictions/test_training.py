@@ -78,7 +78,7 @@ def test_a_missing_embargo_is_rejected_where_the_set_is_made_and_where_it_is_lea
         train(mixed, prediction())
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(events(), st.integers(0, len(DAYS) - 2))
 def test_features_from_a_timeline_cut_off_at_the_day_are_identical(rows: list[dict[str, Any]], cut: int) -> None:
     day, people = DAYS[cut], people_of(rows)
@@ -87,7 +87,7 @@ def test_features_from_a_timeline_cut_off_at_the_day_are_identical(rows: list[di
     assert whole == known(past, [day], people)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(events(), st.lists(st.sampled_from(DAYS), min_size=1, max_size=3, unique=True))
 def test_the_history_of_the_target_is_what_a_loop_over_events_says(
     rows: list[dict[str, Any]], days: list[date]

@@ -102,7 +102,7 @@ some_rows = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(some_rows, st.data())
 def test_curves_are_those_of_a_loop_and_a_weight_is_a_row_that_often(
     rows: list[tuple[int, int, float]], data: st.DataObject

@@ -111,7 +111,7 @@ def winner(found: list[Row], one: Attribute) -> tuple[Any, Row, int | None] | No
     return getattr(row, column), row, None if rule in ("min", "max") else seen
 
 
-@settings(max_examples=4, deadline=None)  # few but large: an example is a hundred plans to compile
+@settings(max_examples=4)  # few but large: an example is a hundred plans to compile
 @given(_rows())
 def test_every_rule_picks_the_value_and_the_row_that_plain_python_picks(found: list[Row]) -> None:
     of = project(attributes=ATTRIBUTES)

@@ -49,7 +49,7 @@ def titles(picture: ElementTree.Element) -> list[str]:
     return [title.text or "" for title in picture.iter(f"{SVG}title")]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_any_value_makes_a_sound_picture_that_tells_it(one: str, other: str) -> None:
     a, b = node(1, "email", one), node(2, "unknown_type", f"<script>&{other}")

@@ -79,7 +79,7 @@ def _rows(draw: st.DrawFn) -> list[Row]:
     return [dataclasses.replace(row, record=place) for place, row in enumerate(found)]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(_rows())
 def test_every_event_of_every_row_is_told_once_with_whose_it_is(found: list[Row]) -> None:
     result = resolved(found, of=of())

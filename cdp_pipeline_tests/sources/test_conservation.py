@@ -109,7 +109,7 @@ def account(lines: list[Line]) -> Account:
     return made
 
 
-@settings(max_examples=8, deadline=None, **REAL_FILES)
+@settings(max_examples=8, **REAL_FILES)
 @given(
     lines=st.lists(st.one_of(sound, sound, sound, bad), max_size=25),
     newline=st.sampled_from(["\n", "\r\n"]),
@@ -142,7 +142,7 @@ def test_every_row_of_a_dirty_file_is_accounted_for(
 fields = st.text(st.sampled_from(list('ab,;" \t\r\né')), max_size=6)
 
 
-@settings(max_examples=60, deadline=None, **REAL_FILES)
+@settings(max_examples=60, **REAL_FILES)
 @given(
     table=st.lists(st.tuples(fields, fields, fields), max_size=8),
     newline=st.sampled_from(["\n", "\r\n"]),

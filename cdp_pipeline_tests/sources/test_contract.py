@@ -218,7 +218,7 @@ def test_every_reason_is_explained_in_words() -> None:
 moments = st.datetimes(datetime(1971, 1, 1), datetime(2037, 12, 31)).map(lambda moment: moment.replace(microsecond=0))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(moments, min_size=1, max_size=30), st.sampled_from(["Europe/Berlin", "America/New_York", "Asia/Kolkata"])
 )

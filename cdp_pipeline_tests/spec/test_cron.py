@@ -24,7 +24,7 @@ def accepted(text: str) -> bool:
     return True
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(st.lists(value | field, min_size=5, max_size=5).map(" ".join))
 def test_whatever_is_accepted_is_a_schedule_to_dagster(text):
     assert not accepted(text) or is_valid_cron_schedule(text)

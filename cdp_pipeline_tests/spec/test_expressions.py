@@ -133,7 +133,7 @@ row = st.tuples(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(row, min_size=1, max_size=8))
 def test_any_rows_give_what_duckdb_gives_for_the_same_text(duck, rows):
     table = duck.create_table("t", arrow([(i, *values) for i, values in enumerate(rows)]), overwrite=True)
@@ -228,7 +228,7 @@ operations = st.sampled_from(["+", "-", "*", "%", "=", "<>", "<", ">=", "and", "
 operands = st.sampled_from(["n", "-n", "7", "2", "-3", "n is null", "n between 1 and 9", "n in (2, 3)", "b"])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(operands, min_size=2, max_size=6), st.data())
 def test_operators_bind_as_they_do_in_duckdb(duck, parts, data):
     table = duck.table("binding")
@@ -249,7 +249,7 @@ interval array struct map lambda distinct * exists any all try_cast timestamp at
 tokens = st.sampled_from(sorted(TOKENS.split()))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.text(max_size=40) | st.lists(tokens, max_size=12).map(" ".join))
 def test_no_text_makes_the_checker_raise_anything_but_its_own_error(fragment):
     try:

@@ -124,7 +124,7 @@ def history(seed: int, days: list[date]) -> list[Row]:
     return rows
 
 
-FEW = settings(max_examples=2, phases=[Phase.generate], deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=2, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 SEEDS = st.integers(0, 10**9)
 
 

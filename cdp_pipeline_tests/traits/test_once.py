@@ -37,7 +37,7 @@ class Counting:
         return sorted(self.engine.local.to_pyarrow(table).to_pylist(), key=lambda row: (row["person_id"], row["day"]))
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(events(), st.lists(st.tuples(st.sets(st.sampled_from(DAYS), min_size=1), st.sets(st.sampled_from(NAMES))),
                           min_size=2, max_size=3))  # fmt: skip
 def test_each_gets_what_they_would_have_computed_alone_and_it_is_computed_once(
