@@ -14,7 +14,7 @@ from cdp_pipeline.audiences.look import scope_of
 from cdp_pipeline.audiences.members import HELD, MEMBERS, SIZES, held_now, members, picked, sizes
 from cdp_pipeline.audiences.reach import reach
 from cdp_pipeline.audiences.rules import Scope, ScopeError, gathered
-from cdp_pipeline.identity.explain import UnknownIdentifier, resolve_identifier
+from cdp_pipeline.identity.named import UnknownIdentifier, resolve_identifier
 from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE
 from cdp_pipeline.spec.audience import Rule
 

@@ -57,7 +57,7 @@ def refusals() -> tuple[type[Exception], ...]:
     from cdp_pipeline.audiences.look import NothingComputedError
     from cdp_pipeline.audiences.scope import ScopeError
     from cdp_pipeline.consent.ledger import ConsentError
-    from cdp_pipeline.identity.explain import UnknownIdentifier
+    from cdp_pipeline.identity.named import UnknownIdentifier
     from cdp_pipeline.identity.verdicts import VerdictError
     from cdp_pipeline.lake.errors import LakeError
     from cdp_pipeline.orchestration.run import SelectionError

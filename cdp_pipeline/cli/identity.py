@@ -39,7 +39,8 @@ def _decide(
 ) -> None:
     from cdp_pipeline.activation.sync import holds
     from cdp_pipeline.activation.what_if import what_if
-    from cdp_pipeline.identity.explain import explain_link, find_identifier
+    from cdp_pipeline.identity.explain import explain_link
+    from cdp_pipeline.identity.named import find_identifier
     from cdp_pipeline.identity.people import IDENTIFIERS
     from cdp_pipeline.identity.verdicts import new_verdict, with_verdict, write_verdict
     from cdp_pipeline.orchestration.resources import ledger_of

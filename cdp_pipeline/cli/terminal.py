@@ -113,7 +113,7 @@ def day_of(moment: datetime | None) -> date | None:
 
 
 def person_id_of(lake: LakeView, project: Project, identifier: str) -> str:
-    from cdp_pipeline.identity.explain import resolve_identifier
+    from cdp_pipeline.identity.named import resolve_identifier
     from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE
 
     return resolve_identifier(identifier, lake.read(IDENTIFIERS), lake.read(PEOPLE), project)

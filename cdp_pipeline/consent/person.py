@@ -10,9 +10,8 @@ from typing import Any
 from cdp_pipeline.consent.ledger import ConsentLedger, Decision, Identifier, Reason, Said, Suppression
 from cdp_pipeline.consent.permissions import agreed, channel_refused, purpose_refused
 from cdp_pipeline.consent.subjects import Subject, subjects
-from cdp_pipeline.identity.explain import UnknownIdentifier, find_identifier, resolve_identifier
+from cdp_pipeline.identity.named import UnknownIdentifier, find_identifier, resolve_identifier, spellings
 from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE
-from cdp_pipeline.identity.verdicts import spellings
 from cdp_pipeline.lake.lake import Lake
 from cdp_pipeline.spec.project import Project
 

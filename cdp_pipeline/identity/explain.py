@@ -1,4 +1,4 @@
-"""Why two identifiers are, or are not, one person; and whose an identifier written by a human is.
+"""Why two identifiers are, or are not, one person.
 
 Answers from the published tables with a few small reads each. It decides nothing: people.py did.
 """
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import ibis
 
-from cdp_pipeline.identity.verdicts import VERDICT, spellings, vetoes
-from cdp_pipeline.spec.base import unknown
+from cdp_pipeline.identity.named import Identified, UnknownIdentifier, find_identifier, resolve_identifier
+from cdp_pipeline.identity.verdicts import VERDICT, vetoes
 
 if TYPE_CHECKING:
     from cdp_pipeline.spec.identifier import Identifier
@@ -25,28 +25,6 @@ _HOLDS = ("accepted", "redundant")
 _MOST_AGAINST = 20
 _MOST_CHAINED = 200_000
 """Links of one component that are searched for a chain; beyond it is a collapse, and nobody's story."""
-
-
-class UnknownIdentifier(LookupError):
-    """Nobody has this identifier or person id; the message names the nearest that exist."""
-
-
-@dataclass(frozen=True)
-class Identified:
-    """One identifier as it stands: whose it is, and whether it may link."""
-
-    type: str
-    value: str
-    person_id: str | None
-    status: str
-    why: str | None
-
-    @property
-    def end(self) -> tuple[str, str]:
-        return self.type, self.value
-
-    def __str__(self) -> str:
-        return f"{self.type}:{self.value}"
 
 
 @dataclass(frozen=True)
@@ -214,35 +192,6 @@ def waterfall_of(matches: ibis.Table) -> Callable[[Link], list[str]]:
     return lines
 
 
-def resolve_identifier(text: str, identifiers: ibis.Table, people: ibis.Table, project: Project) -> str:
-    """The living person behind `type:value` or a person id; an id that was merged leads to its survivor."""
-    if ":" in text:
-        found = find_identifier(text, identifiers, project)
-        if found.person_id is None:
-            raise UnknownIdentifier(f"{found} is nobody's: it is {found.status}: {found.why}")
-        return found.person_id
-    rows = people.filter(people["person_id"] == text).to_pyarrow().to_pylist()
-    if not rows:
-        known = ", ".join(sorted(project.identifiers))
-        raise UnknownIdentifier(f"no person '{text}': give a person id, or type:value with type one of {known}")
-    return rows[0]["merged_into"] or text
-
-
-def find_identifier(text: str, identifiers: ibis.Table, project: Project) -> Identified:
-    """The identifier a human wrote as `type:value`, spelled as its sources normalise it."""
-    type_, colon, written = text.partition(":")
-    if not colon or type_ not in project.identifiers:
-        raise UnknownIdentifier(unknown("identifier type", type_, project.identifiers))
-    candidates = list(dict.fromkeys([written, *spellings(type_, written, project)]))
-    ours = identifiers.filter(identifiers["type"] == type_)
-    found = {row["value"]: row for row in ours.filter(ours["value"].isin(candidates)).to_pyarrow().to_pylist()}
-    for spelling in candidates:
-        if spelling in found:
-            row = found[spelling]
-            return Identified(type_, spelling, row["person_id"], row["status"], row["why"])
-    raise UnknownIdentifier(f"no identifier {type_}:{written}{_nearest(ours, candidates[-1])}")
-
-
 def _spoken_of(
     text: str, identifiers: ibis.Table, people: ibis.Table | None, project: Project
 ) -> tuple[Identified, list[str]]:
@@ -266,13 +215,6 @@ def _spoken_of(
     found = Identified(row["type"], row["value"], row["person_id"], row["status"], row["why"])
     merged = [] if person_id == text else [f"{text} was merged into {person_id}"]
     return found, [*merged, f"of {text}, {found} is meant"]
-
-
-def _nearest(identifiers: ibis.Table, value: str) -> str:
-    distance = identifiers["value"].levenshtein(value)
-    near = identifiers.mutate(distance=distance).filter(ibis._["distance"] <= 2)
-    rows = near.order_by("distance", "value").limit(3).to_pyarrow().to_pylist()
-    return ", nearest: " + ", ".join(f"{row['type']}:{row['value']}" for row in rows) if rows else ""
 
 
 def _members(identifiers: ibis.Table, found: Identified) -> set[End]:

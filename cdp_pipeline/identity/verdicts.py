@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 
 import ibis
 
+from cdp_pipeline.identity.named import spellings
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from cdp_pipeline.identity.explain import Identified
+    from cdp_pipeline.identity.named import Identified
     from cdp_pipeline.spec.project import Project
     from cdp_pipeline.spec.verdict import Verdict
 
@@ -87,27 +89,6 @@ def with_verdicts(edges: ibis.Table, seen: ibis.Table, project: Project) -> ibis
         declared = declared.semi_join(known, [f"type_{end}", f"value_{end}"])
     evidence = edges.filter(edges["rule"] != VERDICT).select(*declared.columns)
     return evidence.union(declared)
-
-
-def spellings(type_: str, written: str, project: Project) -> list[str]:
-    """As written, then as each column of this type would have normalised it."""
-    from cdp_pipeline.sources.normalise import LOOKED_UP
-
-    bare = written.strip()
-    found = [bare]
-    for source in project.sources.values():
-        for column in source.columns.values():
-            if column.identifier != type_:
-                continue
-            if column.normalise in ("email", "lower"):
-                found.append(bare.lower())
-            elif column.normalise in ("upper", "postcode"):
-                found.append(" ".join(bare.upper().split()))
-            elif column.normalise in LOOKED_UP:
-                found.append(LOOKED_UP[column.normalise](bare, source.region) or bare)
-            elif column.type == "integer" and bare.isdecimal():
-                found.append(str(int(bare)))
-    return list(dict.fromkeys(found))
 
 
 class VerdictError(ValueError):
