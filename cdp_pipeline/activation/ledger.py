@@ -149,6 +149,8 @@ epochs = sa.Table(
     _metadata,
     sa.Column("sync", sa.Text, primary_key=True),
     sa.Column("epoch", sa.String(32), nullable=False),
+    # Up to where the outbox was of an earlier epoch.
+    sa.Column("since", sa.BigInteger),
 )
 evaluations = sa.Table(
     "evaluations",

@@ -205,19 +205,19 @@ def guards(
     reasons = list(upstream)
     removals = plan.counts["remove"] + plan.counts["left"]
     if first:
-        reasons.append(f"the first synchronisation to '{plan.sync.destination}'")
+        reasons.append(f"it is the first synchronisation to '{plan.sync.destination}'")
     if plan.size == 0:
         reasons.append("the audience is empty")
     if removals > max(REMOVALS_SHARE * plan.present, REMOVALS_AT_LEAST):
-        reasons.append(f"it would remove {removals} of {plan.present}")
+        reasons.append(f"it would remove {removals:,} of the {plan.present:,} who are there")
     if recent_sizes:
         usual = median(recent_sizes)
         if abs(plan.size - usual) > SIZE_CHANGE * usual:
-            reasons.append(f"the audience has {plan.size} people, usually {usual:g}")
+            reasons.append(f"the audience has {plan.size:,} people, usually {usual:,.0f}")
     for name, before in sorted((nulls_before or {}).items()):
         now = plan.nulls.get(name, before)
         if plan.size >= FEW and now > before + EMPTIER_BY:
-            reasons.append(f"'{name}' is unknown of {now:.0%}, before of {before:.0%}")
+            reasons.append(f"'{name}' is unknown of {now:.0%} of the audience, before of {before:.0%}")
     return reasons
 
 

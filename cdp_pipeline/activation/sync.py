@@ -206,14 +206,22 @@ def epoch(ledger: Ledger, sync: str) -> str:
     """What the operations of this ledger's knowledge of a sync are told apart by from those of another's.
 
     A ledger that was lost, or told to forget, must not repeat ids: the destination would take the operation for done.
+    So a new epoch begins where something was delivered in this one and nothing is known any more of what is there.
     """
     query = sa.select(epochs.c.epoch).where(epochs.c.sync == sync)
+    of_sync = outbox.c.origin == f"sync:{sync}"
+    known = sa.exists().where(acknowledged.c.sync == sync)
+    since = sa.func.coalesce(epochs.c.since, 0)
+    told = sa.exists().where(of_sync, outbox.c.state == "delivered", outbox.c.sequence > since)
+    sound = query.where(sa.or_(known, ~told))
     with ledger.reading() as connection:
-        if (found := connection.execute(query).scalar()) is not None:
+        if (found := connection.execute(sound).scalar()) is not None:
             return str(found)
     with ledger.writing(f"sync:{sync}") as connection:
-        if connection.execute(query).scalar() is None:
-            connection.execute(epochs.insert(), {"sync": sync, "epoch": uuid.uuid4().hex})
+        if (found := connection.execute(sound).scalar()) is None:
+            last = connection.execute(sa.select(sa.func.max(outbox.c.sequence)).where(of_sync)).scalar()
+            connection.execute(epochs.delete().where(epochs.c.sync == sync))
+            connection.execute(epochs.insert(), {"sync": sync, "epoch": uuid.uuid4().hex, "since": last})
         return str(connection.execute(query).scalar_one())
 
 
@@ -227,7 +235,7 @@ def forget(ledger: Ledger, sync: str) -> int:
 
 
 def approve(ledger: Ledger, plan_id: str, *, by: str, now: datetime, syncs: Mapping[str, Sync] | None = None) -> int:
-    """Enqueue a held plan: exactly what was shown, whatever the audience has become since; how many operations.
+    """Enqueue a held plan: exactly what was shown, whatever the audience has become since; how many are sent.
 
     Left out is only what has been sent meanwhile by an earlier plan. Whether somebody may be sent something at all is
     judged when it is sent. Raises LedgerError where the plan is superseded, too old, or was made of another declaration
@@ -288,7 +296,7 @@ def _enqueue(connection: Connection, ledger: Ledger, plan: SyncPlan, dry_run: bo
             .where(acknowledged.c.sync == plan.sync.name, ledger.among(acknowledged.c.key, plan.forgotten))
             .values(present=False, payload_hash=None, fingerprint=None, certain=True, at=at)
         )
-    return len(fresh)
+    return sum(row["state"] == "pending" for row in fresh)
 
 
 def _open(connection: Connection, plan: SyncPlan) -> list[Any]:

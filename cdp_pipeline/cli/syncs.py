@@ -144,6 +144,10 @@ def sync_status(names: Syncs = None, project: Folder = None, as_json: Json = Fal
             rows.append({"sync": name, "audience": found.audience, **counts, "missing": found.missing,
                          "adds_up": found.holds})  # fmt: skip
         tell(rows, as_json)
+        for row in rows:
+            if not row["adds_up"]:
+                err.print(f"{row['sync']}: {row['missing']:,} people are in no state at all: not planned since they "
+                          f"came (cdp sync plan {row['sync']}), or lost", highlight=False, soft_wrap=True)  # fmt: skip
 
 
 Reason = Annotated[str, typer.Argument(help="Why nobody needs to ask about them any more.")]

@@ -114,15 +114,11 @@ def activation_assets(project: Project, upstream: Sequence[dg.AssetCheckKey]) ->
         yield dg.MaterializeResult(asset_key=key_of(PREVENTED), metadata=published(result.counts[PREVENTED.name]))
 
     yield decide
-    complete = checks.spec(
-        key_of(DELIVERIES), "people_accounted_for",
-        "Everybody in a synchronised audience was delivered, suppressed, failed or is still due; nobody is lost.",
-    )  # fmt: skip
 
     @dg.multi_asset(
         name="deliveries",
         specs=[asset_spec(table, [key_of(OUTBOX)], owner, {"sqlalchemy"}) for table in (DELIVERIES, CONTACTS)],
-        check_specs=[complete],
+        check_specs=[checks.accounts_spec(key_of(DELIVERIES))],
         required_resource_keys=RESOURCES,
     )
     def deliver_due(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
@@ -140,20 +136,15 @@ def activation_assets(project: Project, upstream: Sequence[dg.AssetCheckKey]) ->
                 Mirror(CONTACTS, contact_rows(ledger, project)),
                 note=note(context),
             )
-            missing = {
+            accounts = {
                 sync.name: conservation(ledger, sync.name, members_now(lake, sync.audience), merged_people(lake))
                 for sync in project.syncs.values()
             }
         said = {f"{name} {state}": n for name, states in summary.by_destination.items() for state, n in states.items()}
-        lost = {name: found.missing for name, found in missing.items() if not found.holds}
         yield dg.MaterializeResult(
             asset_key=key_of(DELIVERIES),
             metadata=published(result.counts[DELIVERIES.name], said),
-            check_results=[
-                checks.result(
-                    complete.name, not lost, key_of(DELIVERIES), severe=True, lost=dg.MetadataValue.json(lost)
-                )
-            ],
+            check_results=[checks.accounts_result(key_of(DELIVERIES), accounts)],
         )
         yield dg.MaterializeResult(asset_key=key_of(CONTACTS), metadata=published(result.counts[CONTACTS.name]))
 

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import ibis
 
+from cdp_pipeline.activation.sync import Conservation
 from cdp_pipeline.audiences.expectations import Outcome, Verdicts, expectations
 from cdp_pipeline.identity import guard
 from cdp_pipeline.lake import LakeView
@@ -399,14 +400,61 @@ def audience_results(audience: Audience, found: Verdicts, days: Sequence[date]) 
 
 def plans_spec(key: list[str]) -> dg.AssetCheckSpec:
     """Whether a sync's plan waits for somebody."""
-    return spec(key, "no_plan_is_held", "No sync waits for somebody to look at its plan and approve it.")
+    return spec(
+        key, "no_plan_is_held",
+        "No sync waits for somebody to look at its plan and release it. Until then nothing of it is sent; what is over "
+        "there stays as it is.",
+    )  # fmt: skip
 
 
 def plans_result(key: list[str], lines: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
     """Evaluate plans_spec on the lines of a plan (refresh.Planned.lines): what is held, why, and what lets it go."""
-    held = {line["sync"]: line for line in lines if line["state"] == "held"}
+    held = [line for line in lines if line["state"] == "held"]
     why = "; ".join(
-        f"{name} is held: {line['because']}. Then: cdp sync approve {line['plan_id']}" for name, line in held.items()
+        f"{line['sync']} is held: {line['because']}. Then: cdp sync approve {line['plan_id']}" for line in held
     )
-    plans = {name: {"because": line["because"], "plan": line["plan_id"]} for name, line in held.items()}
-    return result("no_plan_is_held", not held, key, why=why, held=dg.MetadataValue.json(plans))
+    shown = dg.MetadataValue.md("\n\n".join(_held_plan(line) for line in held) or "Nothing.")
+    return result("no_plan_is_held", not held, key, why=why, held=shown)
+
+
+def _held_plan(line: Mapping[str, Any]) -> str:
+    """A held plan in words: numbers and the commands that show and release it, nobody's name or address."""
+    sync, plan_id = line["sync"], line["plan_id"]
+    who = f"SELECT action, person_id, reason FROM activation.plan WHERE sync = '{sync}' ORDER BY action LIMIT 20"
+    not_sent = f" ({line['suppressed_because']})" if line["suppressed"] else ""
+    return f"""**{sync} is held:** {line["because"]}.
+
+It would add {line["add"]:,} people, update {line["update"]:,} and remove {line["remove"]:,}. {line["unchanged"]:,} stay
+as they are, {line["suppressed"]:,} are not sent{not_sent}.
+
+* Whom it concerns: `cdp sql "{who}"`
+* All is as it should be: `cdp sync approve {plan_id}` sends just this, whatever the audience has become since.
+* Something is wrong: mend it. The next run plans anew, and this plan is sent no more.
+"""
+
+
+def accounts_spec(key: list[str]) -> dg.AssetCheckSpec:
+    """Whether every member of every synced audience is accounted for."""
+    return spec(
+        key, "people_accounted_for",
+        "Everybody in a synchronised audience was delivered, suppressed or failed, is still due, or waits in a plan "
+        "that is held; nobody is lost.",
+    )  # fmt: skip
+
+
+def accounts_result(key: list[str], accounts: Mapping[str, Conservation]) -> dg.AssetCheckResult:
+    """Evaluate accounts_spec: by sync, what became of its audience, and how many are in no state at all."""
+    lost = {name: found for name, found in accounts.items() if not found.holds}
+    why = "; ".join(
+        f"of the {found.audience:,} people of {name} {found.missing:,} are in no state at all: lost, or not "
+        "planned since they came (cdp run group:activation)"
+        for name, found in lost.items()
+    )
+    states = sorted({state for found in accounts.values() for state in found.states})
+    rows = [
+        dg.TableRecord({"sync": name, "audience": found.audience, "missing": found.missing, **counts})
+        for name, found in accounts.items()
+        for counts in [{state: found.states[state] for state in states}]
+    ]
+    shown = dg.MetadataValue.table(rows) if rows else dg.MetadataValue.text("No syncs.")
+    return result("people_accounted_for", not lost, key, severe=True, why=why, audiences=shown)

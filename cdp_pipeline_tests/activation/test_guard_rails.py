@@ -62,10 +62,10 @@ def settled(ledger: Ledger) -> Ledger:
 @pytest.mark.parametrize(
     ("people", "given", "because"),
     [
-        (table(range(500)), {}, "it would remove 500 of 1000"),
+        (table(range(500)), {}, "it would remove 500 of the 1,000 who are there"),
         (table(range(0)), {}, "the audience is empty"),
-        (table(range(1400)), {"recent_sizes": [1000, 990, 1010]}, "the audience has 1400 people, usually 1000"),
-        (table(range(1000), unknown=200), {}, "'tier' is unknown of 20%, before of 0%"),
+        (table(range(1400)), {"recent_sizes": [1000, 990, 1010]}, "the audience has 1,400 people, usually 1,000"),
+        (table(range(1000), unknown=200), {}, "'tier' is unknown of 20% of the audience, before of 0%"),
         (table(range(1001)), {"upstream": ["check 'grain' of profile/customers failed"]}, "check 'grain'"),
     ],
 )

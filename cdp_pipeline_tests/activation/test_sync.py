@@ -220,9 +220,9 @@ def test_guard_rails_speak_of_mass_removal_sudden_size_and_an_empty_audience() -
         return guards(plan(vips, crowd(size), {}, held), first=False, recent_sizes=usual)
 
     assert said(900, [1000]) == []
-    assert said(899, [1000]) == ["it would remove 101 of 1000"]
+    assert said(899, [1000]) == ["it would remove 101 of the 1,000 who are there"]
     assert said(1300, [1000] * 6 + [10]) == []
-    assert said(1301, [1000] * 6 + [10]) == ["the audience has 1301 people, usually 1000"]
+    assert said(1301, [1000] * 6 + [10]) == ["the audience has 1,301 people, usually 1,000"]
     assert "the audience is empty" in said(0, [])
 
 

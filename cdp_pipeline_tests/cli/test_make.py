@@ -145,7 +145,7 @@ def test_a_file_that_goes_away_once_loaded_takes_nothing_with_it(
 
 def test_the_first_sync_waits_until_somebody_has_looked(copy: Cdp, cdp: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     [shown] = cdp.json("sync", "plan")
-    assert (shown["state"], shown["add"]) == ("ready", 5), "a dry run has nothing to wait for"
+    assert (shown["state"], shown["add"]) == ("shown", 5), "a dry run has nothing to wait for"
     answers = [Answer(422, applied=False)]
     with Receiver(lambda _: answers.pop() if answers else Answer()) as hook:
         monkeypatch.setenv("CRM_URL", hook.url)
@@ -157,9 +157,9 @@ def test_the_first_sync_waits_until_somebody_has_looked(copy: Cdp, cdp: Here, mo
         assert f"cdp sync approve {plan['plan_id']}" in cdp("status").out
         assert f"held: {plan['plan_id']}" in cdp.complaint("sync", "approve", "another")
         assert cdp.json("sync", "apply")[0]["state"] == "held" and hook.requests == []
-        cdp("sync", "approve", plan["plan_id"], "--by", "ann")
-        [applied] = cdp.json("sync", "apply", "good_customers_to_crm")
-        assert (applied["state"], applied["plan_id"]) == ("applied", plan["plan_id"])
+        released = cdp.json("sync", "approve", plan["plan_id"], "--by", "ann")
+        assert released == [{"plan_id": plan["plan_id"], "released": 5}] and hook.requests == []
+        assert "4 delivered" in cdp("sync", "deliver", "good_customers_to_crm").err
         cdp("run", "group:activation")
         [stands] = cdp.json("sync", "list")
         assert (stands["there"], stands["failed"], stands["last_plan"]) == (4, 1, "applied")
