@@ -27,8 +27,9 @@ demo: $(VENV)/.installed  ## Generate the demo company, materialize everything, 
 	$(BIN)/cdp run
 	@if [ "$(UI)" != "0" ]; then $(BIN)/cdp dev; fi
 
+# Three on two cores, because some tests wait: for a schedule's tick, a lock, a killed process.
 test: $(VENV)/.test-installed  ## Run every test.
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.test-installed  ## Format check, lint, types, and whether Dagster loads the code location.
 	$(BIN)/ruff format --check .

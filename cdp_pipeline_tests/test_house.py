@@ -67,6 +67,16 @@ def test_loading_the_code_location_imports_neither_pandas_nor_scikit_learn() -> 
     assert done.stdout.strip() == "[]"
 
 
+def test_a_command_that_asks_the_lake_waits_for_neither_dagster_nor_sqlalchemy() -> None:
+    program = (
+        "import sys, cdp_pipeline.cli, cdp_pipeline.lake.query;"
+        "from cdp_pipeline.orchestration.installation import lake_of;"
+        "print([name for name in ('dagster', 'sqlalchemy', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_nothing_of_one_machine_and_no_registry_is_committed() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT.parent, capture_output=True, text=True)
     if listed.returncode:

@@ -32,7 +32,7 @@ def receipts(
     from cdp_pipeline.activation.receipts import note, note_sent, reports_of_lines
     from cdp_pipeline.destinations.bounces import reports_of_mail
     from cdp_pipeline.destinations.unsubscribe import unsubscribed
-    from cdp_pipeline.orchestration.resources import consents_of, ledger_of
+    from cdp_pipeline.orchestration.installation import consents_of, ledger_of
 
     declared, now = load_project(project or project_folder()), datetime.now(UTC)
     secrets = [getattr(one, "unsubscribe_secret", None) for one in declared.destinations.values()]
@@ -66,7 +66,7 @@ def consent_show(person: Someone, project: Folder = None, as_json: Json = False)
     """What somebody permits and why, who must not use their addresses, and every word they gave."""
     from cdp_pipeline.consent.person import permitted, suppressions_of, whom
     from cdp_pipeline.consent.statements import catch_up
-    from cdp_pipeline.orchestration.resources import consents_of, ledger_of
+    from cdp_pipeline.orchestration.installation import consents_of, ledger_of
 
     now = datetime.now(UTC)
     with the_lake(project) as (declared, lake), ledger_of(declared) as ledger:
@@ -103,7 +103,7 @@ def _write_down(
     folder: Path | None,
 ) -> None:  # fmt: skip
     from cdp_pipeline.consent.person import decide, whom
-    from cdp_pipeline.orchestration.resources import consents_of, ledger_of
+    from cdp_pipeline.orchestration.installation import consents_of, ledger_of
 
     with the_lake(folder) as (declared, lake), ledger_of(declared) as ledger:
         if declared.consent is None:
@@ -138,7 +138,7 @@ def suppress(
 ) -> None:
     """Let nothing reach somebody any more, whatever they are merged with and whatever is loaded again."""
     from cdp_pipeline.consent.person import exclude, whom
-    from cdp_pipeline.orchestration.resources import consents_of, ledger_of
+    from cdp_pipeline.orchestration.installation import consents_of, ledger_of
     from cdp_pipeline.spec.reach import WAYS
 
     if channel is not None and channel not in WAYS:

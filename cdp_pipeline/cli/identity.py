@@ -43,7 +43,7 @@ def _decide(
     from cdp_pipeline.identity.named import find_identifier
     from cdp_pipeline.identity.people import IDENTIFIERS
     from cdp_pipeline.identity.verdicts import new_verdict, with_verdict, write_verdict
-    from cdp_pipeline.orchestration.resources import ledger_of
+    from cdp_pipeline.orchestration.installation import ledger_of
     from cdp_pipeline.spec.load import DEMO
 
     now = datetime.now(UTC)

@@ -56,7 +56,7 @@ def model_show(
 @app.command("promote")
 def model_promote(name: str, version: str, project: Folder = None, as_json: Json = False) -> None:
     """Let a version score that has passed its gates."""
-    from cdp_pipeline.orchestration.resources import lake_of, models_folder
+    from cdp_pipeline.orchestration.installation import lake_of, models_folder
     from cdp_pipeline.predictions.champions import promote
 
     declared = the_project(project)
@@ -70,7 +70,7 @@ def model_promote(name: str, version: str, project: Folder = None, as_json: Json
 @app.command("rollback")
 def model_rollback(name: str, project: Folder = None, as_json: Json = False) -> None:
     """Let the champion score again that was promoted before the present one."""
-    from cdp_pipeline.orchestration.resources import lake_of, models_folder
+    from cdp_pipeline.orchestration.installation import lake_of, models_folder
     from cdp_pipeline.predictions.champions import roll_back
 
     declared = the_project(project)

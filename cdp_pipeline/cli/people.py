@@ -141,7 +141,7 @@ def explain_contact(person: str, project: Folder = None, as_json: Json = False) 
     """Why somebody was, or was not, contacted: everything that was decided about them, and what stands now."""
     from cdp_pipeline.activation.contacts import explain_contacts
     from cdp_pipeline.consent.subjects import subjects
-    from cdp_pipeline.orchestration.resources import gates_of, ledger_of, system_clock
+    from cdp_pipeline.orchestration.installation import gates_of, ledger_of, system_clock
 
     with the_lake(project) as (declared, lake), ledger_of(declared) as ledger:
         person_id = person_id_of(lake, declared, person)

@@ -42,7 +42,7 @@ def quarantine_replay(
     """Try the rows that wait again, under the contract as it is now; what passes keeps its record id."""
     import yaml
 
-    from cdp_pipeline.orchestration.resources import lake_of
+    from cdp_pipeline.orchestration.installation import lake_of
     from cdp_pipeline.sources.quarantine import replay
 
     declared = the_project(project)

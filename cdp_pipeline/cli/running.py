@@ -269,7 +269,7 @@ def diff_(
 ) -> None:
     """What a change of YAML does to people: traits, audiences, merges, syncs, triggers; nothing is published."""
     from cdp_pipeline.activation.sync import holds
-    from cdp_pipeline.orchestration.resources import ledger_of
+    from cdp_pipeline.orchestration.installation import ledger_of
     from cdp_pipeline.review.difference import difference
     from cdp_pipeline.review.words import as_json as plain
     from cdp_pipeline.review.words import markdown as written

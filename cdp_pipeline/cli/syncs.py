@@ -35,7 +35,7 @@ def _syncs(declared: Project, names: list[str] | None) -> list[str]:
 def sync_list(project: Folder = None, as_json: Json = False) -> None:
     """Every sync: how many people are over there, what waits or failed, and what its last plan was."""
     from cdp_pipeline.activation.sync import standing
-    from cdp_pipeline.orchestration.resources import ledger_of
+    from cdp_pipeline.orchestration.installation import ledger_of
 
     declared = the_project(project)
     with ledger_of(declared) as ledger:
@@ -56,7 +56,7 @@ def sync_apply(names: Syncs = None, project: Folder = None, as_json: Json = Fals
 
 def _planned(names: list[str] | None, project: Path | None, as_json: bool, *, only_hold: bool) -> None:
     from cdp_pipeline.activation.refresh import plan_all
-    from cdp_pipeline.orchestration.resources import gates_of, ledger_of, system_clock
+    from cdp_pipeline.orchestration.installation import gates_of, ledger_of, system_clock
     from cdp_pipeline.orchestration.run import upstream_now
 
     with the_lake(project) as (declared, lake), ledger_of(declared) as ledger:
@@ -78,7 +78,7 @@ def _delivered(ledger: Ledger, declared: Project, syncs: list[str], now: datetim
     """Deliver what is due to the destinations of some syncs, and say on the error stream what became of it."""
     from cdp_pipeline.activation.deliver import deliver
     from cdp_pipeline.destinations import destination_for
-    from cdp_pipeline.orchestration.resources import consents_of
+    from cdp_pipeline.orchestration.installation import consents_of
 
     there = {declared.syncs[name].destination for name in syncs}
     summary = deliver(ledger, declared, now=now, connect=destination_for, worker="apply", only=there, gates=gates,
@@ -91,7 +91,7 @@ def _delivered(ledger: Ledger, declared: Project, syncs: list[str], now: datetim
 @app.command("deliver")
 def sync_deliver(names: Syncs = None, project: Folder = None) -> None:
     """Send what is due to the destinations of these syncs, for up to 45 seconds. Nothing is planned."""
-    from cdp_pipeline.orchestration.resources import gates_of, ledger_of, system_clock
+    from cdp_pipeline.orchestration.installation import gates_of, ledger_of, system_clock
 
     declared = the_project(project)
     with ledger_of(declared) as ledger, gates_of(declared, ledger, system_clock) as gates:
@@ -103,7 +103,7 @@ def sync_approve(plan_id: str, by: Annotated[str | None, typer.Option(help="Who 
                  project: Folder = None, as_json: Json = False) -> None:  # fmt: skip
     """Release a held plan: exactly what was shown is sent, whatever the audience has become since."""
     from cdp_pipeline.activation.sync import approve
-    from cdp_pipeline.orchestration.resources import ledger_of
+    from cdp_pipeline.orchestration.installation import ledger_of
 
     declared = the_project(project)
     with ledger_of(declared) as ledger:
@@ -120,7 +120,7 @@ def sync_runs(name: Annotated[str | None, typer.Argument(metavar="[SYNC]")] = No
               project: Folder = None, as_json: Json = False) -> None:  # fmt: skip
     """Past plans, newest first: what became of each, why it was held, who approved it."""
     from cdp_pipeline.activation.sync import history
-    from cdp_pipeline.orchestration.resources import ledger_of
+    from cdp_pipeline.orchestration.installation import ledger_of
 
     declared = the_project(project)
     with ledger_of(declared) as ledger:
@@ -133,7 +133,7 @@ def sync_status(names: Syncs = None, project: Folder = None, as_json: Json = Fal
     from cdp_pipeline.activation.fire import merged_people
     from cdp_pipeline.activation.refresh import members_now
     from cdp_pipeline.activation.sync import conservation
-    from cdp_pipeline.orchestration.resources import ledger_of
+    from cdp_pipeline.orchestration.installation import ledger_of
 
     states = ("delivered", "suppressed", "failed", "unknown", "pending", "dry_run", "held")
     with the_lake(project) as (declared, lake), ledger_of(declared) as ledger:
@@ -161,7 +161,7 @@ def sync_failed(name: Annotated[str | None, typer.Argument(metavar="[SYNC]")] = 
                 as_json: Json = False) -> None:  # fmt: skip
     """What failed, or may have arrived, by reason; it stays until it is retried or dismissed."""
     from cdp_pipeline.activation.sync import open_cases
-    from cdp_pipeline.orchestration.resources import ledger_of
+    from cdp_pipeline.orchestration.installation import ledger_of
 
     declared = the_project(project)
     with ledger_of(declared) as ledger:
@@ -172,7 +172,7 @@ def sync_failed(name: Annotated[str | None, typer.Argument(metavar="[SYNC]")] = 
 def sync_retry(of: OfSync = None, destination: OfDestination = None, op: Operation = None, project: Folder = None,
                as_json: Json = False) -> None:  # fmt: skip
     """Try what failed, or may have arrived, again; all of it unless told otherwise."""
-    from cdp_pipeline.orchestration.resources import ledger_of
+    from cdp_pipeline.orchestration.installation import ledger_of
 
     declared = the_project(project)
     with ledger_of(declared) as ledger:
@@ -185,7 +185,7 @@ def sync_retry(of: OfSync = None, destination: OfDestination = None, op: Operati
 def sync_dismiss(reason: Reason, of: OfSync = None, destination: OfDestination = None, op: Operation = None,
                  project: Folder = None, as_json: Json = False) -> None:  # fmt: skip
     """Stop asking about what failed, or may have arrived: it stays, as suppressed, with the reason."""
-    from cdp_pipeline.orchestration.resources import ledger_of
+    from cdp_pipeline.orchestration.installation import ledger_of
 
     declared = the_project(project)
     with ledger_of(declared) as ledger:
@@ -199,7 +199,7 @@ def sync_resume(subject: Annotated[str, typer.Argument(help="A destination, or w
                 project: Folder = None) -> None:  # fmt: skip
     """End a pause: what waits is due at once."""
     from cdp_pipeline.activation.pauses import paused, resume
-    from cdp_pipeline.orchestration.resources import ledger_of
+    from cdp_pipeline.orchestration.installation import ledger_of
 
     declared = the_project(project)
     with ledger_of(declared) as ledger:
@@ -213,7 +213,7 @@ def sync_resume(subject: Annotated[str, typer.Argument(help="A destination, or w
 def sync_forget(name: Annotated[str, typer.Argument(metavar="SYNC")], project: Folder = None) -> None:
     """The destination lost what this sync put there: send everybody again, after approval."""
     from cdp_pipeline.activation.sync import forget
-    from cdp_pipeline.orchestration.resources import ledger_of
+    from cdp_pipeline.orchestration.installation import ledger_of
 
     declared = the_project(project)
     with ledger_of(declared) as ledger:

@@ -43,7 +43,7 @@ def the_project(folder: Path | None) -> Project:
 @contextmanager
 def the_lake(folder: Path | None) -> Iterator[tuple[Project, Lake]]:
     """The project and its lake, read-only."""
-    from cdp_pipeline.orchestration.resources import lake_of
+    from cdp_pipeline.orchestration.installation import lake_of
 
     project = the_project(folder)
     with lake_of(project, read_only=True) as lake:

@@ -30,7 +30,8 @@ from cdp_pipeline.lake import Lake, Mirror
 from cdp_pipeline.orchestration import checks
 from cdp_pipeline.orchestration.audiences import asked_of
 from cdp_pipeline.orchestration.describe import asset_arguments, asset_spec, key_of, note, published
-from cdp_pipeline.orchestration.resources import RESOURCES, consents_of, gates_of, ledger_of
+from cdp_pipeline.orchestration.installation import consents_of, gates_of, ledger_of
+from cdp_pipeline.orchestration.resources import RESOURCES
 from cdp_pipeline.orchestration.upstream import wrong_upstream
 from cdp_pipeline.profile.customers import (
     customers_table,

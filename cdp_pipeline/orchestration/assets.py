@@ -25,9 +25,10 @@ from cdp_pipeline.orchestration import checks
 from cdp_pipeline.orchestration.activation import activation_assets
 from cdp_pipeline.orchestration.audiences import audience_assets, audience_tables
 from cdp_pipeline.orchestration.describe import asset_arguments, asset_spec, disagreeing, key_of, note, published, shown
+from cdp_pipeline.orchestration.installation import ledger_of, models_folder
 from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, is_filed_by_day, requested_days
 from cdp_pipeline.orchestration.predictions import model_list, newest_day, prediction_assets
-from cdp_pipeline.orchestration.resources import RESOURCES, ledger_of, models_folder
+from cdp_pipeline.orchestration.resources import RESOURCES
 from cdp_pipeline.profile.customers import (
     PROVENANCE,
     customers,

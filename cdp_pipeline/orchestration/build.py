@@ -11,8 +11,9 @@ from cdp_pipeline.activation.live import followed
 from cdp_pipeline.orchestration.assets import project_assets
 from cdp_pipeline.orchestration.checks import freshness_check
 from cdp_pipeline.orchestration.groups import group_assets
+from cdp_pipeline.orchestration.installation import system_clock
 from cdp_pipeline.orchestration.outcomes import outcome_assets
-from cdp_pipeline.orchestration.resources import lake_resource, system_clock, traits_once
+from cdp_pipeline.orchestration.resources import lake_resource, traits_once
 from cdp_pipeline.orchestration.schedules import arrivals_job, cadence_schedule, housekeeping_schedule
 from cdp_pipeline.orchestration.sensors import (
     arrivals_sensor,

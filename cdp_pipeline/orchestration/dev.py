@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cdp_pipeline.orchestration.resources import prepare_dagster_home
+from cdp_pipeline.orchestration.installation import prepare_dagster_home
 from cdp_pipeline.spec.project import Project
 
 WORKSPACE = (

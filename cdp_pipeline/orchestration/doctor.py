@@ -12,7 +12,7 @@ import dagster as dg
 from sqlalchemy.exc import SQLAlchemyError
 
 from cdp_pipeline.lake.errors import LakeError, LakeMissingError
-from cdp_pipeline.orchestration.resources import lake_of, ledger_of, local_folder, prepare_dagster_home
+from cdp_pipeline.orchestration.installation import lake_of, ledger_of, local_folder, prepare_dagster_home
 from cdp_pipeline.orchestration.status import Finding
 from cdp_pipeline.spec.base import counted
 from cdp_pipeline.spec.load import ProjectError, load_project

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from cdp_pipeline.audiences.look import listed
 from cdp_pipeline.identity.history import QUALITY
 from cdp_pipeline.lake.errors import LakeMissingError
-from cdp_pipeline.orchestration.resources import lake_of, ledger_of
+from cdp_pipeline.orchestration.installation import lake_of, ledger_of
 from cdp_pipeline.spec.project import Project
 
 

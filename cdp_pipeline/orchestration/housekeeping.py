@@ -5,7 +5,7 @@ from datetime import datetime
 import dagster as dg
 
 from cdp_pipeline.lake import Lake
-from cdp_pipeline.orchestration.resources import Clock
+from cdp_pipeline.orchestration.installation import Clock
 from cdp_pipeline.spec.project import Project
 
 FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]

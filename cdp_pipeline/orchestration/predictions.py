@@ -19,8 +19,9 @@ from cdp_pipeline.lake import Counts, Lake, LakeView, Mirror
 from cdp_pipeline.orchestration import checks
 from cdp_pipeline.orchestration.audiences import asked_of
 from cdp_pipeline.orchestration.describe import asset_arguments, key_of, note, published, shown
+from cdp_pipeline.orchestration.installation import models_folder
 from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, requested_days
-from cdp_pipeline.orchestration.resources import RESOURCES, models_folder
+from cdp_pipeline.orchestration.resources import RESOURCES
 from cdp_pipeline.predictions.champions import card_of, register
 from cdp_pipeline.predictions.charts import drift_chart, learning_charts
 from cdp_pipeline.predictions.drift import MOVED

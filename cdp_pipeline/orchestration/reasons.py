@@ -12,8 +12,8 @@ import ibis
 from cdp_pipeline.identity.living import living
 from cdp_pipeline.identity.people import PEOPLE
 from cdp_pipeline.lake import LakeView
+from cdp_pipeline.orchestration.installation import models_folder
 from cdp_pipeline.orchestration.predictions import population
-from cdp_pipeline.orchestration.resources import models_folder
 from cdp_pipeline.predictions.answers import Answers
 from cdp_pipeline.predictions.attribution import pair_points, points
 from cdp_pipeline.predictions.habits import Habits

@@ -9,8 +9,8 @@ from typing import Any
 import dagster as dg
 
 from cdp_pipeline.orchestration.build import build_defs
+from cdp_pipeline.orchestration.installation import Clock, lake_of, prepare_dagster_home, system_clock
 from cdp_pipeline.orchestration.partitions import is_filed_by_day, range_tags, yesterday
-from cdp_pipeline.orchestration.resources import Clock, lake_of, prepare_dagster_home, system_clock
 from cdp_pipeline.orchestration.upstream import wrong_upstream
 from cdp_pipeline.sources.days import newest_complete_day
 from cdp_pipeline.sources.files import arrivals

@@ -24,8 +24,8 @@ from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.lake import open_lake
 from cdp_pipeline.lake.errors import LakeMissingError
 from cdp_pipeline.lake.questions import Questions
+from cdp_pipeline.orchestration.installation import Clock, consents_of, gates_of, lake_of, ledger_of
 from cdp_pipeline.orchestration.partitions import daily, is_filed_by_day, range_tags
-from cdp_pipeline.orchestration.resources import Clock, consents_of, gates_of, lake_of, ledger_of
 from cdp_pipeline.orchestration.schedules import ARRIVALS_JOB
 from cdp_pipeline.orchestration.stale import stale_audiences
 from cdp_pipeline.sources.files import arrivals

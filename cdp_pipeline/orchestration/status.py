@@ -19,7 +19,7 @@ from cdp_pipeline.lake.errors import LakeMissingError
 from cdp_pipeline.orchestration.audiences import freshness_of
 from cdp_pipeline.orchestration.build import build_defs
 from cdp_pipeline.orchestration.evaluations import last_evaluation
-from cdp_pipeline.orchestration.resources import lake_of, ledger_of, prepare_dagster_home
+from cdp_pipeline.orchestration.installation import lake_of, ledger_of, prepare_dagster_home
 from cdp_pipeline.orchestration.stale import last_made
 from cdp_pipeline.sources.tables import LOADS, QUARANTINE
 from cdp_pipeline.spec.base import counted

@@ -29,7 +29,7 @@ from cdp_pipeline.activation.positions import LEASE, may_read, prepare, stop_rea
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.lake import Lake, open_lake
 from cdp_pipeline.lake.errors import LakeError, LakeMissingError
-from cdp_pipeline.orchestration.resources import Clock, consents_of, gates_of, prepare_dagster_home, system_clock
+from cdp_pipeline.orchestration.installation import Clock, consents_of, gates_of, prepare_dagster_home, system_clock
 from cdp_pipeline.spec.project import Project
 
 log = logging.getLogger(__name__)

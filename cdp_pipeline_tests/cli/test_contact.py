@@ -11,7 +11,7 @@ import pytest
 from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.ledger import Op, open_ledger
 from cdp_pipeline.destinations import destination_for
-from cdp_pipeline.orchestration.resources import gates_of
+from cdp_pipeline.orchestration.installation import gates_of
 from cdp_pipeline.spec.load import load_project
 from cdp_pipeline_tests.cli.conftest import Here
 from cdp_pipeline_tests.destinations.servers import Mailbox

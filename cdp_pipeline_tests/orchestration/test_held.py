@@ -15,7 +15,7 @@ from cdp_pipeline.audiences.members import HELD, SIZES
 from cdp_pipeline.identity.people import PEOPLE
 from cdp_pipeline.lake import Lake, Mirror
 from cdp_pipeline.orchestration.audiences import audience_assets
-from cdp_pipeline.orchestration.resources import lake_of
+from cdp_pipeline.orchestration.installation import lake_of
 from cdp_pipeline.orchestration.run import RunReport, run_project
 from cdp_pipeline.spec.load import load_project
 from cdp_pipeline.traits.daily import daily_table

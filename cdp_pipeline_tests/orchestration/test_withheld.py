@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import cdp_pipeline
-from cdp_pipeline.orchestration.resources import lake_of
+from cdp_pipeline.orchestration.installation import lake_of
 from cdp_pipeline.orchestration.run import RunReport, run_project
 from cdp_pipeline.spec.load import load_project
 from cdp_pipeline_tests.cli.starter import NEWEST, few_traits, write_orders

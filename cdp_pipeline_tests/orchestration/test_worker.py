@@ -17,7 +17,7 @@ from cdp_pipeline.activation.live import Follower
 from cdp_pipeline.activation.positions import may_read, stop_reading
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.lake import open_lake
-from cdp_pipeline.orchestration.resources import prepare_dagster_home
+from cdp_pipeline.orchestration.installation import prepare_dagster_home
 from cdp_pipeline.orchestration.sensors import events_sensor
 from cdp_pipeline.orchestration.worker import Worker
 from cdp_pipeline_tests.activation.wired import WIRE, Wired, environment, opened, wired

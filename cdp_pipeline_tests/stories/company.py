@@ -33,7 +33,7 @@ from cdp_pipeline.identity.living import living
 from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE, resolve
 from cdp_pipeline.identity.seen import identifiers_seen, seen
 from cdp_pipeline.lake import Lake, Mirror, Note, Upsert
-from cdp_pipeline.orchestration.resources import gates_of
+from cdp_pipeline.orchestration.installation import gates_of
 from cdp_pipeline.predictions.kind import Champion, Known
 from cdp_pipeline.predictions.kinds import kind_of
 from cdp_pipeline.profile.customers import PROVENANCE, customers, customers_table, provenance
