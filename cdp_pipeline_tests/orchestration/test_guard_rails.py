@@ -25,7 +25,7 @@ from cdp_pipeline.cli import main
 from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE
 from cdp_pipeline.lake import Mirror, Upsert
 from cdp_pipeline.lake.table import Table
-from cdp_pipeline.orchestration.resources import lake_of, ledger_of
+from cdp_pipeline.orchestration.installation import lake_of, ledger_of
 from cdp_pipeline.orchestration.run import RunReport, run_project
 from cdp_pipeline.profile.customers import customers_table
 from cdp_pipeline.spec.load import load_project
