@@ -171,6 +171,32 @@ def history(ledger: Ledger, sync: str | None = None, limit: int = 50) -> list[di
         ]
 
 
+def examples(ledger: Ledger, sync: str, each: int = 1) -> list[dict[str, Any]]:
+    """Some operations of each kind and state, with exactly what is sent: of the plan that is held, and the newest ones.
+
+    They hold personal data: for somebody who asks, not for a log.
+    """
+    names = ("kind", "state", "reason", "person_id", "payload")
+
+    def some(table: sa.Table, order: sa.ColumnElement[Any], where: sa.ColumnElement[bool]) -> sa.Select[Any]:
+        alike = (table.c.kind, table.c.state)
+        place = sa.func.row_number().over(partition_by=alike, order_by=order).label("place")
+        ranked = sa.select(*(table.c[name] for name in names), place).where(where).subquery()
+        columns = (ranked.c[name] for name in names)
+        return sa.select(*columns).where(ranked.c.place <= each).order_by(ranked.c.kind, ranked.c.state, ranked.c.place)
+
+    last = sa.select(plans.c.plan_id).where(plans.c.sync == sync, plans.c.state == "held")
+    held = some(held_ops, held_ops.c.place.asc(), held_ops.c.plan_id.in_(last))
+    newest = some(outbox, outbox.c.sequence.desc(), outbox.c.origin == f"sync:{sync}")
+    with ledger.reading() as connection:
+        found = [("held", connection.execute(held).all()), ("decided", connection.execute(newest).all())]
+    return [
+        {"sync": sync, "is": stage, **row._mapping, "payload": json.loads(row.payload)}
+        for stage, rows in found
+        for row in rows
+    ]
+
+
 def open_cases(ledger: Ledger, sync: str | None = None) -> list[dict[str, Any]]:
     """What failed or may have arrived, by origin, destination and reason: it waits for `retry` or `dismiss`."""
     columns = [outbox.c[name] for name in ("origin", "destination", "state", "reason")]

@@ -115,6 +115,21 @@ def sync_approve(plan_id: str, by: Annotated[str | None, typer.Option(help="Who 
                   "At once: cdp sync deliver", highlight=False, soft_wrap=True)  # fmt: skip
 
 
+Each = Annotated[int, typer.Option(help="How many of each kind.")]
+
+
+@app.command("show")
+def sync_show(name: Annotated[str, typer.Argument(metavar="SYNC")], each: Each = 1, project: Folder = None,
+              as_json: Json = False) -> None:  # fmt: skip
+    """Examples, with exactly what is sent of whom: of the plan that is held, and of what was decided last."""
+    from cdp_pipeline.activation.sync import examples
+    from cdp_pipeline.orchestration.resources import ledger_of
+
+    declared = the_project(project)
+    with ledger_of(declared) as ledger:
+        tell(examples(ledger, _syncs(declared, [name])[0], each), as_json)
+
+
 @app.command("runs")
 def sync_runs(name: Annotated[str | None, typer.Argument(metavar="[SYNC]")] = None, limit: int = 20,
               project: Folder = None, as_json: Json = False) -> None:  # fmt: skip

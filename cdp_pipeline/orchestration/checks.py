@@ -428,6 +428,7 @@ It would add {line["add"]:,} people, update {line["update"]:,} and remove {line[
 as they are, {line["suppressed"]:,} are not sent{not_sent}.
 
 * Whom it concerns: `cdp sql "{who}"`
+* What would be sent of them: `cdp sync show {sync}`
 * All is as it should be: `cdp sync approve {plan_id}` sends just this, whatever the audience has become since.
 * Something is wrong: mend it. The next run plans anew, and this plan is sent no more.
 """
