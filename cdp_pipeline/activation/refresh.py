@@ -108,7 +108,9 @@ def plan_all(
         of_audience = sizes.filter(sizes.audience == sync.audience).order_by(ibis.desc("day")).limit(SIZES_COMPARED + 1)
         recent = of_audience.select("day", "people").to_pyarrow().to_pylist()
         if not recent:
-            continue  # Not computed yet: nothing is known of the audience, least of all that it is empty.
+            # Nothing is known of the audience, least of all that it is empty.
+            syncs[sync.name] = PlannedSync("waits: its audience was not computed yet", [])
+            continue
         wanted = members_known(lake, project, sync, recent[0]["day"])
         destination = project.destinations[sync.destination]
         barred = {}

@@ -123,7 +123,7 @@ def sync_show(name: Annotated[str, typer.Argument(metavar="SYNC")], each: Each =
               as_json: Json = False) -> None:  # fmt: skip
     """Examples, with exactly what is sent of whom: of the plan that is held, and of what was decided last."""
     from cdp_pipeline.activation.sync import examples
-    from cdp_pipeline.orchestration.resources import ledger_of
+    from cdp_pipeline.orchestration.installation import ledger_of
 
     declared = the_project(project)
     with ledger_of(declared) as ledger:

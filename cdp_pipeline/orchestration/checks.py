@@ -421,11 +421,11 @@ def _held_plan(line: Mapping[str, Any]) -> str:
     """A held plan in words: numbers and the commands that show and release it, nobody's name or address."""
     sync, plan_id = line["sync"], line["plan_id"]
     who = f"SELECT action, person_id, reason FROM activation.plan WHERE sync = '{sync}' ORDER BY action LIMIT 20"
-    not_sent = f" ({line['suppressed_because']})" if line["suppressed"] else ""
-    return f"""**{sync} is held:** {line["because"]}.
-
-It would add {line["add"]:,} people, update {line["update"]:,} and remove {line["remove"]:,}. {line["unchanged"]:,} stay
-as they are, {line["suppressed"]:,} are not sent{not_sent}.
+    moves = [f"{kind} {line[kind]:,}" for kind in ("add", "update", "remove") if line[kind]]
+    says = [f"It would {', '.join(moves) or 'send nothing'}."]
+    says += [f"{line['unchanged']:,} stay as they are."] if line["unchanged"] else []
+    says += [f"Not sent are {line['suppressed_because']}."] if line["suppressed"] else []
+    return f"""**{sync} is held:** {line["because"]}. {" ".join(says)}
 
 * Whom it concerns: `cdp sql "{who}"`
 * What would be sent of them: `cdp sync show {sync}`
