@@ -1,10 +1,11 @@
 # ruff: noqa: T201
 """From an event written to its webhook received, on a running system: `cdp dev`, first alone, then with `cdp worker`.
 
-    python benchmarks/latency.py [--people 20000] [--events 60] [--burst 2000]
+    python benchmarks/latency.py [--people 20000] [--events 40] [--burst 500]
 
 A device appends a line to the day's file; the receiver, in this process, notes when the signed request for that person
-comes in. One event every 0.3 to 2 seconds, so that they fall anywhere between two ticks; then a burst at once.
+comes in. One event every 0.3 to 2 seconds, so that they fall anywhere between two ticks; then a burst at once. All of
+it once without and once with consent and a contact policy (latency_consent.yaml), by which 20,000 people have agreed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import statistics
 import subprocess
@@ -28,7 +30,9 @@ from cdp_pipeline_tests.destinations.servers import SECRET, Answer, Received, Re
 from cdp_pipeline_tests.orchestration.dagster_dev import dev
 
 PROJECT = Path(__file__).parent / "latency_project"
+CONSENT = PROJECT.with_name("latency_consent.yaml")
 PATIENCE = 120
+IDLE = 10
 
 
 class Devices:
@@ -93,18 +97,25 @@ def measure(devices: Devices, events: int, burst: int, said: str) -> None:
         print(f"{said}: {len(took)} at once: first {took[0]:.2f} s, last {took[-1]:.2f} s", flush=True)
 
 
+def cpu_seconds(pid: int) -> float:
+    """What a process has had of processors (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--people", type=int, default=20_000)
-    parser.add_argument("--events", type=int, default=60)
-    parser.add_argument("--burst", type=int, default=2_000)
+    parser.add_argument("--events", type=int, default=40)
+    parser.add_argument("--burst", type=int, default=500)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="cdp_latency_") as place, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="cdp_latency_", ignore_cleanup_errors=True) as place, ExitStack() as stack:
         folder = Path(place)
         devices = Devices(folder / "data")
         receiver = stack.enter_context(Receiver(devices.hear))
+        project = Path(shutil.copytree(PROJECT, folder / "project"))
         environment = {
-            "CDP_PROJECT": str(PROJECT),
+            "CDP_PROJECT": str(project),
             "CDP_DATA": str(folder / "data"),
             "CDP_LAKE": str(folder / "lake"),
             "DAGSTER_HOME": str(folder / "dagster"),
@@ -114,22 +125,30 @@ def main() -> None:
         }
         past = datetime.now(UTC) - timedelta(days=2)
         devices.append(str(past.date()), (devices.line(number, "reading", past, 20) for number in range(given.people)))
-        signups = (f"C{n},p{n}@example.com,Person {n},{past.date()}T08:00:00Z\n" for n in range(given.people))
-        (folder / "data" / "signups.csv").write_text("customer_id,email,name,at\n" + "".join(signups))
+        signups = (f"C{n},p{n}@example.com,Person {n},yes,{past.date()}T08:00:00Z\n" for n in range(given.people))
+        (folder / "data" / "signups.csv").write_text("customer_id,email,name,letters,at\n" + "".join(signups))
         cdp = [sys.executable, "-W", "ignore", "-m", "cdp_pipeline.cli"]
         environ = os.environ | environment
         done = subprocess.run([*cdp, "run"], env=environ, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         print(f"{given.people} people; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
-        stack.enter_context(dev(environment, folder))
-        measure(devices, given.events, given.burst, "sensor tick")
-        worker = subprocess.Popen([*cdp, "worker"], env=environ, stdout=subprocess.DEVNULL)
-        try:
-            time.sleep(10)
-            measure(devices, given.events, given.burst, "worker")
-        finally:
-            worker.send_signal(signal.SIGTERM)
-            worker.wait(60)
+        for said in ("without consent", "with consent"):
+            if said == "with consent":
+                shutil.copy(CONSENT, project)
+            with dev(environment, folder):
+                measure(devices, given.events, given.burst, f"{said}, sensor tick")
+                worker = subprocess.Popen([*cdp, "worker"], env=environ, stdout=subprocess.DEVNULL)
+                try:
+                    time.sleep(10)
+                    measure(devices, given.events, given.burst, f"{said}, worker")
+                    time.sleep(1)
+                    spent = cpu_seconds(worker.pid)
+                    time.sleep(IDLE)
+                    spent = cpu_seconds(worker.pid) - spent
+                    print(f"{said}, worker idle: {100 * spent / IDLE:.1f} % of a processor", flush=True)
+                finally:
+                    worker.send_signal(signal.SIGTERM)
+                    worker.wait(60)
         print(f"load {os.getloadavg()[0]:.1f}")
 
 

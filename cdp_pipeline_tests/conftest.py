@@ -103,3 +103,11 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> LakeLocation:
         return LakeLocation(path=str(tmp_path / "lake"))
     url = request.getfixturevalue("postgres_url")
     return LakeLocation(catalog=url, data=str(tmp_path / "data"))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def ledger_address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty ledger, once on SQLite and once on a real Postgres."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    return str(request.getfixturevalue("postgres_url"))

@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import ibis
 import pyarrow as pa
@@ -47,7 +47,10 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 0.1
 REST, SPARE = 4, 50
 """A source in which nothing was found rests so many times as long as the look took, and as the processor was at it."""
+LONGEST_REST = 5.0
 REST_AFTER_FAILURE = 10.0
+AHEAD = timedelta(minutes=1)
+"""So far the clock of a device may be ahead of ours; besides, events happen while a look is under way."""
 
 
 def awaited(project: Project) -> set[str]:
@@ -167,7 +170,8 @@ class Follower:
                 self._due[name] = began + REST_AFTER_FAILURE
                 continue
             ended, worked = time.monotonic(), time.thread_time() - worked
-            self._due[name] = ended if found is not None else ended + max(REST * (ended - began), SPARE * worked)
+            rest = 0 if found is not None else max(REST * (ended - began), SPARE * worked)
+            self._due[name] = ended + min(rest, LONGEST_REST)
             recorded += found or Counter()
         return recorded
 
@@ -196,7 +200,7 @@ class Follower:
             if trigger.on.seen is None or names.isdisjoint(trigger.on.seen.event):
                 continue
             after = since(utc(now), self.ledger.begun(trigger.name))
-            happened = published.occasions(trigger, events, after, utc(now))
+            happened = published.occasions(trigger, events, after, utc(now) + AHEAD)
             if happened:
                 found = Evaluated(happened, now.astimezone(self.project.zone).date(), early=True)
                 aliases = published.aliases

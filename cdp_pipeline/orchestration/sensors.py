@@ -21,7 +21,7 @@ from cdp_pipeline.activation.ledger import Ledger
 from cdp_pipeline.activation.live import LOOK_EVERY, Follower
 from cdp_pipeline.activation.positions import may_read, prepare
 from cdp_pipeline.destinations import destination_for
-from cdp_pipeline.lake import open_lake
+from cdp_pipeline.lake import Lake, open_lake
 from cdp_pipeline.lake.errors import LakeMissingError
 from cdp_pipeline.lake.questions import Questions
 from cdp_pipeline.orchestration.installation import Clock, consents_of, gates_of, lake_of, ledger_of
@@ -141,7 +141,7 @@ def events_sensor(project: Project, clock: Clock, watch: timedelta = WATCH) -> d
                     while True:
                         if found := follower.look(lake, clock()):
                             recorded += found
-                            said += _sent_at_once(ledger, project, clock)
+                            said += _sent_at_once(ledger, lake, project, clock)
                         if time.monotonic() >= end:
                             break
                         time.sleep(LOOK_EVERY)
@@ -154,8 +154,8 @@ def events_sensor(project: Project, clock: Clock, watch: timedelta = WATCH) -> d
     return events_seen
 
 
-def _sent_at_once(ledger: Ledger, project: Project, clock: Clock) -> Counter[str]:
-    with gates_of(project, ledger, clock) as gates:
+def _sent_at_once(ledger: Ledger, lake: Lake, project: Project, clock: Clock) -> Counter[str]:
+    with gates_of(project, ledger, clock, lambda: lake) as gates:
         return deliver(
             ledger, project, now=clock(), connect=destination_for, worker="events-sensor", budget=AT_ONCE, gates=gates,
             consents=partial(consents_of, ledger),

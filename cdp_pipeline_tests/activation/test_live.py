@@ -127,6 +127,16 @@ def test_before_people_were_ever_computed_nothing_is_acted_on_early(tmp_path: Pa
         assert follower.look(lake, datetime.now(UTC)) == {}
 
 
+def test_an_event_is_acted_on_although_the_clock_of_its_device_is_ahead(tmp_path: Path) -> None:
+    wire = wired(tmp_path)
+    with wire.ledger() as ledger:
+        look(wire, Follower(ledger, wire.project))
+        wire.click("soon", "alarm_raised", -20 / 3600, account="A1")
+        wire.click("far", "alarm_raised", -1, account="B2")
+        assert look(wire, Follower(ledger, wire.project)) == {"alarm pending": 1}
+        assert {person for _, person, *_ in decided(ledger).values()} == {"A1"}
+
+
 def test_reading_is_one_s_at_a_time_and_whoever_has_begun_last_may_take_it(
     ledger: Ledger,
 ) -> None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import csv
 import json
 import os
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
+import sqlalchemy as sa
 
 from cdp_pipeline.activation.ledger import Ledger, ledger_url, open_ledger
 from cdp_pipeline.identity.people import IDENTIFIERS
@@ -82,10 +83,16 @@ class Wired:
             writer.writerow([ticket, self.at(hours_ago), email, words])
 
     def order(self, number: int, account: str, total: float, hours_ago: float = 0.1) -> None:
-        with sqlite3.connect(self.data / "shop.sqlite") as database:
-            database.execute(
-                "INSERT INTO orders VALUES (?, ?, ?, ?)", [number, self.at(hours_ago), account or None, total]
-            )
+        row = {"number": number, "at": self.at(hours_ago), "account": account or None, "total": total}
+        self.ask_shop("INSERT INTO orders VALUES (:number, :at, :account, :total)", row)
+
+    def ask_shop(self, statement: str, row: Mapping[str, object] = MappingProxyType({})) -> None:
+        sql = self.project.sources["orders"].sql
+        assert sql is not None
+        engine = sa.create_engine(sql.url)
+        with engine.begin() as connection:
+            connection.execute(sa.text(statement), dict(row))
+        engine.dispose()
 
     def write(self, name: str, text: str) -> None:
         path = self.data / name
@@ -124,14 +131,16 @@ class Wired:
         return open_ledger(ledger_url(self.project, Path.cwd()))
 
 
-def environment(folder: Path, hook: str) -> dict[str, str]:
-    """What the project reads from its environment."""
+def environment(folder: Path, hook: str, database: str | None = None) -> dict[str, str]:
+    """What the project reads from its environment; the ledger and the shop in one database, or in a file each."""
     return {
         "CDP_PROJECT": str(WIRE),
         "CDP_DATA": str(folder / "data"),
         "CDP_LAKE": str(folder / "lake"),
         "DAGSTER_HOME": str(folder / "dagster"),
         "WIRE_FIRST_DAY": str(datetime.now(UTC).date() - timedelta(days=60)),
+        "WIRE_LEDGER": database or f"sqlite:///{folder / 'ledger.sqlite'}",
+        "WIRE_SHOP": database or f"sqlite:///{folder / 'data' / 'shop.sqlite'}",
         "WIRE_HOOK": hook,
         "WIRE_SECRET": SECRET,
     }
@@ -141,14 +150,13 @@ def opened(folder: Path, given: Mapping[str, str]) -> Wired:
     return Wired(load_project(WIRE, {**os.environ, **given}), folder, datetime.now(UTC))
 
 
-def wired(folder: Path, hook: str = "http://127.0.0.1:9/") -> Wired:
+def wired(folder: Path, hook: str = "http://127.0.0.1:9/", database: str | None = None) -> Wired:
     """The installation with its people known, before anything has happened lately."""
-    made = opened(folder, environment(folder, hook))
+    made = opened(folder, environment(folder, hook, database))
     made.know()
     # A source has to have come once before it can be computed.
     made.click("first", "page_viewed", 24 * 20, account="A1")
     made.complaint("first.csv", "T0", "ann@example.com", "old", 24 * 20)
-    with sqlite3.connect(made.data / "shop.sqlite") as database:
-        database.execute("CREATE TABLE orders (number INTEGER, at TEXT, account TEXT, total REAL)")
+    made.ask_shop("CREATE TABLE orders (number INTEGER, at TIMESTAMP, account TEXT, total REAL)")
     made.order(1, "A1", 500, 24 * 20)
     return made

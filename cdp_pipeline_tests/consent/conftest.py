@@ -1,5 +1,5 @@
 """The ledgers of activation's tests serve consent's too: it lives in the same database."""
 
-from cdp_pipeline_tests.activation.conftest import ledger, ledger_address
+from cdp_pipeline_tests.activation.conftest import ledger
 
-__all__ = ["ledger", "ledger_address"]
+__all__ = ["ledger"]
