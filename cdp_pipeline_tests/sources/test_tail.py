@@ -7,7 +7,6 @@ import gzip
 import io
 import json
 import os
-import sqlite3
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -17,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -228,27 +228,43 @@ def test_a_file_without_a_needed_column_is_left_to_the_load_and_holds_up_no_othe
     assert watcher.ids() == []
 
 
+class Shop:
+    def __init__(self, url: str, moment: str) -> None:
+        self.sql = {"url": url, "table": "orders", "cursor": "ordered_at"}
+        self.ask(f"CREATE TABLE orders (order_id TEXT, ordered_at {moment}, email TEXT, amount NUMERIC(12, 2))")
+
+    def ask(self, statement: str) -> None:
+        engine = sa.create_engine(self.sql["url"])
+        with engine.begin() as connection:
+            connection.execute(sa.text(statement))
+        engine.dispose()
+
+    def order(self, id_: str, at: str) -> None:
+        self.ask(f"INSERT INTO orders VALUES ('{id_}', '2024-06-01 {at}', 'ann@example.com', 1)")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Shop:
+    """An empty table of orders with a cursor, once in a file and once on a real Postgres."""
+    if request.param == "sqlite":
+        return Shop(f"sqlite:///{tmp_path / 'shop.sqlite'}", "TEXT")
+    url = str(request.getfixturevalue("postgres_url"))
+    return Shop(url.replace("postgresql://", "postgresql+psycopg://"), "TIMESTAMP")
+
+
 @pytest.mark.parametrize("overlap", [None, "1 hour"])
 def test_rows_behind_a_cursor_are_news_once_or_again_within_a_minute(
-    lake: Lake, tmp_path: Path, overlap: str | None
+    lake: Lake, shop: Shop, overlap: str | None
 ) -> None:
-    database = sqlite3.connect(tmp_path / "shop.sqlite")
-    database.execute("CREATE TABLE orders (order_id TEXT, ordered_at TEXT, email TEXT, amount REAL)")
-
-    def insert(id_: str, at: str) -> None:
-        database.execute("INSERT INTO orders VALUES (?, ?, 'ann@example.com', 1)", [id_, f"2024-06-01 {at}"])
-        database.commit()
-
-    sql = {"url": f"sqlite:///{tmp_path / 'shop.sqlite'}", "table": "orders", "cursor": "ordered_at"}
-    one = source(sql=sql | ({"overlap": overlap} if overlap else {}))
-    insert("old", "10:00:00")
+    one = source(sql=shop.sql | ({"overlap": overlap} if overlap else {}))
+    shop.order("old", "10:00:00")
     watcher = Watcher(lake, one)
     assert watcher.ids() == []
-    insert("new", "10:05:00")
+    shop.order("new", "10:05:00")
     told = Counter(watcher.ids())
-    insert("same instant", "10:05:00")
+    shop.order("same instant", "10:05:00")
     told += Counter(watcher.ids())
-    insert("committed late", "10:04:30")
+    shop.order("committed late", "10:04:30")
     told += Counter(watcher.ids())
     assert watcher.ids() == []
     late = {"committed late"} if overlap else set()
@@ -257,14 +273,10 @@ def test_rows_behind_a_cursor_are_news_once_or_again_within_a_minute(
     assert told.keys() <= {row[0] for row in rows(lake, one, "order_id")}
 
 
-def test_an_empty_table_begins_with_its_first_row(lake: Lake, tmp_path: Path) -> None:
-    database = sqlite3.connect(tmp_path / "shop.sqlite")
-    database.execute("CREATE TABLE orders (order_id TEXT, ordered_at TEXT, email TEXT, amount REAL)")
-    sql = {"url": f"sqlite:///{tmp_path / 'shop.sqlite'}", "table": "orders", "cursor": "ordered_at"}
-    watcher = Watcher(lake, source(sql=sql))
+def test_an_empty_table_begins_with_its_first_row(lake: Lake, shop: Shop) -> None:
+    watcher = Watcher(lake, source(sql=shop.sql))
     assert watcher.ids() == []
-    database.execute("INSERT INTO orders VALUES ('first', '2024-06-01 10:00:00', NULL, 1)")
-    database.commit()
+    shop.order("first", "10:00:00")
     assert watcher.ids() == ["first"]
 
 
