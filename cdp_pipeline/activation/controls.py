@@ -8,18 +8,24 @@ from collections.abc import Iterable
 from cdp_pipeline.spec.contact_policy import Control
 
 
-def held_out(controls: Iterable[Control], origin: str, purpose: str | None, person_id: str) -> str | None:
-    """The first control group this person is in, of those that what calls for the contact is measured by.
+def concerned(controls: Iterable[Control], origin: str, purpose: str | None) -> list[Control]:
+    """The control groups that what calls for a contact is measured by."""
+    sort, _, name = origin.partition(":")
+    return [
+        control
+        for control in controls
+        if not (control.triggers or control.syncs or control.purposes)
+        or name in (control.triggers if sort == "trigger" else control.syncs if sort == "sync" else [])
+        or purpose in control.purposes
+    ]
+
+
+def held_out(controls: Iterable[Control], person_id: str) -> str | None:
+    """The first of these control groups that this person is in.
 
     `person_id` is that of the living person: the eldest of all that were merged, so nobody changes sides by a merge.
     """
-    sort, _, name = origin.partition(":")
-    for control in controls:
-        asked = control.triggers if sort == "trigger" else control.syncs if sort == "sync" else []
-        of_all = not (control.triggers or control.syncs or control.purposes)
-        if (of_all or name in asked or purpose in control.purposes) and chance(control.name, person_id) < control.share:
-            return control.name
-    return None
+    return next((control.name for control in controls if chance(control.name, person_id) < control.share), None)
 
 
 def chance(control: str, person_id: str) -> float:

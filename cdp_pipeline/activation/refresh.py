@@ -113,10 +113,7 @@ def plan_all(
             continue
         wanted = members_known(lake, project, sync, recent[0]["day"])
         destination = project.destinations[sync.destination]
-        barred = {}
-        if gates is not None:
-            known = {row["person_id"]: row for row in wanted.to_pylist()}
-            barred = gates.barred(sync, known, destination, now)
+        barred = {} if gates is None else gates.barred(sync, wanted, destination, now)
         found = plan_sync(ledger, sync, wanted, aliases, barred)
         reasons = [*(upstream or {}).get(sync.name, ()), *_lost(lake, found, held_because.get(sync.name, ""))]
         dry_run = destination.dry_run

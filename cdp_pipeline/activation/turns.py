@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
+from sqlalchemy.sql import Executable
 
 from cdp_pipeline.activation.ledger import Ledger, jobs, outbox, utc
 from cdp_pipeline.activation.protocol import Outcome
-from cdp_pipeline.consent.ledger import among
+from cdp_pipeline.consent.ledger import LISTED, each_of, listed, one_of
+from cdp_pipeline.consent.subjects import Subject
 from cdp_pipeline.spec.base import duration_text
 from cdp_pipeline.spec.contact_policy import Budget, Cap, ContactPolicy
 from cdp_pipeline.spec.destination import Destination
@@ -42,21 +45,17 @@ contact_turns = sa.Table(
 )
 
 
-@dataclass(frozen=True)
-class Turn:
-    """A message that waits to be let through; `ids` are all its person ever had, `quiet` is until when they sleep."""
+class Turn(NamedTuple):
+    """A message that waits to be let through; `quiet` is until when its person sleeps."""
 
     op_id: str
     origin: str
     purpose: str | None
-    priority: int
-    person_id: str
-    ids: frozenset[str]
+    person: Subject
     quiet: datetime | None
 
 
-@dataclass(frozen=True)
-class _Contact:
+class _Contact(NamedTuple):
     """What was sent to somebody, is being sent, or is to be sent before others."""
 
     channel: str | None
@@ -91,9 +90,10 @@ class Turns:
             reached = (*REACHED, SHOWN) if destination.dry_run else REACHED
             contacts = self._contacts(connection, turns, reached, now) if caps else defaultdict(list)
             spent = [self._spent(connection, budget, turns, reached, now) for budget in budgets]
-            for turn in sorted(turns, key=lambda turn: -turn.priority):
-                mine = contacts[turn.person_id]
-                outcome = _capped(caps, turn, destination.channel, mine, now)
+            priorities = {origin: self._priority(origin) for origin in {turn.origin for turn in turns}}
+            for turn in sorted(turns, key=lambda turn: -priorities[turn.origin]):
+                mine, priority = contacts[turn.person.person_id], priorities[turn.origin]
+                outcome = _capped(caps, turn, priority, destination.channel, mine, now)
                 if outcome is None and turn.quiet is not None:
                     outcome = _sleeps(turn.op_id, turn.quiet, now)
                 if outcome is None:
@@ -101,7 +101,7 @@ class Turns:
                 if outcome is not None:
                     refused[turn.op_id] = outcome
                     continue
-                mine.append(_Contact(destination.channel, turn.purpose, "inflight", now, turn.priority))
+                mine.append(_Contact(destination.channel, turn.purpose, "inflight", now, priority))
                 for i, budget in enumerate(budgets):
                     spent[i] += _pays(budget, turn.origin, destination.channel, turn.purpose)
             self._take(connection, [turn.op_id for turn in turns if turn.op_id not in refused], now)
@@ -120,33 +120,26 @@ class Turns:
     def _take(self, connection: Connection, op_ids: Sequence[str], now: datetime) -> None:
         connection.execute(contact_turns.delete().where(contact_turns.c.at < utc(now) - FORGOTTEN))
         if op_ids:
-            connection.execute(contact_turns.delete().where(among(connection, contact_turns.c.op_id, op_ids)))
-            connection.execute(contact_turns.insert(), [{"op_id": op_id, "at": utc(now)} for op_id in op_ids])
+            dialect = connection.dialect.name
+            connection.execute(_TAKE[dialect], {"op_ids": listed(dialect, op_ids), "at": utc(now)})
 
     def _contacts(
         self, connection: Connection, turns: Sequence[Turn], reached: Sequence[str], now: datetime
     ) -> defaultdict[str, list[_Contact]]:
         """What counts towards caps, by living person: sent within the longest cap, on its way, or more important."""
         at, within = utc(now), max(cap.within for cap in self._policy.caps)
-        whose = {person: turn.person_id for turn in turns for person in turn.ids}
+        whose = {one: turn.person.person_id for turn in turns for one in turn.person.ids}
         judged = {turn.op_id for turn in turns}
-        row = outbox.c
-        counts = sa.or_(
-            sa.and_(row.state.in_(reached), row.updated_at > at - within),
-            sa.and_(row.state == "inflight", contact_turns.c.op_id.is_not(None)),
-            jobs.c.op_id.is_not(None),
-            sa.and_(row.state.in_(WAITING), row.next_at <= at, row.created_at > at - WORTH_WAITING_FOR),
-        )
-        columns = (row.op_id, row.person_id, row.origin, row.destination, row.updated_at)
-        state = sa.case((jobs.c.op_id.is_not(None), "inflight"), else_=row.state)  # accepted: as good as on its way
-        query = (
-            sa.select(*columns, state.label("state"))
-            .outerjoin_from(outbox, contact_turns, contact_turns.c.op_id == row.op_id)
-            .outerjoin(jobs, jobs.c.op_id == row.op_id)
-            .where(row.kind == "act", counts)
-        )
+        dialect = connection.dialect.name
+        given = {
+            "at": at,
+            "within": at - within,
+            "reached": reached,
+            "decided": at - WORTH_WAITING_FOR,
+            "ids": listed(dialect, [*whose]),
+        }
         found: defaultdict[str, list[_Contact]] = defaultdict(list)
-        for one in connection.execute(query.where(among(connection, row.person_id, list(whose)))):
+        for one in connection.execute(_COUNTS[dialect], given):
             spec = self._project.destinations.get(one.destination)
             going = one.state not in WAITING or (spec is not None and not spec.dry_run)
             if one.op_id not in judged and going:
@@ -187,21 +180,56 @@ class Turns:
         return 0 if trigger is None else trigger.priority
 
 
+def _counting(dialect: str) -> sa.Select[Any]:
+    """What counts towards caps of some ids; put together once, for it is asked before everything that is sent."""
+    row = outbox.c
+    at, within, decided = (sa.bindparam(name, type_=sa.DateTime) for name in ("at", "within", "decided"))
+    counts = sa.or_(
+        sa.and_(row.state.in_(sa.bindparam("reached", expanding=True)), row.updated_at > within),
+        sa.and_(row.state == "inflight", contact_turns.c.op_id.is_not(None)),
+        jobs.c.op_id.is_not(None),
+        sa.and_(row.state.in_(WAITING), row.next_at <= at, row.created_at > decided),
+    )
+    columns = (row.op_id, row.person_id, row.origin, row.destination, row.updated_at)
+    state = sa.case((jobs.c.op_id.is_not(None), "inflight"), else_=row.state)  # accepted: as good as on its way
+    return (
+        sa.select(*columns, state.label("state"))
+        .outerjoin_from(outbox, contact_turns, contact_turns.c.op_id == row.op_id)
+        .outerjoin(jobs, jobs.c.op_id == row.op_id)
+        .where(row.kind == "act", counts)
+        .where(one_of(dialect, row.person_id, sa.bindparam("ids", type_=LISTED[dialect])))
+    )
+
+
+def _taking(dialect: str) -> Executable:
+    """Notes that some operations have had their turn, in one statement."""
+    op_ids, at = sa.bindparam("op_ids", type_=LISTED[dialect]), sa.bindparam("at", type_=sa.DateTime)
+    insert = postgresql.insert(contact_turns) if dialect == "postgresql" else sqlite.insert(contact_turns)
+    # The condition tells SQLite where the rows end and what to do with those that are there begins.
+    taken = insert.from_select(["op_id", "at"], sa.select(each_of(dialect, op_ids), at).where(sa.true()))
+    return taken.on_conflict_do_update(index_elements=["op_id"], set_={"at": insert.excluded.at})
+
+
+_COUNTS = {dialect: _counting(dialect) for dialect in LISTED}
+_TAKE = {dialect: _taking(dialect) for dialect in LISTED}
+
+
 def _capped(
-    caps: Iterable[Cap], turn: Turn, channel: str | None, mine: Sequence[_Contact], now: datetime
+    caps: Iterable[Cap], turn: Turn, priority: int, channel: str | None, mine: Sequence[_Contact], now: datetime
 ) -> Outcome | None:
     """Refused for good where so much has arrived already; asked again where it depends on what is on its way."""
-    for cap in caps:
+    for cap in caps if mine else ():  # A cap lets at least one through.
         if not cap.concerns(channel, turn.purpose):
             continue
         theirs = [one for one in mine if one.channel is not None and cap.concerns(one.channel, one.purpose)]
         arrived = sum(one.state in (*REACHED, SHOWN) and one.at > now - cap.within for one in theirs)
-        way = sum(one.state == "inflight" or (one.state in WAITING and one.priority > turn.priority) for one in theirs)
+        way = sum(one.state == "inflight" or (one.state in WAITING and one.priority > priority) for one in theirs)
+        if arrived + way < cap.most:
+            continue
         words = f"{REFUSED}frequency cap: {cap.most} in {duration_text(cap.within)}"
         if arrived >= cap.most:
             return Outcome(turn.op_id, "suppressed", words)
-        if arrived + way >= cap.most:
-            return Outcome(turn.op_id, "waits", f"{words}, something else goes first", ASK_AGAIN)
+        return Outcome(turn.op_id, "waits", f"{words}, something else goes first", ASK_AGAIN)
     return None
 
 

@@ -140,12 +140,12 @@ def explain_audience(name: str, person: str, day: Day = None, project: Folder = 
 def explain_contact(person: str, project: Folder = None, as_json: Json = False) -> None:
     """Why somebody was, or was not, contacted: everything that was decided about them, and what stands now."""
     from cdp_pipeline.activation.contacts import explain_contacts
-    from cdp_pipeline.consent.subjects import subjects
+    from cdp_pipeline.consent.subjects import everybody, subjects
     from cdp_pipeline.orchestration.installation import gates_of, ledger_of, system_clock
 
     with the_lake(project) as (declared, lake), ledger_of(declared) as ledger:
         person_id = person_id_of(lake, declared, person)
-        subject = subjects(lake, declared, [person_id])[person_id]
+        subject = subjects(everybody(lake, declared), [person_id])[person_id]
         with gates_of(declared, ledger, system_clock, lambda: lake) as gates:
             found = explain_contacts(ledger, declared, subject, gates, system_clock())
     if as_json:

@@ -14,9 +14,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import islice
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
+import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
@@ -26,6 +28,7 @@ Identifier = tuple[str, str]
 Decision = Literal["granted", "denied"]
 Reason = Literal["erasure", "manual", "bounce", "complaint"]
 PORTION = 5_000
+HASH = 64
 Item = TypeVar("Item")
 
 _metadata = sa.MetaData()
@@ -44,7 +47,8 @@ consent_events = sa.Table(
     sa.Column("proof", sa.Text),
     sa.Column("at", sa.DateTime, nullable=False),
     sa.Column("recorded_at", sa.DateTime, nullable=False),
-    sa.Index("consent_events_subject", "subject", "about", "at"),
+    # All that is asked before something is sent: the answer is in the index itself.
+    sa.Index("consent_events_words", "subject", "about", "at", "decision"),
 )
 suppressions = sa.Table(
     "suppressions",
@@ -116,12 +120,23 @@ class Suppression:
     proof: str | None = None
 
 
-@dataclass(frozen=True)
-class Heard:
+class Heard(NamedTuple):
     """What is known of one identifier at an instant: the latest decision about each thing, and its suppressions."""
 
     decisions: Mapping[str, Decision]
     suppressed: Sequence[tuple[Reason, str | None]]
+
+
+NOTHING = Heard({}, ())
+
+
+@lru_cache(maxsize=10_000)
+def _heard(said: str) -> Heard:
+    """What words amount to: most people say the same."""
+    decisions: dict[str, Decision] = {}
+    for word in said.split(" "):
+        decisions[word[1:]] = "denied" if word[0] == "-" else "granted"
+    return Heard(decisions, ())
 
 
 def open_consents(database: Database, salt: str | None = None) -> ConsentLedger:
@@ -166,6 +181,13 @@ def _digest(salt: str, type_: str, value: str) -> str:
     return hmac.digest(salt.encode(), f"{type_}:{value}".encode(), hashlib.sha256).hex()
 
 
+def hmac_pads(salt: str) -> tuple[bytes, bytes]:
+    """What HMAC-SHA256 with this salt puts before a text, and before the hash of that (RFC 2104)."""
+    key = salt.encode()
+    block = (hashlib.sha256(key).digest() if len(key) > 64 else key).ljust(64, b"\0")
+    return bytes(byte ^ 0x36 for byte in block), bytes(byte ^ 0x5C for byte in block)
+
+
 def _utc(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("a moment needs a time zone")
@@ -177,11 +199,15 @@ class ConsentLedger:
 
     def __init__(self, database: Database, salt: str) -> None:
         self.database = database
-        self._salt = salt
+        self.pads = hmac_pads(salt)
+        self._inner, self._outer = map(hashlib.sha256, self.pads)
 
     def fingerprint(self, identifier: Identifier) -> str:
-        """The salted hash an identifier is kept under."""
-        return _digest(self._salt, *identifier)
+        """The salted hash an identifier is kept under: HMAC-SHA256, the salt read in once for all of them."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(":".join(identifier).encode())
+        outer.update(inner.digest())
+        return outer.hexdigest()
 
     def record(self, said: Iterable[Said], now: datetime) -> int:
         """Write down what was said; how much of it was new."""
@@ -232,36 +258,48 @@ class ConsentLedger:
     def heard(
         self, identifiers: Collection[Identifier], about: Collection[str], now: datetime
     ) -> dict[Identifier, Heard]:
-        """What each identifier says at this instant; those of which nothing is known are left out.
-
-        The latest word counts; of two of the same moment the no. Two queries for every 5,000 identifiers.
-        """
+        """What each identifier says at this instant; those of which nothing is known are left out."""
         subjects = {self.fingerprint(identifier): identifier for identifier in identifiers}
-        latest: dict[tuple[str, str], tuple[datetime, bool]] = {}
-        refused: dict[Identifier, list[tuple[Reason, str | None]]] = {}
-        at, said, one = _utc(now), consent_events.c, suppressions.c
-        words = sa.select(said.subject, said.about, said.at, said.decision).where(said.at <= at)
-        in_force = sa.select(one.subject, one.reason, one.channel).where(
-            one.at <= at, sa.or_(one.lifted_at.is_(None), one.lifted_at > at)
+        return {subjects[subject]: heard for subject, heard in self.heard_of(subjects, about, now).items()}
+
+    def heard_of(self, subjects: Collection[str], about: Collection[str], now: datetime) -> dict[str, Heard]:
+        """What is said at this instant under some hashes; those of which nothing is known are left out.
+
+        The latest word counts; of two of the same moment the no. Two queries for every 5,000 hashes.
+        """
+        known: dict[str, Heard] = {}
+        at = _utc(now)
+        with self.database.reading() as connection:
+            words, suppressed = _ASKED[dialect := connection.dialect.name]
+            for some in _portions(subjects):
+                given = {"at": at, "subjects": listed(dialect, some)}
+                if about:
+                    for subject, said in connection.execute(words, {**given, "about": sorted(about)}):
+                        known[subject] = _heard(said)
+                for subject, reason, channel in connection.execute(suppressed, given):
+                    before = known.get(subject, NOTHING)
+                    known[subject] = Heard(before.decisions, [*before.suppressed, (reason, channel)])
+        return known
+
+    def all_words(self, about: Collection[str], now: datetime) -> Iterator[tuple[str, Decision, pa.StringArray]]:
+        """What everybody says at this instant: about what, the word, and the hashes it is said under, in parts."""
+        each = decided(_utc(now), sorted(about)).subquery()
+        query = sa.select(each.c.about, each.c.denied, *_together(each.c.subject)).group_by(
+            each.c.about, each.c.denied, sa.text("part")
         )
         with self.database.reading() as connection:
-            for some in _portions(subjects):
-                theirs = words.where(among(connection, said.subject, some), said.about.in_(sorted(about)))
-                for subject, what, moment, decision in connection.execute(theirs) if about else ():
-                    word = (moment, decision == "denied")
-                    if word > latest.get((subject, what), (datetime.min, False)):
-                        latest[subject, what] = word
-                for subject, reason, channel in connection.execute(
-                    in_force.where(among(connection, one.subject, some)).order_by(one.sequence)
-                ):
-                    refused.setdefault(subjects[subject], []).append((reason, channel))
-        decisions: dict[Identifier, dict[str, Decision]] = {}
-        for (subject, what), (_, denied) in latest.items():
-            decisions.setdefault(subjects[subject], {})[what] = "denied" if denied else "granted"
-        return {
-            identifier: Heard(decisions.get(identifier, {}), refused.get(identifier, ()))
-            for identifier in decisions.keys() | refused.keys()
-        }
+            for what, denied, subjects, _ in connection.execute(query):
+                yield what, "denied" if denied else "granted", _apart(subjects)
+
+    def all_suppressed(self, now: datetime) -> Iterator[tuple[Reason, str | None, pa.StringArray]]:
+        """All suppressions in force at this instant: why, for which channel, and the hashes, in parts."""
+        each = in_force(_utc(now)).subquery()
+        query = sa.select(each.c.reason, each.c.channel, *_together(each.c.subject)).group_by(
+            each.c.reason, each.c.channel, sa.text("part")
+        )
+        with self.database.reading() as connection:
+            for reason, channel, subjects, _ in connection.execute(query):
+                yield reason, channel, _apart(subjects)
 
     def history(self, identifiers: Collection[Identifier]) -> Iterator[dict[str, Any]]:
         """Everything that was ever said for these identifiers, oldest first, as plain rows."""
@@ -284,6 +322,20 @@ class ConsentLedger:
         yield from sorted(rows, key=lambda row: (row["at"], row["identifier"], row["about"]))
 
 
+def _together(subject: sa.ColumnElement[str]) -> tuple[sa.ColumnElement[str], sa.ColumnElement[str]]:
+    """All hashes of a group one after the other, and what to group by so that no text becomes too long."""
+    return sa.func.aggregate_strings(subject, ""), sa.func.substr(subject, 1, 1).label("part")
+
+
+def _apart(subjects: str) -> pa.StringArray:
+    """The hashes again: a million of them are looked at nowhere in Python."""
+    import numpy as np
+
+    offsets = np.arange(0, len(subjects) + 1, HASH, dtype=np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(subjects.encode())]
+    return pa.Array.from_buffers(pa.string(), len(offsets) - 1, buffers)
+
+
 def _portions(items: Iterable[Item]) -> Iterator[list[Item]]:
     """The items in portions that every database takes as parameters."""
     rest = iter(items)
@@ -293,7 +345,57 @@ def _portions(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 def among(connection: Connection, column: sa.Column[str], values: Collection[str]) -> sa.ColumnElement[bool]:
     """Whether a column is one of these texts, however many, as one parameter."""
-    if connection.dialect.name == "postgresql":
-        return column == sa.any_(sa.literal(list(values), sa.ARRAY(sa.Text)))
-    each = sa.func.json_each(sa.literal(json.dumps(list(values)))).table_valued("value")
-    return column.in_(sa.select(each.c.value))
+    dialect = connection.dialect.name
+    return one_of(dialect, column, sa.literal(listed(dialect, values), LISTED[dialect]))
+
+
+def listed(dialect: str, texts: Collection[str]) -> list[str] | str:
+    """Any number of texts as one parameter."""
+    return list(texts) if dialect == "postgresql" else json.dumps(list(texts))
+
+
+def each_of(dialect: str, values: sa.BindParameter[Any]) -> sa.ColumnElement[str]:
+    """The texts of such a parameter, a row each."""
+    if dialect == "postgresql":
+        return sa.func.unnest(values)
+    return sa.func.json_each(values).table_valued("value").c.value
+
+
+def one_of(dialect: str, column: sa.Column[str], values: sa.BindParameter[Any]) -> sa.ColumnElement[bool]:
+    """Whether a column is one of the texts of such a parameter."""
+    return column == sa.any_(values) if dialect == "postgresql" else column.in_(sa.select(each_of(dialect, values)))
+
+
+LISTED: dict[str, sa.types.TypeEngine[Any]] = {"postgresql": sa.ARRAY(sa.Text), "sqlite": sa.Text()}
+"""What kind of parameter any number of texts is."""
+
+
+def decided(at: datetime | sa.BindParameter[datetime], about: Collection[str] | sa.BindParameter[Any]) -> sa.Select:
+    """By subject and what it is about, whether the latest word at a moment is a no: of two of the same moment it is."""
+    said = consent_events.c
+    yes, no = (sa.func.max(sa.case((said.decision == word, said.at))) for word in ("granted", "denied"))
+    denied = sa.and_(no.is_not(None), sa.or_(yes.is_(None), no >= yes)).label("denied")
+    counts = sa.and_(said.at <= at, said.about.in_(about))
+    return sa.select(said.subject, said.about, denied).where(counts).group_by(said.subject, said.about)
+
+
+def in_force(at: datetime | sa.BindParameter[datetime]) -> sa.Select:
+    """The suppressions that hold at a moment: subject, reason and channel."""
+    one = suppressions.c
+    held = sa.and_(one.at <= at, sa.or_(one.lifted_at.is_(None), one.lifted_at > at))
+    return sa.select(one.subject, one.reason, one.channel).where(held)
+
+
+def _asked(dialect: str) -> tuple[sa.Select, sa.Select]:
+    """What is asked before everything that is sent, put together once: that takes longer than to answer it."""
+    at = sa.bindparam("at", type_=sa.DateTime)
+    some = sa.bindparam("subjects", type_=LISTED[dialect])
+    theirs = one_of(dialect, consent_events.c.subject, some)
+    each = decided(at, sa.bindparam("about", expanding=True)).where(theirs).subquery()
+    word = sa.case((each.c.denied, "-"), else_="+") + each.c.about
+    words = sa.select(each.c.subject, sa.func.aggregate_strings(word, " ")).group_by(each.c.subject)
+    held = in_force(at).where(one_of(dialect, suppressions.c.subject, some)).order_by(suppressions.c.sequence)
+    return words, held
+
+
+_ASKED = {dialect: _asked(dialect) for dialect in LISTED}

@@ -22,10 +22,8 @@ def agreed(voices: Iterable[tuple[Identifier, Heard]], about: str) -> Decision |
 
 def suppressed(voices: Voices, channel: str | None) -> str | None:
     """Erased, or put on the list by somebody: for the channel, or for everything."""
-    for reason in ("erasure", "manual"):
-        if any(why == reason and by in (None, channel) for _, heard in voices for why, by in heard.suppressed):
-            return f"suppressed: {reason}"
-    return None
+    why = {why for _, heard in voices for why, by in heard.suppressed if by in (None, channel)}
+    return next((f"suppressed: {reason}" for reason in ("erasure", "manual") if reason in why), None) if why else None
 
 
 def purpose_refused(consent: Consent, purpose: str | None, voices: Voices, place: str | None) -> str | None:
@@ -46,16 +44,29 @@ def channel_refused(
 
 
 def undeliverable(voices: Voices, channel: str | None, addresses: Collection[Identifier]) -> str | None:
-    """The address in use does not exist, or the person complained about this channel (at whatever address)."""
+    """The person complained about this channel (at whatever address), or the address in use does not exist."""
     if channel is None:
         return None
-    for identifier, heard in voices:
-        for reason, by in heard.suppressed:
-            if by not in (None, channel):
-                continue
-            if reason == "complaint" or (reason == "bounce" and (not addresses or identifier in addresses)):
-                return f"suppressed: {reason}"
-    return None
+    found = {
+        why
+        for identifier, heard in voices
+        for why, by in heard.suppressed
+        if by in (None, channel) and (why != "bounce" or not addresses or identifier in addresses)
+    }
+    return next((f"suppressed: {why}" for why in ("complaint", "bounce") if why in found), None) if found else None
+
+
+def refusal(
+    consent: Consent | None, purpose: str | None, channel: str | None, voices: Voices, place: str | None,
+    addresses: Collection[Identifier],
+) -> str | None:  # fmt: skip
+    """The first of all these that speaks against it; without a consent document silence is no obstacle."""
+    return (
+        suppressed(voices, channel)
+        or (consent and purpose_refused(consent, purpose, voices, place))
+        or (consent and channel_refused(consent, channel, purpose, voices, place))
+        or undeliverable(voices, channel, addresses)
+    )
 
 
 def _refused(about: str, words: str, default: Default, voices: Voices, place: str | None) -> str | None:

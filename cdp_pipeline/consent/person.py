@@ -9,7 +9,7 @@ from typing import Any
 
 from cdp_pipeline.consent.ledger import ConsentLedger, Decision, Identifier, Reason, Said, Suppression
 from cdp_pipeline.consent.permissions import agreed, channel_refused, purpose_refused
-from cdp_pipeline.consent.subjects import Subject, subjects
+from cdp_pipeline.consent.subjects import Subject, everybody, subjects
 from cdp_pipeline.identity.named import UnknownIdentifier, find_identifier, resolve_identifier, spellings
 from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE
 from cdp_pipeline.lake.lake import Lake
@@ -39,8 +39,8 @@ def whom(lake: Lake, project: Project, text: str) -> Whom:
         if found.person_id is None:
             return Whom(frozenset(named))
     person_id = resolve_identifier(text, identifiers, people, project)
-    subject = subjects(lake, project, [person_id]).get(person_id)
-    return Whom(frozenset(named | (subject.identifiers if subject is not None else set())), subject)
+    subject = subjects(everybody(lake, project), [person_id]).get(person_id)
+    return Whom(frozenset(named.union(subject.identifiers if subject is not None else ())), subject)
 
 
 def permitted(consents: ConsentLedger, project: Project, who: Whom, now: datetime) -> list[dict[str, Any]]:

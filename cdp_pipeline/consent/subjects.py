@@ -6,27 +6,51 @@ Read from the lake, many people at once. What they said is ledger.py's.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cdp_pipeline.consent.ledger import Identifier
 from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE
-from cdp_pipeline.lake.lake import Lake
+from cdp_pipeline.lake.lake import LakeView
 from cdp_pipeline.spec.project import Project
 
+if TYPE_CHECKING:
+    import duckdb
 
-@dataclass(frozen=True)
-class Subject:
+
+class Subject(NamedTuple):
     """A living person: `person_id` is the eldest of `ids`, which are all that were merged into them."""
 
     person_id: str
-    ids: frozenset[str]
-    identifiers: frozenset[Identifier]
-    attributes: Mapping[str, object] = field(default_factory=dict)
+    ids: tuple[str, ...]
+    identifiers: tuple[Identifier, ...]
+    attributes: Mapping[str, object] = MappingProxyType({})
 
 
-Subjects = Callable[[Collection[str]], Mapping[str, Subject]]
-"""Subjects by the ids asked for; who is nobody any more is left out."""
+@dataclass(frozen=True)
+class Everybody:
+    """Where DuckDB finds who is who, as what stands behind FROM.
+
+    `people`: person_id, merged_into. `identifiers`: person_id, type, value. `attributes`: person_id and `names`.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    people: str
+    identifiers: str
+    attributes: str | None = None
+    names: tuple[str, ...] = ()
+
+
+class Subjects(Protocol):
+    """Who is who, as of when it was first asked."""
+
+    def of(self, person_ids: Collection[str]) -> Mapping[str, Subject]:
+        """Subjects by the ids asked for; who is nobody any more is left out."""
+
+    def everybody(self) -> Everybody | None:
+        """The same of all people, as tables; None where nobody is known yet."""
 
 
 def attributes_asked(project: Project) -> list[str]:
@@ -37,50 +61,74 @@ def attributes_asked(project: Project) -> list[str]:
     return sorted(name for name in names if name is not None)
 
 
-def subjects(lake: Lake, project: Project, person_ids: Collection[str]) -> dict[str, Subject]:
-    """The people behind some ids, in four queries however many there are.
+def everybody(lake: LakeView, project: Project) -> Everybody | None:
+    """Who is who in a lake; None where nobody is known yet.
 
-    Written as SQL, and asked of DuckDB whatever the engine: this stands between an event and the answer to it, and
-    expressions would take longer to compile than everything else together.
+    Asked of DuckDB whatever the engine: it stands between an event and the answer to it.
     """
     if not lake.exists(PEOPLE.name) or not lake.exists(IDENTIFIERS.name):
-        return {}
-
-    def rows(query: str, asked: Collection[str]) -> list[tuple[Any, ...]]:
-        return lake.connection.execute(query, [list(asked)]).fetchall()
-
-    people, known = _at(lake, PEOPLE.name), _at(lake, IDENTIFIERS.name)
-    living = dict(
-        rows(f"SELECT person_id, coalesce(merged_into, person_id) FROM {people} WHERE {_MINE}", set(person_ids))
-    )
-    survivors = set(living.values())
-    ids: dict[str, set[str]] = {person_id: {person_id} for person_id in survivors}
-    merged = _MINE.replace("person_id", "merged_into")
-    for elder, person_id in rows(f"SELECT merged_into, person_id FROM {people} WHERE {merged}", survivors):
-        ids[elder].add(person_id)
-    identifiers: dict[str, set[Identifier]] = {}
-    for person_id, type_, value in rows(f"SELECT person_id, type, value FROM {known} WHERE {_MINE}", survivors):
-        identifiers.setdefault(person_id, set()).add((type_, value))
-    attributes: dict[str, dict[str, object]] = {}
-    names = attributes_asked(project)
+        return None
+    names, attributes = attributes_asked(project), None
     if names and lake.exists("profile.customers"):
         # A column that is not published yet says nothing of anybody.
         stored = lake.stored("profile.customers", lake.version("profile.customers"))
         names = [name for name in names if name in stored]
-        asked = ", ".join(["person_id", *names])
-        for person_id, *values in rows(
-            f"SELECT {asked} FROM {_at(lake, 'profile.customers')} WHERE {_MINE}", survivors
-        ):
-            attributes[person_id] = dict(zip(names, values, strict=True))
-    made = {
-        person_id: Subject(person_id, frozenset(ids[person_id]), frozenset(theirs), attributes.get(person_id, {}))
-        for person_id, theirs in identifiers.items()
-    }
-    return {asked: made[person_id] for asked, person_id in living.items() if person_id in made}
+        attributes = _at(lake, "profile.customers") if names else None
+    return Everybody(
+        lake.connection, _at(lake, PEOPLE.name), _at(lake, IDENTIFIERS.name), attributes,
+        tuple(names) if attributes is not None else (),
+    )  # fmt: skip
 
 
-_MINE = "person_id IN (SELECT unnest(?::VARCHAR[]))"
+def subjects(known: Everybody | None, person_ids: Collection[str]) -> dict[str, Subject]:
+    """The people behind some ids, in one query however many there are.
+
+    Written as SQL: expressions would take longer to compile than everything else together.
+    """
+    if known is None or not person_ids:
+        return {}
+    theirs = "IN (SELECT person_id FROM living)"
+    columns = "".join(f', "{name}"' for name in known.names)
+    lives = f"LEFT JOIN (SELECT person_id{columns} FROM {known.attributes} WHERE person_id {theirs}) USING (person_id)"
+    query = f"""
+        WITH asked AS (SELECT unnest($1::VARCHAR[])),
+        living AS MATERIALIZED (
+            SELECT person_id AS id, coalesce(merged_into, person_id) AS person_id
+            FROM {known.people} WHERE person_id IN (FROM asked)),
+        named AS (
+            SELECT person_id, list(type) AS types, list(value) AS spelled
+            FROM {known.identifiers} WHERE person_id {theirs} GROUP BY ALL),
+        younger AS (
+            SELECT merged_into AS person_id, list(person_id) AS ids
+            FROM {known.people} WHERE merged_into {theirs} GROUP BY ALL)
+        SELECT id, person_id, ids, types, spelled{columns}
+        FROM living JOIN named USING (person_id) LEFT JOIN younger USING (person_id) {lives if columns else ""}"""
+    made: dict[str, Subject] = {}
+    found: dict[str, Subject] = {}
+    rows = known.connection.execute(query, [[*person_ids]])
+    while some := rows.fetchmany(1_000):
+        for asked, person_id, ids, types, spelled, *values in some:
+            if person_id not in made:
+                made[person_id] = Subject(
+                    person_id, (person_id, *(ids or ())), tuple(zip(types, spelled, strict=True)),
+                    {name: value for name, value in zip(known.names, values, strict=True) if value is not None},
+                )  # fmt: skip
+            found[asked] = made[person_id]
+    return found
 
 
-def _at(lake: Lake, name: str) -> str:
+class LakeSubjects:
+    """Who is who as the lake has it, which `found` opens when somebody is asked for first."""
+
+    def __init__(self, found: Callable[[], Everybody | None]) -> None:
+        self._found = cache(found)
+
+    def of(self, person_ids: Collection[str]) -> dict[str, Subject]:
+        return subjects(self._found(), person_ids)
+
+    def everybody(self) -> Everybody | None:
+        return self._found()
+
+
+def _at(lake: LakeView, name: str) -> str:
     return lake.at(name, lake.version(name))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cdp_pipeline.activation.gates import ContactGates
     from cdp_pipeline.activation.ledger import Ledger
     from cdp_pipeline.consent.ledger import ConsentLedger
-    from cdp_pipeline.consent.subjects import Subject
+    from cdp_pipeline.consent.subjects import Everybody
 
 Clock = Callable[[], datetime]
 
@@ -63,24 +63,24 @@ def gates_of(
     from cdp_pipeline.activation.gates import ContactGates
     from cdp_pipeline.consent.ledger import anything_suppressed
     from cdp_pipeline.consent.statements import catch_up
-    from cdp_pipeline.consent.subjects import subjects
+    from cdp_pipeline.consent.subjects import LakeSubjects, everybody
 
     if project.consent is None and project.contact_policy is None and not anything_suppressed(ledger):
         yield None
         return
     consents = consents_of(ledger)
     with ExitStack() as stack:
-        lakes: list[Lake] = []
 
-        def found(person_ids: Collection[str]) -> Mapping[str, Subject]:
-            if not lakes:
+        def found() -> Everybody | None:
+            if lake is None:
                 # DuckDB in this process, whatever the engine: a cluster takes longer to start than a message to send.
-                here = open_lake(project.settings.lake, base=Path.cwd(), read_only=True)
-                lakes.append(stack.enter_context(here) if lake is None else lake())
-                catch_up(consents, lakes[0], project, clock())
-            return subjects(lakes[0], project, person_ids)
+                here = stack.enter_context(open_lake(project.settings.lake, base=Path.cwd(), read_only=True))
+            else:
+                here = lake()
+            catch_up(consents, here, project, clock())
+            return everybody(here, project)
 
-        yield ContactGates(ledger, project, consents, found)
+        yield ContactGates(ledger, project, consents, LakeSubjects(found))
 
 
 def local_folder(project: Project) -> Path:

@@ -45,7 +45,7 @@ def sent_twice(ledger: Ledger, whole: Project) -> list[str]:
         now = NOW + number * timedelta(hours=1)
         payload = {"to": identifier[1], "title": "Hello", "subject": "Hello", "body": "Words"}
         ledger.send_once([Op(f"a{number}", "trigger:offer", name, "ann", "act", payload, str(number), "0")], now)
-        gates = ContactGates(ledger, whole, open_consents(ledger), town.subjects)
+        gates = ContactGates(ledger, whole, open_consents(ledger), town)
         deliver(ledger, whole, now=now, connect=destination_for, gates=gates, consents=partial(open_consents, ledger))
     return [f"{row['state']}: {row['reason']}" for row in ledger.about(["ann"])]
 

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Self
 
+import duckdb
+import pyarrow as pa
+
 from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.gates import ContactGates
 from cdp_pipeline.activation.ledger import Ledger, Op, operation_id
 from cdp_pipeline.activation.protocol import Delivery, Outcome
 from cdp_pipeline.consent.ledger import Decision, Identifier, Reason, Said, Suppression, open_consents
-from cdp_pipeline.consent.subjects import Subject
+from cdp_pipeline.consent.subjects import Everybody, Subject
 from cdp_pipeline.spec.consent import Consent
 from cdp_pipeline.spec.contact_policy import ContactPolicy
 from cdp_pipeline.spec.destination import Destination
@@ -70,17 +73,36 @@ class Town:
             person_id = self.merged[person_id]
         return person_id
 
-    def subjects(self, person_ids: Collection[str]) -> Mapping[str, Subject]:
+    def of(self, person_ids: Collection[str]) -> Mapping[str, Subject]:
         return {
             asked: Subject(
                 person_id,
-                frozenset([person_id, *(alias for alias in self.merged if self.living(alias) == person_id)]),
-                frozenset(theirs),
+                (person_id, *(alias for alias in self.merged if self.living(alias) == person_id)),
+                tuple(theirs),
                 self.attributes.get(person_id, {}),
             )
             for asked in person_ids
             if (theirs := self.identifiers.get(person_id := self.living(asked), set()))
         }
+
+    def everybody(self) -> Everybody:
+        """The same as tables in a DuckDB of its own."""
+        names = sorted({name for known in self.attributes.values() for name in known})
+        ids = [*self.identifiers, *self.merged]
+        owned = [(person_id, *one) for person_id, theirs in self.identifiers.items() for one in sorted(theirs)]
+        known = [(one, *map(theirs.get, names)) for one, theirs in self.attributes.items()]
+        tables = {
+            "people": (("person_id", "merged_into"), [
+                (one, self.living(one) if one in self.merged else None) for one in ids
+            ]),
+            "identifiers": (("person_id", "type", "value"), owned),
+            "attributes": (("person_id", *names), known),
+        }  # fmt: skip
+        connection = duckdb.connect()
+        for name, (columns, rows) in tables.items():
+            texts = [pa.array([row[n] for row in rows], pa.string()) for n in range(len(columns))]
+            connection.register(name, pa.table(texts, names=columns))
+        return Everybody(connection, *tables, tuple(names))
 
 
 class World:
@@ -118,7 +140,7 @@ class World:
         def connect(_spec: Destination) -> _Post:
             return _Post(self)
 
-        gates = ContactGates(self.ledger, self.project, self.consents, self.town.subjects)
+        gates = ContactGates(self.ledger, self.project, self.consents, self.town)
         deliver(self.ledger, self.project, now=now, connect=connect, gates=gates)
         everyone = [*self.town.identifiers, *self.town.merged, ""]
         return {

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from cdp_pipeline.consent.subjects import Subject, subjects
+from cdp_pipeline.consent.subjects import Subject, everybody, subjects
 from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE
 from cdp_pipeline.lake import Lake, Mirror, Note
 from cdp_pipeline.lake.table import Column, Table
+from cdp_pipeline.spec.project import Project
 from cdp_pipeline_tests.activation.test_fire import rows
 from cdp_pipeline_tests.consent.people import consent, policy, shop
 
@@ -21,7 +22,8 @@ def test_a_merged_id_leads_to_the_living_person_with_everything_they_are_known_b
     whole = shop(
         consent(jurisdiction="country"), policy(quiet_hours=[{"from": "21:00", "to": "08:00", "zone": "zone"}])
     )
-    assert subjects(lake, whole, ["p1"]) == {}
+    assert everybody(lake, whole) is None
+    assert subjects(None, ["p1"]) == {}
     people = [("p1", None), ("p2", "p1"), ("p3", None), ("gone", None)]
     owned = [("p1", "email", "ann"), ("p1", "phone", "+441"), ("p3", "email", "carl"), (None, "email", "blocked")]
     known = {"status": "ok", "first_seen": AT, "last_seen": AT}
@@ -33,10 +35,15 @@ def test_a_merged_id_leads_to_the_living_person_with_everything_they_are_known_b
         Mirror(CUSTOMERS, rows(CUSTOMERS, {"person_id": "p1", "country": "GB"})),
         note=NOTE,
     )  # fmt: skip
-    ann = Subject("p1", frozenset({"p1", "p2"}), frozenset({("email", "ann"), ("phone", "+441")}), {"country": "GB"})
-    carl = Subject("p3", frozenset({"p3"}), frozenset({("email", "carl")}))
-    assert subjects(lake, whole, ["p2", "p3", "gone", "stranger"]) == {"p2": ann, "p3": carl}
-    assert subjects(lake, whole, ["p1"]) == {"p1": ann}
-    assert subjects(lake, replace(whole, consents={}, contact_policies={}), ["p1"]) == {
-        "p1": replace(ann, attributes={})
-    }
+    ann = Subject("p1", ("p1", "p2"), (("email", "ann"), ("phone", "+441")), {"country": "GB"})
+    carl = Subject("p3", ("p3",), (("email", "carl"),), {})
+
+    def found(asked: Project, *ids: str) -> dict[str, Subject]:
+        return {
+            one: him._replace(identifiers=tuple(sorted(him.identifiers)))
+            for one, him in subjects(everybody(lake, asked), ids).items()
+        }
+
+    assert found(whole, "p2", "p3", "gone", "stranger") == {"p2": ann, "p3": carl}
+    assert found(whole, "p1") == {"p1": ann}
+    assert found(replace(whole, consents={}, contact_policies={}), "p1") == {"p1": ann._replace(attributes={})}
