@@ -30,6 +30,7 @@ from cdp_pipeline.identity.quality import quality
 from cdp_pipeline.identity.step import decide_who_is_who
 from cdp_pipeline.lake import open_lake
 from cdp_pipeline.sources.demo import generate
+from cdp_pipeline.sources.demo.feeds import FEEDS
 from cdp_pipeline.sources.load import load
 from cdp_pipeline.spec.load import DEMO, load_project
 from cdp_pipeline.spec.project import Project
@@ -85,8 +86,8 @@ def loaded(folder: Path, last: bool) -> dict[str, Any]:
     days = [first + timedelta(days=number) for number in range((until - first).days)]
     weeks = [[until]] if last else [days[start : start + 7] for start in range(0, len(days), 7)]
     with lake_of(folder, project) as lake:
-        for source in project.sources.values():
-            if source.identifier_columns:
+        for name, source in project.sources.items():
+            if source.identifier_columns and name in FEEDS:
                 by_day = source.files is not None and "{day}" in source.files.path
                 parts: list[list[date] | None] = [*weeks] if by_day else [None]
                 rows += sum(load(lake, source, project, part, NOW, "benchmark").inserted for part in parts)

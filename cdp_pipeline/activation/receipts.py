@@ -157,10 +157,10 @@ def of_operations(ledger: Ledger, op_ids: Sequence[str]) -> dict[str, list[tuple
 
 
 def reports_of_lines(lines: Iterable[str], linked: Callable[[str], str | None]) -> list[Report]:
-    """Reports from JSON lines {"op_id", "event", "at" (ISO 8601 with a zone)}, with "address" if it is known.
+    """Reports from JSON lines, each as report_of wants it, or with a "link" in place of the operation.
 
-    In place of the operation a "link" may stand, the one in the letter that was clicked: `linked` says whose it is.
-    Raises LedgerError that names every line that is no report.
+    That is the one in the letter that was clicked: `linked` says whose it is. Raises LedgerError that names every line
+    that is no report.
     """
     found, wrong = [], []
     for number, line in enumerate(lines, 1):
@@ -168,21 +168,36 @@ def reports_of_lines(lines: Iterable[str], linked: Callable[[str], str | None]) 
             continue
         try:
             said = json.loads(line)
-            at = datetime.fromisoformat(said["at"])
-            if said["event"] not in EVENTS:
-                raise ValueError(f"event should be one of {', '.join(EVENTS)}")
-            if at.tzinfo is None:
-                raise ValueError("'at' needs a time zone")
-            op_id = linked(str(said["link"])) if "link" in said else str(said["op_id"])
-            if op_id is None:
-                raise ValueError("the link is none of ours")
-            found.append(Report(op_id, said["event"], at, said.get("address")))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-            wrong.append(f"line {number}: {reason}")
+            if isinstance(said, dict) and "link" in said:
+                said["op_id"] = linked(str(said["link"]))
+                if said["op_id"] is None:
+                    raise ValueError("the link is none of ours")
+            found.append(report_of(said))
+        except ValueError as error:
+            wrong.append(f"line {number}: {error}")
     if wrong:
         raise LedgerError("no receipts: " + "; ".join(wrong))
     return found
+
+
+def report_of(said: object) -> Report:
+    """A report out of {"op_id", "event", "at" (ISO 8601 with a zone)}, with "address" and "dead" if they are known.
+
+    Raises ValueError that says what is wrong with it.
+    """
+    try:
+        if not isinstance(said, dict):
+            raise ValueError("a report is a JSON object")
+        at = datetime.fromisoformat(said["at"])
+        if said["event"] not in EVENTS:
+            raise ValueError(f"event should be one of {', '.join(EVENTS)}")
+        if at.tzinfo is None:
+            raise ValueError("'at' needs a time zone")
+        return Report(str(said["op_id"]), said["event"], at, said.get("address"), dead=said.get("dead") is True)
+    except KeyError as error:
+        raise ValueError(f"{error} is missing") from None
+    except TypeError as error:
+        raise ValueError(str(error)) from None
 
 
 _ABOUT = tuple(outbox.c[name] for name in ("op_id", "origin", "destination", "payload"))

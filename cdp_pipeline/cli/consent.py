@@ -23,16 +23,20 @@ app.add_typer(consent, name="consent")
 def receipts(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="Mails of the return path (.eml, a Maildir), or .jsonl of op_id (or link), event and at."),
+        typer.Argument(
+            help="Mail of the return path (.eml, .mbox, a Maildir), or .jsonl of op_id (or link), event, at."
+        ),
     ] = None,
     project: Folder = None,
     as_json: Json = False,
 ) -> None:
     """Write down what became of messages: bounces, complaints, opens, clicks; and what we sent since the last time."""
-    from cdp_pipeline.activation.receipts import note, note_sent, reports_of_lines
+    from cdp_pipeline.activation.receipts import note, reports_of_lines
     from cdp_pipeline.destinations.bounces import reports_of_mail
+    from cdp_pipeline.destinations.returned import mails_in
     from cdp_pipeline.destinations.unsubscribe import unsubscribed
     from cdp_pipeline.orchestration.installation import consents_of, ledger_of
+    from cdp_pipeline.orchestration.receive import take_in_all
 
     declared, now = load_project(project or project_folder()), datetime.now(UTC)
     secrets = [getattr(one, "unsubscribe_secret", None) for one in declared.destinations.values()]
@@ -40,17 +44,29 @@ def receipts(
     def linked(link: str) -> str | None:
         return next((op_id for secret in secrets if secret and (op_id := unsubscribed(link, secret))), None)
 
+    counts = take_in_all(declared)
     with ledger_of(declared) as ledger:
-        counts = {"message_sent": note_sent(ledger, declared, now)}
         for path in files or ():
             if path.suffix == ".jsonl":
                 reports = reports_of_lines(path.read_text(encoding="utf-8").splitlines(), linked)
             else:
-                mails = [one for one in sorted(path.rglob("*")) if one.is_file()] if path.is_dir() else [path]
-                reports = [report for mail in mails for report in reports_of_mail(mail.read_bytes(), now)]
-            for event, count in note(ledger, consents_of(ledger), declared, reports, now).items():
-                counts[event] = counts.get(event, 0) + count
+                reports = [report for mail in mails_in(path) for report in reports_of_mail(mail, now)]
+            counts.update(note(ledger, consents_of(ledger), declared, reports, now))
     tell([{"event": event, "new": count} for event, count in sorted(counts.items())], as_json, "Receipts")
+
+
+@app.command()
+def receive(
+    host: Annotated[str, typer.Option(help="The address to listen at; what is reached from outside needs TLS.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8788,
+    project: Folder = None,
+) -> None:
+    """Be told by providers what became of messages, and by people that they want no more; until Ctrl-C."""
+    from cdp_pipeline.orchestration.receive import receive as serve
+
+    serve(load_project(project or project_folder()), host, port)
 
 
 Someone = Annotated[

@@ -10,6 +10,22 @@ from cdp_pipeline.destinations.drop import DropConnection, Parcel, Trouble
 from cdp_pipeline.spec.destination import File
 
 
+def put_whole(path: Path, content: bytes) -> None:
+    """A file that is there whole or not at all, and lasts once this has returned."""
+    unfinished = path.with_name(f".{path.name}.part")
+    # Not for everybody on this machine: it is people's data.
+    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def connect(spec: File) -> FileConnection:
     return FileConnection(spec)
 
@@ -22,19 +38,8 @@ class FileConnection(DropConnection):
         self._folder = Path(spec.folder)
 
     def _put(self, parcel: Parcel, timeout: timedelta, now: datetime) -> Trouble | None:
-        unfinished = self._folder / f".{parcel.name}.part"
         try:
-            # Not for everybody on this machine: it is people's data.
-            with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640), "wb") as file:
-                file.write(parcel.content)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(self._folder / parcel.name)
-            folder = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            put_whole(self._folder / parcel.name, parcel.content)
         except OSError as error:
             return Trouble(f"the folder cannot be written to ({type(error).__name__})")
         return None

@@ -20,9 +20,11 @@ from email.utils import format_datetime, parseaddr
 from html import escape
 
 from cdp_pipeline.activation.protocol import Delivery, Outcome
+from cdp_pipeline.activation.receipts import Report
 from cdp_pipeline.destinations.bounces import DEAD
+from cdp_pipeline.destinations.callbacks import Callback
 from cdp_pipeline.destinations.connection import Connection
-from cdp_pipeline.destinations.unsubscribe import unsubscribe_link
+from cdp_pipeline.destinations.unsubscribe import unsubscribe_link, unsubscribed
 from cdp_pipeline.spec.destination import UNSUBSCRIBE_PLACEHOLDER, Smtp
 
 WAIT_AFTER_REFUSED_LOGIN = timedelta(minutes=15)
@@ -82,6 +84,16 @@ def message(spec: Smtp, delivery: Delivery, now: datetime) -> EmailMessage:
     if html:
         mail.add_alternative(str(html), subtype="html")
     return mail
+
+
+def genuine(spec: Smtp, callback: Callback, now: datetime) -> bool:
+    """Whether it is a wish to unsubscribe (RFC 8058) by a link of ours."""
+    return bool(told(spec, callback))
+
+
+def told(spec: Smtp, callback: Callback) -> list[Report]:
+    op_id = unsubscribed(f"?{callback.query}", spec.unsubscribe_secret) if spec.unsubscribe_secret else None
+    return [] if op_id is None else [Report(op_id, "message_unsubscribed", callback.at)]
 
 
 def connect(spec: Smtp) -> SmtpConnection:

@@ -1,19 +1,22 @@
 """Twilio: one text message (SMS) per operation.
 
 Its API knows no idempotency key, so a message whose fate is unknown is never repeated. What becomes of a message after
-Twilio has taken it comes back by a status callback, which is not read here.
+Twilio has taken it comes back by status callbacks, signed with the account's token.
 """
 
 from __future__ import annotations
 
 import base64
+import hmac
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from cdp_pipeline.activation.protocol import AddressIs, Delivery, Outcome
+from cdp_pipeline.activation.receipts import Event, Report
+from cdp_pipeline.destinations.callbacks import Callback
 from cdp_pipeline.destinations.connection import Connection
 from cdp_pipeline.destinations.http import Answer, HttpClient, one_by_one
 from cdp_pipeline.spec.destination import Twilio
@@ -28,6 +31,44 @@ WORDS = {
     30007: "filtered as unwanted",
 }
 ADDRESS: dict[int, AddressIs] = {21211: "dead", 21610: "unsubscribed", 21614: "dead"}
+
+
+DEAD_LATER = {21211, 21614, 30005}
+STATUS: dict[str, Event] = {"delivered": "message_delivered", "read": "message_opened",
+                            "undelivered": "message_bounced", "failed": "message_bounced"}  # fmt: skip
+
+
+def genuine(spec: Twilio, callback: Callback, now: datetime) -> bool:
+    """Whether Twilio signed it: HMAC-SHA1 over the address called and the form's fields by name ("Webhooks security").
+
+    The address is the one that was given to Twilio, whatever proxies made of it.
+    """
+    if spec.callback_url is None:
+        return False
+    text = f"{spec.callback_url}?{callback.query}" if callback.query else spec.callback_url
+    text += "".join(name + value for name, value in sorted(_form(callback)))
+    token = spec.callback_token or spec.secret
+    signed = base64.b64encode(hmac.digest(token.encode(), text.encode(), "sha1")).decode()
+    return hmac.compare_digest(signed.encode(), callback.headers.get("x-twilio-signature", "").encode())
+
+
+def told(spec: Twilio, callback: Callback) -> list[Report]:
+    """What a status callback says; that a message is on its way is nothing to report."""
+    form = dict(_form(callback))
+    event = STATUS.get(form.get("MessageStatus", ""))
+    op_id = dict(parse_qsl(callback.query)).get("op")
+    if event is None or op_id is None:
+        return []
+    code = form.get("ErrorCode", "")
+    number = int(code) if code.isdigit() else 0
+    if ADDRESS.get(number) == "unsubscribed":
+        event = "message_unsubscribed"
+    detail = f"Twilio {number}" if number else None
+    return [Report(op_id, event, callback.at, detail=detail, dead=number in DEAD_LATER)]
+
+
+def _form(callback: Callback) -> list[tuple[str, str]]:
+    return parse_qsl(callback.body.decode("utf-8", "replace"), keep_blank_values=True)
 
 
 def connect(spec: Twilio) -> TwilioConnection:
@@ -54,6 +95,8 @@ class TwilioConnection(Connection):
             return Answer("failed", "the number does not start with + and its country", sent=False)
         sender = "MessagingServiceSid" if spec.sender.startswith("MG") else "From"
         form = {"To": number, sender: spec.sender, "Body": str(delivery.payload.get("body") or "")}
+        if spec.callback_url is not None:
+            form["StatusCallback"] = f"{spec.callback_url}?{urlencode({'op': delivery.op_id})}"
         login = base64.b64encode(f"{spec.key or spec.account}:{spec.secret}".encode()).decode()
         headers = {"Content-Type": "application/x-www-form-urlencoded", "Authorization": f"Basic {login}"}
         url = f"{spec.url.rstrip('/')}/2010-04-01/Accounts/{spec.account}/Messages.json"

@@ -9,6 +9,8 @@ import base64
 import binascii
 import hashlib
 import hmac
+import json
+import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -16,7 +18,9 @@ from json.encoder import encode_basestring_ascii as _quoted
 
 from cdp_pipeline.activation.ledger import operation_id
 from cdp_pipeline.activation.protocol import Delivery, DestinationError, Outcome, canonical_json
+from cdp_pipeline.activation.receipts import Report, report_of
 from cdp_pipeline.destinations.addresses import Resolve, resolve
+from cdp_pipeline.destinations.callbacks import Callback
 from cdp_pipeline.destinations.connection import Connection
 from cdp_pipeline.destinations.http import Answer, HttpClient, Request, judged, untried
 from cdp_pipeline.spec.destination import Webhook
@@ -24,6 +28,7 @@ from cdp_pipeline.spec.destination import Webhook
 CLAIMED = 500
 REQUESTS_CLAIMED = 20
 SPLIT_CODES = {400, 413, 422}
+TOLERANCE = timedelta(minutes=5)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -43,6 +48,22 @@ def signature(key: bytes, op_id: str, timestamp: int, body: bytes) -> str:
     """The v1 signature over id.timestamp.body."""
     signed = f"{op_id}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+
+
+def genuine(spec: Webhook, callback: Callback, now: datetime) -> bool:
+    """Whether somebody who knows the secret sent it, within five minutes (Standard Webhooks)."""
+    names = ("id", "timestamp", "signature")
+    op_id, timestamp, signed = (callback.headers.get(f"webhook-{name}", "") for name in names)
+    if not re.fullmatch(r"\d{1,11}", timestamp) or abs(now.timestamp() - int(timestamp)) > TOLERANCE.total_seconds():
+        return False
+    wanted = signature(signing_key(spec.secret), op_id, int(timestamp), callback.body).encode()
+    return any(hmac.compare_digest(wanted, each.encode()) for each in signed.split(" "))
+
+
+def told(spec: Webhook, callback: Callback) -> list[Report]:
+    """One report or a list of them, as receipts.report_of wants them."""
+    said = json.loads(callback.body)
+    return [report_of(each) for each in (said if isinstance(said, list) else [said])]
 
 
 def connect(spec: Webhook) -> WebhookConnection:

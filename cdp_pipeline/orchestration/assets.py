@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 import ibis
 
-from cdp_pipeline.activation.receipts import note_sent, reads_receipts
+from cdp_pipeline.activation.receipts import reads_receipts
 from cdp_pipeline.identity.edges import EDGES
 from cdp_pipeline.identity.guard import ACCEPT
 from cdp_pipeline.identity.history import QUALITY, figures_before, figures_of_day, read_truth
@@ -25,9 +25,10 @@ from cdp_pipeline.orchestration import checks
 from cdp_pipeline.orchestration.activation import activation_assets
 from cdp_pipeline.orchestration.audiences import audience_assets, audience_tables
 from cdp_pipeline.orchestration.describe import asset_arguments, asset_spec, disagreeing, key_of, note, published, shown
-from cdp_pipeline.orchestration.installation import ledger_of, models_folder
+from cdp_pipeline.orchestration.installation import models_folder
 from cdp_pipeline.orchestration.partitions import SINGLE_RUN, daily, is_filed_by_day, requested_days
 from cdp_pipeline.orchestration.predictions import model_list, newest_day, prediction_assets
+from cdp_pipeline.orchestration.receive import take_in_all
 from cdp_pipeline.orchestration.resources import RESOURCES
 from cdp_pipeline.profile.customers import (
     PROVENANCE,
@@ -94,8 +95,7 @@ def source_asset(project: Project, source: Source) -> dg.AssetsDefinition:
     def load_source(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         lake: Lake = context.resources.lake
         if reads_receipts(source, project, Path.cwd()):
-            with ledger_of(project) as ledger:
-                note_sent(ledger, project, context.resources.clock())
+            take_in_all(project)
         report = load(lake, source, project, requested_days(context), context.resources.clock(), context.run_id)
         rows = lake.read(source_table(source)).count().to_pyarrow().as_py()
         last_day = max(requested_days(context) or [newest_day(lake, project, context)])

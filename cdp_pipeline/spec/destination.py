@@ -87,6 +87,11 @@ class Smtp(Destination):
     password: str | None = Field(default=None, json_schema_extra={"secret": True})
     security: Literal["starttls", "tls", "none"] = "starttls"
     return_path: str | None = Field(default=None, description="Where bounces go; none: to the sender.")
+    returned: str | None = Field(
+        default=None,
+        description="Where mail to the return path lies: a Maildir, or imaps://user:password@host/folder.",
+        json_schema_extra={"secret": True},
+    )
     unsubscribe_url: Annotated[str, Field(pattern="^https://")] | None = Field(
         default=None, description="The page that takes one-click unsubscribes; '%unsubscribe_url%' in a letter is it."
     )
@@ -192,6 +197,14 @@ class Twilio(Api):
     )
     secret: Annotated[str, Field(min_length=1, json_schema_extra={"secret": True})]
     sender: Annotated[str, Field(min_length=1, description="A number, a name or a messaging service's SID (MG…).")]
+    callback_url: Annotated[str, Field(pattern="^https://")] | None = Field(
+        default=None, description="Where `cdp receive` is reached from outside: …/receipts/<this destination>."
+    )
+    callback_token: str | None = Field(
+        default=None,
+        description="The account's auth token, which callbacks are signed with; none: the secret.",
+        json_schema_extra={"secret": True},
+    )
 
 
 class Fcm(Api):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -14,7 +17,7 @@ from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.orchestration.installation import gates_of
 from cdp_pipeline.spec.load import load_project
 from cdp_pipeline_tests.cli.conftest import Here
-from cdp_pipeline_tests.destinations.servers import Mailbox
+from cdp_pipeline_tests.destinations.servers import Mailbox, free_port
 from cdp_pipeline_tests.destinations.test_bounces import report
 from cdp_pipeline_tests.orchestration.commands import Cdp
 
@@ -123,6 +126,36 @@ def test_a_letter_that_bounced_is_told_and_the_next_is_not_sent(copy: Cdp, cdp: 
     copy.run("run", 'key:"sources/receipts" or key:"profile/timeline"')
     events = [row["event"] for row in cdp.json("timeline", "email:fay@example.com")]
     assert "message_sent" in events and "message_bounced" in events
+
+
+def test_a_click_that_was_answered_counts_though_the_receiver_was_killed_at_once(copy: Cdp, cdp: Here) -> None:
+    port, url = free_port(), f"sqlite:///{copy.lake / 'ledger.sqlite'}"
+    with Mailbox() as mailbox:
+        (copy.project / "letters.yaml").write_text(DECLARED.format(port=mailbox.port))
+        person = cdp.json("person", "email:hal@example.com")["person_id"]
+        sent(url, copy.project, [letter(person, "hal@example.com", "c1")], NOW)
+        link = urlsplit(mailbox.messages[0]["List-Unsubscribe"].strip("<>"))
+        receiver = copy.start("receive", "--port", str(port))
+        try:
+            until = time.monotonic() + 60
+            while True:
+                try:
+                    calling = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+                    calling.request("POST", f"{link.path}?{link.query}", "List-Unsubscribe=One-Click",
+                                    {"Content-Type": "application/x-www-form-urlencoded"})  # fmt: skip
+                    break
+                except ConnectionRefusedError:
+                    assert receiver.returncode is None and time.monotonic() < until
+                    time.sleep(0.2)
+            assert calling.getresponse().status == 200
+        finally:
+            receiver.kill()
+            receiver.communicate()
+        cdp.json("receipts")
+        found = cdp.json("explain", "contact", "email:hal@example.com")
+        assert [event for event, _ in found["contacts"][-1]["receipts"]] == ["message_sent", "message_unsubscribed"]
+        sent(url, copy.project, [letter(person, "hal@example.com", "c2")], datetime.now(UTC))
+        assert len(mailbox.messages) == 1
 
 
 @pytest.mark.parametrize(

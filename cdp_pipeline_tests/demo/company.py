@@ -15,6 +15,7 @@ from cdp_pipeline.identity.edges import edges
 from cdp_pipeline.identity.people import Resolution, resolve
 from cdp_pipeline.identity.seen import identifiers_seen, seen
 from cdp_pipeline.lake import Lake, open_lake
+from cdp_pipeline.sources.demo.feeds import FEEDS
 from cdp_pipeline.sources.load import load
 from cdp_pipeline.sources.tables import source_table
 from cdp_pipeline.spec.load import DEMO, load_project
@@ -40,7 +41,9 @@ def resolved(data: Path, place: Path) -> Iterator[Company]:
         environment.setenv("CDP_DATA", str(data))
         project = load_project(DEMO)
     with open_lake(LakeLocation(path=str(place))) as lake:
-        named = {name: source for name, source in project.sources.items() if source.identifier_columns}
+        named = {
+            name: source for name, source in project.sources.items() if source.identifier_columns and name in FEEDS
+        }
         for source in named.values():
             load(lake, source, project, None, NOW, "test")
         sources = {name: lake.read(source_table(source)) for name, source in named.items()}

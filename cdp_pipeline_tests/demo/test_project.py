@@ -37,7 +37,7 @@ def test_the_demo_is_yaml_only_and_loads_without_a_problem(project: Project) -> 
 
 
 def test_every_source_finds_its_files_and_every_export_is_declared(project: Project, data: Company) -> None:
-    assert set(project.sources) == {*FEEDS, "products"}
+    assert set(project.sources) == {*FEEDS, "products", "receipts"}
     for name, source in project.sources.items():
         if source.files is not None:
             pattern = Path(source.files.path).relative_to(data.folder).as_posix()
@@ -46,7 +46,8 @@ def test_every_source_finds_its_files_and_every_export_is_declared(project: Proj
             assert list(data.folder.glob(pattern.replace("{day}", "*")))
         else:
             assert source.sql is not None
-            assert Path(source.sql.url.removeprefix("sqlite:///")) == data.folder / "shop.sqlite"
+            file = "ledger.sqlite" if name == "receipts" else "shop.sqlite"
+            assert Path(source.sql.url).name == file
 
 
 def test_declared_columns_are_those_that_are_exported(project: Project, data: Company) -> None:

@@ -155,6 +155,6 @@ class Company:
         return self.delivers(ledger, now)
 
     def delivers(self, ledger: Ledger, now: datetime) -> DeliverySummary:
-        with gates_of(self.project, ledger, lambda: now, self.lake) as gates:
+        with gates_of(self.project, ledger, lambda: now, lambda: self.lake) as gates:
             return deliver(ledger, self.project, now=now, connect=destination_for, gates=gates,
                            budget=timedelta(seconds=20))  # fmt: skip
