@@ -19,6 +19,7 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from aiohttp import web
 
+from cdp_pipeline.activation.claims import claim
 from cdp_pipeline.activation.ledger import Ledger, Op, open_ledger
 from cdp_pipeline.activation.receipts import of_operations
 from cdp_pipeline.consent.ledger import open_consents
@@ -84,7 +85,7 @@ def receiver(tmp_path: Path) -> Iterator[Running]:
     with open_ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}") as ledger:
         for name, to in (("mail", "ann@example.com"), ("hook", "ben@example.com"), ("sms", "+4915112345601")):
             ledger.send_once([Op(f"op-{name}", "trigger:offer", name, name, "act", {"to": to}, name, "0")], NOW)
-            ledger.claim(name, limit=1, now=NOW, lease=timedelta(1), worker="w", repeatable=True, max_attempts=5,
+            claim(ledger, name, limit=1, now=NOW, lease=timedelta(1), worker="w", repeatable=True, max_attempts=5,
                          rate=9)  # fmt: skip
         found = Running(whole, folder, 0, ledger)
 

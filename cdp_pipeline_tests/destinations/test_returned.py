@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cdp_pipeline.activation.claims import claim
 from cdp_pipeline.activation.ledger import Op, open_ledger
 from cdp_pipeline.activation.protocol import DestinationError
 from cdp_pipeline.activation.receipts import of_operations
@@ -94,7 +95,7 @@ def test_what_came_back_is_written_down_once_and_marked_as_read(
         for number in (1, 2):
             payload = {"to": "ann@example.com"}
             ledger.send_once([Op(f"op{number}", "trigger:offer", "mail", str(number), "act", payload, "x", "0")], NOW)
-        ledger.claim("mail", limit=9, now=NOW, lease=timedelta(1), worker="w", repeatable=True, max_attempts=5, rate=9)
+        claim(ledger, "mail", limit=9, now=NOW, lease=timedelta(1), worker="w", repeatable=True, max_attempts=5, rate=9)
         whole, consents = project(mail(25, returned=place), trigger(name="offer"), EMAIL), open_consents(ledger)
         assert take_in_mail(ledger, consents, whole, NOW) == {"message_bounced": 1}
         assert list(unread(place)) == []
