@@ -10,7 +10,7 @@ import ibis
 import pyarrow as pa
 
 from cdp_pipeline.activation.guards import guarded, guards_of
-from cdp_pipeline.activation.happenings import occasions_of_events, since, told_until
+from cdp_pipeline.activation.happenings import low_watermark, occasions_of_events, since
 from cdp_pipeline.activation.ledger import Ledger, utc
 from cdp_pipeline.activation.triggers import Occasion, fired, guarded_state, horizon, occasions
 from cdp_pipeline.audiences.members import HELD, SIZES, held_now
@@ -19,7 +19,7 @@ from cdp_pipeline.audiences.scope import persons
 from cdp_pipeline.lake.errors import LakeVersionError
 from cdp_pipeline.lake.lake import LakeView
 from cdp_pipeline.lake.questions import Asked, Questions
-from cdp_pipeline.profile.told import TOLD
+from cdp_pipeline.profile.watermarks import WATERMARKS
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.trigger import DateReached, Trigger
 from cdp_pipeline.spec.window import midnight
@@ -161,7 +161,7 @@ def _events(ledger: Ledger, lake: LakeView, project: Project, trigger: Trigger, 
     timeline, after = lake.table(TIMELINE), since(now, ledger.begun(trigger.name))
     missing = trigger.on.missing
     if missing is not None:
-        if not lake.exists(TOLD.name):
+        if not lake.exists(WATERMARKS.name):
             return []
         telling = [
             name
@@ -169,7 +169,7 @@ def _events(ledger: Ledger, lake: LakeView, project: Project, trigger: Trigger, 
             if any(event in missing.event for mapping in source.events for event in mapping.event_names)
         ]
         return occasions_of_events(
-            trigger.on, timeline, after=after, until=told_until(lake.table(TOLD.name), telling, now)
+            trigger.on, timeline, after=after, until=low_watermark(lake.table(WATERMARKS.name), telling, now)
         )
     new = _rows_since(lake, ledger.mark(trigger.name), after)
     if new is not None:

@@ -104,11 +104,11 @@ def _day(row: Row) -> date:
     return day
 
 
-def told_until(told: ibis.Table, sources: Iterable[str], now: datetime) -> datetime:
+def low_watermark(watermarks: ibis.Table, sources: Iterable[str], now: datetime) -> datetime:
     """The moment (naive UTC) up to which all these sources have told what happened, but not after `now`.
 
-    `told` has the columns of profile.told. Only before that moment is an event that is not there a missing one. A
-    source that was never loaded is not waited for.
+    `watermarks`: the columns of profile.watermarks. Only before that moment is an event that is not there a missing
+    one. A source that was never loaded is not waited for.
     """
-    found = told.filter(told.source.isin(list(sources))).until.min().to_pyarrow().as_py()
+    found = watermarks.filter(watermarks.source.isin(list(sources))).until.min().to_pyarrow().as_py()
     return now if found is None else min(found, now)

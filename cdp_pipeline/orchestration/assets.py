@@ -39,7 +39,7 @@ from cdp_pipeline.profile.customers import (
     provenance,
 )
 from cdp_pipeline.profile.timeline import timeline, timeline_table
-from cdp_pipeline.profile.told import TOLD, told
+from cdp_pipeline.profile.watermarks import WATERMARKS, watermarks
 from cdp_pipeline.sources.load import load
 from cdp_pipeline.sources.tables import LOADS, QUARANTINE, source_table
 from cdp_pipeline.spec.project import Project
@@ -224,19 +224,19 @@ def profile_assets(project: Project) -> Iterator[dg.AssetsDefinition]:
 
     @dg.multi_asset(
         name="tell_timeline",
-        specs=[asset_spec(each, deps, owner, {"ibis"}) for each in (events, TOLD)],
+        specs=[asset_spec(each, deps, owner, {"ibis"}) for each in (events, WATERMARKS)],
         required_resource_keys=RESOURCES,
     )
     def tell_timeline(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         lake: Lake = context.resources.lake
         rows = timeline(source_tables(lake, project), lake.read(IDENTIFIERS), project)
-        reached = told(lake.local.read(LOADS), project)
-        result = lake.publish(Mirror(events, rows), Mirror(TOLD, reached), note=note(context))
+        reached = watermarks(lake.local.read(LOADS), project)
+        result = lake.publish(Mirror(events, rows), Mirror(WATERMARKS, reached), note=note(context))
         table = lake.read(events)
         nobodys = table.filter(table.person_id.isnull()).count().to_pyarrow().as_py()
         counts = published(result.counts[events.name], {"events of nobody known": nobodys})
         yield dg.MaterializeResult(asset_key=key_of(events), metadata=counts)
-        yield dg.MaterializeResult(asset_key=key_of(TOLD), metadata=published(result.counts[TOLD.name]))
+        yield dg.MaterializeResult(asset_key=key_of(WATERMARKS), metadata=published(result.counts[WATERMARKS.name]))
 
     yield tell_timeline
 

@@ -16,7 +16,7 @@ from cdp_pipeline.activation.tables import outbox_rows
 from cdp_pipeline.activation.triggers import Occasion, fired
 from cdp_pipeline.lake import Lake, Mirror, Note, Upsert
 from cdp_pipeline.lake.table import Column, Table
-from cdp_pipeline.profile.told import TOLD
+from cdp_pipeline.profile.watermarks import WATERMARKS
 from cdp_pipeline.spec.attribute import Attribute
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.source import Source
@@ -62,7 +62,7 @@ def tell(lake: Lake, *rows: dict[str, Any], until: datetime = AT + 9 * ONE, **ot
     reached = [{"source": name, "until": at} for name, at in {"shop": until, **others}.items()]
     lake.publish(
         Mirror(TIMELINE, pa.Table.from_pylist(list(rows), schema=SCHEMA)),
-        Mirror(TOLD, pa.Table.from_pylist(reached, schema=TOLD.schema.to_pyarrow())),
+        Mirror(WATERMARKS, pa.Table.from_pylist(reached, schema=WATERMARKS.schema.to_pyarrow())),
         note=NOTE,
     )
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdp_pipeline.activation.happenings import occasions_of_events, since, told_until
+from cdp_pipeline.activation.happenings import low_watermark, occasions_of_events, since
 from cdp_pipeline.activation.triggers import Occasion
 from cdp_pipeline_tests.activation.projects import NOW, trigger
 
@@ -102,10 +102,10 @@ def test_what_is_missing_is_what_a_loop_over_the_events_misses(drawn: list[tuple
 
 def test_nothing_is_missed_beyond_what_its_sources_have_told() -> None:
     told = ibis.memtable([{"source": "shop", "until": AT + HOUR}, {"source": "till", "until": AT - HOUR}])
-    assert told_until(told, ["shop"], AT + 9 * HOUR) == AT + HOUR
-    assert told_until(told, ["shop", "till"], AT + 9 * HOUR) == AT - HOUR
-    assert told_until(told, ["shop"], AT) == AT
-    assert told_until(told, ["never"], AT) == AT
+    assert low_watermark(told, ["shop"], AT + 9 * HOUR) == AT + HOUR
+    assert low_watermark(told, ["shop", "till"], AT + 9 * HOUR) == AT - HOUR
+    assert low_watermark(told, ["shop"], AT) == AT
+    assert low_watermark(told, ["never"], AT) == AT
 
 
 def test_an_event_s_day_is_its_own() -> None:

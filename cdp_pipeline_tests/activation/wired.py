@@ -23,7 +23,7 @@ from cdp_pipeline.identity.people import IDENTIFIERS
 from cdp_pipeline.lake import Mirror, open_lake
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.profile.timeline import timeline, timeline_table
-from cdp_pipeline.profile.told import TOLD, told
+from cdp_pipeline.profile.watermarks import WATERMARKS, watermarks
 from cdp_pipeline.sources.load import load
 from cdp_pipeline.sources.tables import LOADS, source_table
 from cdp_pipeline.spec.load import load_project
@@ -124,8 +124,8 @@ class Wired:
             lake.refresh()
             tables = {name: lake.read(source_table(source)) for name, source in self.project.sources.items()}
             rows = timeline(tables, lake.read(IDENTIFIERS), self.project)
-            reached = told(lake.read(LOADS), self.project)
-            lake.publish(Mirror(timeline_table(self.project), rows), Mirror(TOLD, reached))
+            reached = watermarks(lake.read(LOADS), self.project)
+            lake.publish(Mirror(timeline_table(self.project), rows), Mirror(WATERMARKS, reached))
 
     def ledger(self) -> Ledger:
         return open_ledger(ledger_url(self.project, Path.cwd()))

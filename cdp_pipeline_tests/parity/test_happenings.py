@@ -7,7 +7,7 @@ from datetime import timedelta
 import ibis
 import pyarrow as pa
 
-from cdp_pipeline.activation.happenings import occasions_of_events, told_until
+from cdp_pipeline.activation.happenings import low_watermark, occasions_of_events
 from cdp_pipeline_tests.activation.projects import trigger
 from cdp_pipeline_tests.activation.test_happenings import AT, CART, HOUR, SCHEMA, event
 from cdp_pipeline_tests.parity.conftest import EngineUnderTest
@@ -33,4 +33,4 @@ def test_occasions_of_events_are_equal_on_every_engine(engine: EngineUnderTest) 
     assert found(bad, timeline) == [("p1", "seen:r1")]
     new = ibis.memtable(pa.table({"event_id": ["r2", "c1"]}))
     assert found(bad, timeline.semi_join(new, "event_id")) == []
-    assert told_until(timeline, ["shop"], AT) == AT - HOUR
+    assert low_watermark(timeline, ["shop"], AT) == AT - HOUR

@@ -38,7 +38,7 @@ from cdp_pipeline.predictions.kind import Champion, Known
 from cdp_pipeline.predictions.kinds import kind_of
 from cdp_pipeline.profile.customers import PROVENANCE, customers, customers_table, provenance
 from cdp_pipeline.profile.timeline import timeline, timeline_table
-from cdp_pipeline.profile.told import TOLD, told
+from cdp_pipeline.profile.watermarks import WATERMARKS, watermarks
 from cdp_pipeline.sources.demo.feeds import FEEDS
 from cdp_pipeline.sources.load import load
 from cdp_pipeline.sources.tables import LOADS, source_table
@@ -116,8 +116,8 @@ class Company:
             profiles = customers(values, lake.read(PEOPLE), project)
             lake.publish(Mirror(PROVENANCE, values), Mirror(customers_table(project), profiles), note=NOTE)
         rows = timeline(tables, lake.read(IDENTIFIERS), project)
-        reached = told(lake.read(LOADS), project)
-        lake.publish(Mirror(timeline_table(project), rows), Mirror(TOLD, reached), note=NOTE)
+        reached = watermarks(lake.read(LOADS), project)
+        lake.publish(Mirror(timeline_table(project), rows), Mirror(WATERMARKS, reached), note=NOTE)
 
     def compute(self, day: date) -> None:
         """The traits of a day that the stories ask of."""

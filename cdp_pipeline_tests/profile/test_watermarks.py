@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cdp_pipeline.lake import Lake
-from cdp_pipeline.profile.told import told
+from cdp_pipeline.profile.watermarks import watermarks
 from cdp_pipeline.sources.errors import SourceError
 from cdp_pipeline.sources.tables import LOADS
 from cdp_pipeline.spec.source import Source
@@ -28,7 +28,7 @@ def orders(**words: Any) -> Source:
 
 
 def reached(lake: Lake, *sources: Source, timezone: str = "UTC") -> dict[str, datetime]:
-    rows = told(lake.read(LOADS), project(*sources, timezone=timezone)).to_pylist()
+    rows = watermarks(lake.read(LOADS), project(*sources, timezone=timezone)).to_pylist()
     return {row["source"]: row["until"] for row in rows}
 
 

@@ -1,4 +1,4 @@
-"""How far each source has told what happened, so that what it does not show before then is known not to have happened.
+"""Watermarks: how far each source has told what happened, so that what it does not show before then did not happen.
 
 Published together with the timeline it is true of. What follows from an absence is activation's.
 """
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from cdp_pipeline.spec.project import Project
     from cdp_pipeline.spec.source import Source
 
-TOLD = Table(
-    "profile.told",
+WATERMARKS = Table(
+    "profile.watermarks",
     "How far each source has told what happened: what it does not show before then did not happen.",
     {
         "source": Column("string", "The source."),
@@ -31,8 +31,8 @@ GAPS_COUNT = timedelta(days=2)
 """For how long a day whose file could not be loaded leaves it open what happened since."""
 
 
-def told(loads: ibis.Table, project: Project) -> pa.Table:
-    """The rows of TOLD for the sources of events that were ever loaded, from `sources.loads`.
+def watermarks(loads: ibis.Table, project: Project) -> pa.Table:
+    """The rows of WATERMARKS for the sources of events that were ever loaded, from `sources.loads`.
 
     A file tells of everything up to when it was written, but not beyond the day in its path; a database up to when it
     was read, a full copy up to the moment it stands for. Where the newest file of a recent day could not be loaded,
@@ -56,7 +56,7 @@ def told(loads: ibis.Table, project: Project) -> pa.Table:
         if name in until and start > reached[name] - GAPS_COUNT:
             until[name] = min(until[name], start)
     rows = [{"source": name, "until": moment} for name, moment in sorted(until.items())]
-    return pa.Table.from_pylist(rows, schema=TOLD.schema.to_pyarrow())
+    return pa.Table.from_pylist(rows, schema=WATERMARKS.schema.to_pyarrow())
 
 
 def _reach(source: Source, row: dict[str, Any], project: Project) -> datetime:
