@@ -33,7 +33,7 @@ PLAN = Table(
         "action": Column("string", "add, update, remove, entered, left, or suppressed."),
         "reason": Column("string", "Why it is suppressed."),
         "plan_id": Column("string", "The plan: what `cdp sync approve` is given."),
-        "plan_state": Column("string", "applied, or held: it waits for approval."),
+        "plan_state": Column("string", "applied, held (it waits for approval) or shown (in a dry run)."),
         "held_because": Column("string", "The guard-rails that ask somebody to look first."),
     },
     key=("sync", "key_hash"),

@@ -49,14 +49,6 @@ class Planned:
     rows: pa.Table
     syncs: dict[str, PlannedSync]
 
-    @property
-    def counts(self) -> dict[str, Counter[str]]:
-        """By sync, how many operations of each kind, with the state of its plan."""
-        return {
-            name: (one.plan.counts if one.plan is not None else Counter[str]()) + Counter({one.state: 1})
-            for name, one in self.syncs.items()
-        }
-
     def lines(self) -> list[dict[str, object]]:
         """One row per sync, for people to read: how many of each kind, and what became of the plan."""
         rows: list[dict[str, object]] = []

@@ -191,7 +191,7 @@ def examples(ledger: Ledger, sync: str, each: int = 1) -> list[dict[str, Any]]:
     with ledger.reading() as connection:
         found = [("held", connection.execute(held).all()), ("decided", connection.execute(newest).all())]
     return [
-        {"sync": sync, "is": stage, **row._mapping, "payload": json.loads(row.payload)}
+        {"sync": sync, "stage": stage, **row._mapping, "payload": json.loads(row.payload)}
         for stage, rows in found
         for row in rows
     ]

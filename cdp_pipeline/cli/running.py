@@ -173,7 +173,7 @@ def _tell_run(report: RunReport, project: Project) -> None:
         {
             "check": f"{each['asset']}: {each['check']}",
             "severity": each["severity"],
-            "found": "; ".join(f"{name}: {said(value)}" for name, value in each["metadata"].items()),
+            "found": each["says"] or "; ".join(f"{name}: {said(value)}" for name, value in each["metadata"].items()),
         }
         for each in report.checks
         if not each["passed"]

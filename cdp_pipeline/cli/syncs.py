@@ -86,6 +86,8 @@ def _delivered(ledger: Ledger, declared: Project, syncs: list[str], now: datetim
     for name, counts in sorted(summary.by_destination.items()):
         said = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in sorted(counts.items()))
         err.print(f"{name}: {said}", highlight=False)
+    if not summary.by_destination:
+        err.print("nothing is due", highlight=False)
 
 
 @app.command("deliver")
@@ -98,9 +100,12 @@ def sync_deliver(names: Syncs = None, project: Folder = None) -> None:
         _delivered(ledger, declared, _syncs(declared, names), datetime.now(UTC), gates)
 
 
+By = Annotated[str | None, typer.Option(help="Who looked at it; default: you.")]
+PlanId = Annotated[str, typer.Argument(metavar="PLAN_ID", help="What cdp sync plan says.")]
+
+
 @app.command("approve")
-def sync_approve(plan_id: str, by: Annotated[str | None, typer.Option(help="Who looked at it; default: you.")] = None,
-                 project: Folder = None, as_json: Json = False) -> None:  # fmt: skip
+def sync_approve(plan_id: PlanId, by: By = None, project: Folder = None, as_json: Json = False) -> None:
     """Release a held plan: exactly what was shown is sent, whatever the audience has become since."""
     from cdp_pipeline.activation.sync import approve
     from cdp_pipeline.orchestration.installation import ledger_of

@@ -82,7 +82,10 @@ def activation_assets(project: Project, upstream: Sequence[dg.AssetCheckKey]) ->
             planned = plan_all(ledger, lake, project, now=clock(), gates=gates, upstream=wrong)
         result = lake.publish(Mirror(PLAN, planned.rows), note=note(context))
         said: dict[str, Any] = {
-            f"{sync} {state}": n for sync, states in planned.counts.items() for state, n in states.items()
+            f"{sync} {kind}": n
+            for sync, one in planned.syncs.items()
+            if one.plan is not None
+            for kind, n in one.plan.counts.items()
         }
         if lines := planned.lines():
             said["by sync"] = dg.MetadataValue.table(

@@ -408,30 +408,39 @@ def plans_spec(key: list[str]) -> dg.AssetCheckSpec:
 
 
 def plans_result(key: list[str], lines: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
-    """Evaluate plans_spec on the lines of a plan (refresh.Planned.lines): what is held, why, and what lets it go."""
+    """Evaluate plans_spec on the lines of a plan (refresh.Planned.lines): what is held, why, and what lets it go.
+
+    Numbers and commands, nobody's name or address; a table and short texts, since the UI hides all else behind a link.
+    """
     held = [line for line in lines if line["state"] == "held"]
     why = "; ".join(
-        f"{line['sync']} is held: {line['because']}. Then: cdp sync approve {line['plan_id']}" for line in held
+        f"{line['sync']} is held: {line['because']}. It would {_moves(line)}. Then: cdp sync approve {line['plan_id']}"
+        for line in held
     )
-    shown = dg.MetadataValue.md("\n\n".join(_held_plan(line) for line in held) or "Nothing.")
-    return result("no_plan_is_held", not held, key, why=why, held=shown)
+    if not held:
+        return result("no_plan_is_held", True, key, held=0)
+    shown = [
+        dg.TableRecord({
+            "sync": line["sync"], "held because": line["because"], "it would": _moves(line),
+            "unchanged": line["unchanged"], "not sent": line["suppressed_because"] or "nobody",
+            "to see what would be sent": f"cdp sync show {line['sync']}",
+            "to send exactly this": f"cdp sync approve {line['plan_id']}",
+        })
+        for line in held
+    ]  # fmt: skip
+    who = f"SELECT sync, action, person_id, reason FROM activation.plan WHERE plan_id = '{held[0]['plan_id']}' LIMIT 20"
+    return result(
+        "no_plan_is_held", False, key, why=why, plans=dg.MetadataValue.table(shown),
+        whom_it_concerns=f'cdp sql "{who}"',
+        if_it_is_right="Approve it: exactly this is sent, whatever the audience has become since.",
+        if_it_is_wrong="Mend what is wrong upstream. The next run plans anew, and this plan is never sent.",
+        held=len(held),
+    )  # fmt: skip
 
 
-def _held_plan(line: Mapping[str, Any]) -> str:
-    """A held plan in words: numbers and the commands that show and release it, nobody's name or address."""
-    sync, plan_id = line["sync"], line["plan_id"]
-    who = f"SELECT action, person_id, reason FROM activation.plan WHERE sync = '{sync}' ORDER BY action LIMIT 20"
+def _moves(line: Mapping[str, Any]) -> str:
     moves = [f"{kind} {line[kind]:,}" for kind in ("add", "update", "remove") if line[kind]]
-    says = [f"It would {', '.join(moves) or 'send nothing'}."]
-    says += [f"{line['unchanged']:,} stay as they are."] if line["unchanged"] else []
-    says += [f"Not sent are {line['suppressed_because']}."] if line["suppressed"] else []
-    return f"""**{sync} is held:** {line["because"]}. {" ".join(says)}
-
-* Whom it concerns: `cdp sql "{who}"`
-* What would be sent of them: `cdp sync show {sync}`
-* All is as it should be: `cdp sync approve {plan_id}` sends just this, whatever the audience has become since.
-* Something is wrong: mend it. The next run plans anew, and this plan is sent no more.
-"""
+    return ", ".join(moves) or "send nothing"
 
 
 def accounts_spec(key: list[str]) -> dg.AssetCheckSpec:

@@ -159,6 +159,7 @@ def _execute(
             "check": check.check_name,
             "passed": check.passed,
             "severity": check.severity.value,
+            "says": check.description or "",
             "metadata": _plain(check.metadata),
         }
         for check in result.get_asset_check_evaluations()

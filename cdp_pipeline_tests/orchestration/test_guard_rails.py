@@ -270,8 +270,11 @@ def test_it_is_held_and_everybody_is_told_so_in_the_same_words(scheme: Scheme, n
     assert (plan["state"], plan["because"]) == ("held", because)
     command = f"cdp sync approve {plan['plan_id']}"
     check = scheme.found["check"]
+    assert f"{name} is held: {because}. It would " in check["says"] and command in check["says"]
     assert check["check"] == "no_plan_is_held" and check["severity"] == "WARN"
-    assert f"**{name} is held:** {because}." in check["metadata"]["held"] and command in check["metadata"]["held"]
+    [shown] = [one.data for one in check["metadata"]["plans"].records if one.data["sync"] == name]
+    assert (shown["held because"], shown["to send exactly this"]) == (because, command)
+    assert shown["it would"] == ", ".join(f"{kind} {plan[kind]}" for kind in ("add", "update", "remove") if plan[kind])
     assert f"held: {because}" in scheme.found["status"] and command in scheme.found["status"]
     [stands] = [row for row in scheme.found["list"] if row["sync"] == name]
     assert (stands["last_plan"], stands["says"]) == ("held", because)
@@ -280,7 +283,7 @@ def test_it_is_held_and_everybody_is_told_so_in_the_same_words(scheme: Scheme, n
 
 
 def test_somebody_who_looks_sees_exactly_what_would_be_sent(scheme: Scheme) -> None:
-    found = [(row["is"], row["kind"], row["state"], row["payload"]["member"]) for row in scheme.found["shown"]]
+    found = [(row["stage"], row["kind"], row["state"], row["payload"]["member"]) for row in scheme.found["shown"]]
     assert found == [*[("held", "remove", "pending", False)] * 2, *[("decided", "add", "delivered", True)] * 2]
     assert {row["payload"]["key"] for row in scheme.found["shown"][:2]} == {email(f"shrinks-{n}") for n in (299, 300)}
 
