@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -46,6 +47,22 @@ def test_what_was_sent_under_the_other_id_counts_after_a_merge(ledger: Ledger) -
     here.town.identifiers["ann"] |= here.town.identifiers.pop("bob")
     third = here.decide("trigger:offer", "ann", NOW + HOUR)
     assert here.post(NOW + HOUR)[third] == "gate: frequency cap: 2 in 7 days"
+
+
+@pytest.mark.parametrize("declared", [{"caps": [TWO_A_WEEK]}, {"budgets": [{"channel": "email", "most": 2, "within": "7 days"}]}])
+def test_a_letter_of_which_nobody_knows_whether_it_arrived_counts_as_one_that_did(
+    ledger: Ledger, declared: dict[str, Any]
+) -> None:
+    here = world(ledger, policy(**declared))
+    fates = []
+    for number, becomes in enumerate(["unknown", "delivered", "delivered"]):
+        here.before_sending = lambda _delivery, _now, becomes=becomes: becomes
+        op_id = here.decide("trigger:offer", "ann", NOW + number * DAY)
+        fates.append(here.post(NOW + number * DAY)[op_id])
+    assert fates[:2] == ["unknown", "delivered"]
+    assert fates[2].startswith(("gate: frequency cap", "gate: budget"))
+    late = here.decide("trigger:offer", "ann", NOW + 8 * DAY)
+    assert here.post(NOW + 8 * DAY)[late] == "delivered"
 
 
 def test_the_more_important_takes_the_last_place_also_by_another_channel(ledger: Ledger) -> None:
