@@ -1,7 +1,7 @@
 # ruff: noqa: T201
 """Deliveries a second to a webhook on loopback with the ledger on, beside plain httpx; the diff of a large audience.
 
-    python benchmarks/activation.py [--single 4000] [--batched 100000] [--members 1000000]
+    python benchmarks/activation.py [--single 4000] [--batched 100000] [--members 1000000] [--permitted 100000]
 
 The receiver is a process of its own and does nothing but answer. Ours claims from a SQLite ledger with every commit on
 disk, signs, sends, and settles with what the destination then holds; httpx only sends the same bodies, on 16 lines.
@@ -25,17 +25,29 @@ import pyarrow as pa
 
 from cdp_pipeline.activation import claims
 from cdp_pipeline.activation.deliver import deliver
+from cdp_pipeline.activation.gates import ContactGates
 from cdp_pipeline.activation.ledger import Ledger, Op, acknowledged, open_ledger, operation_id
 from cdp_pipeline.activation.plan import SyncPlan
 from cdp_pipeline.activation.protocol import Outcome, canonical_json
 from cdp_pipeline.activation.refresh import plan_sync
 from cdp_pipeline.activation.sync import approve, submit
 from cdp_pipeline.activation.unchanged import compare
+from cdp_pipeline.consent.ledger import Said, open_consents
+from cdp_pipeline.consent.subjects import LakeSubjects, everybody
 from cdp_pipeline.destinations import destination_for
+from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE
+from cdp_pipeline.lake import Mirror, open_lake
+from cdp_pipeline.lake.table import Column, Table
+from cdp_pipeline.spec.project import LakeLocation, Project
 from cdp_pipeline.spec.sync import Sync
-from cdp_pipeline_tests.activation.projects import NOW, project, sync, webhook
+from cdp_pipeline_tests.activation.projects import NOW, project, sync, trigger, webhook
+from cdp_pipeline_tests.consent.people import EMAIL, PHONE, consent, policy
 
 LINES, BATCH = 16, 100
+ZONES = {"GB": "Europe/London", "US": "Europe/Berlin"}
+CUSTOMERS = Table(
+    "profile.customers", "People.", {name: Column("string") for name in ("person_id", "country")}, key=("person_id",)
+)
 
 
 class Answering(asyncio.Protocol):
@@ -198,16 +210,140 @@ def difference(folder: Path, size: int) -> None:
             print(f"{size:,}, {name}: {wall:.2f} s, {cpu:.2f} CPU-s; {kinds}, {plan.unchanged:,} unchanged", flush=True)
 
 
+def known_people(folder: Path, people: int) -> None:
+    """A lake in which everybody has an address, a number and a country."""
+    ids, at = [f"cdp_{n:022d}" for n in range(people)], NOW.replace(tzinfo=None)
+    owned = {
+        "type": ["email"] * people + ["phone"] * people,
+        "value": [f"customer{n}@example.com" for n in range(people)] + [f"+44{n}" for n in range(people)],
+        "person_id": ids * 2, "id": list(range(2 * people)), "first_seen": [at] * 2 * people,
+        "last_seen": [at] * 2 * people, "status": ["ok"] * 2 * people,
+    }  # fmt: skip
+    known = {"person_id": ids, "kind": ["known"] * people, "created_at": [at] * people, "identifiers": [2] * people}
+    lives = {"person_id": ids, "country": ["GB" if n % 4 else "US" for n in range(people)]}
+    with open_lake(LakeLocation(path="lake"), base=folder) as lake:
+        lake.publish(Mirror(PEOPLE, table(PEOPLE, known)), Mirror(IDENTIFIERS, table(IDENTIFIERS, owned)),
+                     Mirror(CUSTOMERS, table(CUSTOMERS, lives)))  # fmt: skip
+
+
+def table(declared: Table, given: dict[str, list[object]]) -> pa.Table:
+    """Rows of a table of which only some columns are known."""
+    rows = len(given["person_id"])
+    return pa.table(
+        {
+            one.name: pa.array(given[one.name], one.type) if one.name in given else pa.nulls(rows, one.type)
+            for one in declared.schema.to_pyarrow()
+        }
+    )
+
+
+def permitted(folder: Path, people: int) -> None:
+    """With consent and a contact policy declared: people judged a second, and records delivered a second."""
+    folder.mkdir()
+    ready, theirs = multiprocessing.Pipe()
+    receiver = multiprocessing.get_context("spawn").Process(target=answer, args=(theirs,), daemon=True)
+    receiver.start()
+    url = f"http://127.0.0.1:{ready.recv()}/hook"
+    ads = sync(
+        name="vips", destination="ads", purpose="marketing", key="email",
+        mapping={"email": "email", "tier": "tier", "revenue": "revenue", "orders": "orders"},
+    )  # fmt: skip
+    whole = project(
+        webhook(url, name="letters", channel="email", batch=BATCH, rate=1e9),
+        webhook(url, name="ads", batch=BATCH, rate=1e9),
+        trigger(name="offer", purpose="marketing", do=[{"destination": "letters"}]), ads, EMAIL, PHONE,
+        consent(jurisdiction="country"),
+        policy(
+            caps=[{"purposes": ["marketing"], "most": 3, "within": "7 days"}],
+            quiet_hours=[{"from": "21:00", "to": "08:00", "zone": "country", "zones": ZONES}],
+            controls=[{"name": "year", "share": 0.02, "triggers": ["offer"]}],
+        ),
+    )  # fmt: skip
+    known_people(folder, people)
+    try:
+        with (
+            open_ledger(f"sqlite:///{folder / 'ledger.sqlite'}") as ledger,
+            open_lake(LakeLocation(path="lake"), base=folder, read_only=True) as lake,
+        ):
+            consents = open_consents(ledger)
+            consents.record((
+                Said(f"{about}{n}", ("email", f"customer{n}@example.com"), about, "granted", NOW, "benchmark")
+                for n in range(people) for about in ("purpose:marketing", "channel:email")
+            ), NOW)  # fmt: skip
+            who = LakeSubjects(lambda: everybody(lake, whole))
+            who.everybody()
+            for start, size in ((0, BATCH), (people // 2, 1_000)):
+                judged(
+                    ledger, whole, ContactGates(ledger, whole, consents, who), range(start, start + people // 2), size
+                )
+            ops = (
+                Op(operation_id("ads", n), "sync:vips", "ads", f"cdp_{n:022d}", "add", body(n), key=f"c{n}")
+                for n in range(people)
+            )
+            ledger.send_once(list(ops), NOW)
+            gates = ContactGates(ledger, whole, consents, who)
+
+            def work() -> None:
+                done = deliver(
+                    ledger, whole, now=NOW, connect=destination_for, limit=people, budget=timedelta(minutes=9),
+                    only=["ads"], gates=gates,
+                ).totals  # fmt: skip
+                assert done == {"delivered": people}, done
+
+            timed(f"ours with consent and a contact policy, batches of {BATCH}", people, work)
+            everyone, barred = members(0, people, 0), list[dict[str, str]]()
+            tool = whole.destinations["ads"]
+            timed("whom a sync is barred from", people, lambda: barred.append(gates.barred(ads, everyone, tool, NOW)))
+            assert barred == [{}], len(barred[0])
+    finally:
+        receiver.kill()
+
+
+def judged(ledger: Ledger, whole: Project, gates: ContactGates, people: range, size: int) -> None:
+    """Letters of people not met before, in claims of a size: only the gates are timed."""
+    ops = [
+        Op(operation_id("letters", n), "trigger:offer", "letters", f"cdp_{n:022d}", "act",
+           {"to": f"customer{n}@example.com", "data": body(n)["data"]}, occasion=str(n), key=str(n))
+        for n in people
+    ]  # fmt: skip
+    ledger.send_once(ops, NOW)
+    now, walls, cpus, letters = NOW + timedelta(seconds=people.start), 0.0, 0.0, whole.destinations["letters"]
+    while True:
+        claim = claims.claim(
+            ledger, "letters", limit=size, now=now, lease=timedelta(hours=1), worker="w", repeatable=True,
+            max_attempts=5, rate=1e9,
+        )  # fmt: skip
+        if not claim.ops:
+            break
+        now += timedelta(milliseconds=10)
+        wall, cpu = time.monotonic(), time.process_time()
+        refused = gates.refusals(claim.ops, letters, now)
+        walls, cpus = walls + time.monotonic() - wall, cpus + time.process_time() - cpu
+        sent = [one for one in claim.ops if one.delivery.op_id not in refused]
+        outcomes = [Outcome(one.delivery.op_id, "delivered", "HTTP 200", code=200) for one in sent]
+        claims.settle(ledger, claim, [*refused.values(), *outcomes], now=now, max_attempts=5)
+    print(
+        f"gates, claims of {size:,}: {len(people) / walls:,.0f} people/s, {len(people) / cpus:,.0f} a CPU second",
+        flush=True,
+    )
+
+
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--single", type=int, default=4_000)
     asked.add_argument("--batched", type=int, default=100_000)
     asked.add_argument("--members", type=int, default=1_000_000)
+    asked.add_argument("--permitted", type=int, default=100_000)
     given = asked.parse_args()
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as folder:
-        throughput(Path(folder), given.single, given.batched)
-        difference(Path(folder), given.members)
+        for size, measure in (
+            (given.batched, lambda: throughput(Path(folder), given.single, given.batched)),
+            (given.members, lambda: difference(Path(folder), given.members)),
+            (given.permitted, lambda: permitted(Path(folder) / "permitted", given.permitted)),
+        ):
+            if size:
+                measure()
     print(f"load {os.getloadavg()[0]:.1f}")
 
 

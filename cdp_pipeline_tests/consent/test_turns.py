@@ -49,7 +49,9 @@ def test_what_was_sent_under_the_other_id_counts_after_a_merge(ledger: Ledger) -
     assert here.post(NOW + HOUR)[third] == "gate: frequency cap: 2 in 7 days"
 
 
-@pytest.mark.parametrize("declared", [{"caps": [TWO_A_WEEK]}, {"budgets": [{"channel": "email", "most": 2, "within": "7 days"}]}])
+@pytest.mark.parametrize(
+    "declared", [{"caps": [TWO_A_WEEK]}, {"budgets": [{"channel": "email", "most": 2, "within": "7 days"}]}]
+)
 def test_a_letter_of_which_nobody_knows_whether_it_arrived_counts_as_one_that_did(
     ledger: Ledger, declared: dict[str, Any]
 ) -> None:
