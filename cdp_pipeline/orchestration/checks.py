@@ -423,18 +423,15 @@ def plans_result(key: list[str], lines: Sequence[Mapping[str, Any]]) -> dg.Asset
         dg.TableRecord({
             "sync": line["sync"], "held because": line["because"], "it would": _moves(line),
             "unchanged": line["unchanged"], "not sent": line["suppressed_because"] or "nobody",
-            "to see what would be sent": f"cdp sync show {line['sync']}",
-            "to send exactly this": f"cdp sync approve {line['plan_id']}",
         })
         for line in held
     ]  # fmt: skip
-    who = f"SELECT sync, action, person_id, reason FROM activation.plan WHERE plan_id = '{held[0]['plan_id']}' LIMIT 20"
     return result(
-        "no_plan_is_held", False, key, why=why, plans=dg.MetadataValue.table(shown),
-        whom_it_concerns=f'cdp sql "{who}"',
-        if_it_is_right="Approve it: exactly this is sent, whatever the audience has become since.",
+        "no_plan_is_held", False, key, why=why, held=len(held), plans=dg.MetadataValue.table(shown),
+        to_see_whom="cdp sql \"FROM activation.plan WHERE plan_state = 'held'\"",
+        to_see_what_is_sent="; ".join(f"cdp sync show {line['sync']}" for line in held),
+        if_it_is_right="Approve it as said above: exactly this is sent, whatever the audience has become since.",
         if_it_is_wrong="Mend what is wrong upstream. The next run plans anew, and this plan is never sent.",
-        held=len(held),
     )  # fmt: skip
 
 
