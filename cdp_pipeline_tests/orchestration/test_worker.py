@@ -152,3 +152,23 @@ def test_a_tick_acts_and_delivers_at_once_unless_a_worker_reads(tmp_path: Path) 
             assert isinstance(skipped, dg.SkipReason) and "worker" in str(skipped.skip_message)
             stop_reading(ledger, "worker")
         assert isinstance(tick(), dg.SensorResult) and len(receiver.effects) == 2
+
+
+def test_what_comes_while_a_tick_watches_is_acted_on_in_that_tick(tmp_path: Path) -> None:
+    def answer(_: Received) -> Answer:
+        if not receiver.effects:
+            wire.click("late", "alarm_raised", 0, account="B2")
+        return Answer()
+
+    with Receiver(answer) as receiver:
+        wire = wired(tmp_path, receiver.url)
+        look(wire)
+        wire.click("soon", "alarm_raised", 0, account="A1")
+        with dg.build_sensor_context() as context:
+            result = events_sensor(wire.project, lambda: datetime.now(UTC), timedelta(seconds=6))(context)
+        assert isinstance(result, dg.SensorResult)
+        assert {event.asset_key.path[-1]: event.metadata for event in result.asset_events} == {
+            "outbox": {"alarm pending": dg.IntMetadataValue(2)},
+            "deliveries": {"hook delivered": dg.IntMetadataValue(2)},
+        }
+        assert [effect["data"]["person"] for effect in receiver.effects.values()] == ["A1", "B2"]
