@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Connection, Engine
 
-from cdp_pipeline.activation.protocol import canonical_json
+from cdp_pipeline.activation.protocol import Closing, canonical_json
 from cdp_pipeline.spec.project import Project
 
 DecidedState = Literal["pending", "suppressed", "failed", "held"]
@@ -325,7 +324,7 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-class Ledger:
+class Ledger(Closing):
     """All that may be done with the ledger; every method is one transaction."""
 
     def __init__(self, engine: Engine) -> None:
@@ -368,14 +367,6 @@ class Ledger:
 
     def close(self) -> None:
         self._engine.dispose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # Deciding
 

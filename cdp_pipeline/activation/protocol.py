@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from types import TracebackType
@@ -55,7 +57,23 @@ class Outcome(NamedTuple):
     address: AddressIs | None = None
 
 
-class DestinationConnection(Protocol):
+class Closing(ABC):
+    """A context that closes itself: the ledger, and every open line to a destination."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Hang up; a second time is no mistake."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class DestinationConnection(AbstractContextManager["DestinationConnection"], Protocol):
     """An open line to one destination."""
 
     batch_size: int
@@ -71,12 +89,6 @@ class DestinationConnection(Protocol):
         """One outcome per delivery, in order, in about `within`; what there was no time for is 'untried'."""
 
     def close(self) -> None: ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 def may_repeat(repeatable: bool | frozenset[str], kind: str) -> bool:

@@ -10,11 +10,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
-from cdp_pipeline.activation.protocol import Delivery, Outcome, may_repeat
-from cdp_pipeline.destinations.connection import Connection
+from cdp_pipeline.activation.protocol import Closing, Delivery, Outcome, may_repeat
 from cdp_pipeline.destinations.http import (
     SHORTEST_TRY,
     WAIT_AFTER_REFUSED_KEY,
@@ -60,7 +59,10 @@ Call = Callable[[Sequence[Delivery], Round], Said]
 """Carries some deliveries out: one Answer for all of them, or an outcome for each by op_id."""
 
 
-class ApiConnection(Connection):
+Spec = TypeVar("Spec", bound=Api)
+
+
+class ApiConnection(Closing, Generic[Spec]):
     """Makes the calls that `calls` arranges a batch in.
 
     A call that is refused as a whole without a word about whom is made again in halves, until it is clear who is
@@ -70,7 +72,8 @@ class ApiConnection(Connection):
     batch_size = 100
     repeatable: bool | frozenset[str] = True
 
-    def __init__(self, spec: Api) -> None:
+    def __init__(self, spec: Spec, bearer: str = "") -> None:
+        self.spec, self.bearer = spec, bearer
         self.http = HttpClient(allow_private=spec.allow_private)
         self._url, self._timeout = spec.url.rstrip("/"), spec.timeout
 
@@ -78,7 +81,7 @@ class ApiConnection(Connection):
         raise NotImplementedError
 
     def headers(self) -> Mapping[str, str]:
-        return {}
+        return {"Authorization": f"Bearer {self.bearer}"}
 
     def request(self, method: str, path: str, value: Mapping[str, object] | None, at: Round) -> Answer:
         """One request with a JSON body (None: without a body), its answer read."""
@@ -127,6 +130,34 @@ class ApiConnection(Connection):
         self.http.close()
 
 
+class CrmConnection(ApiConnection[Spec]):
+    """Of a tool that holds people: puts there who is to be there, takes out who is not, and makes tasks of acts.
+
+    `knows_operations`: it keeps an operation's id with a task, so that one that is made again is the same one.
+    """
+
+    def __init__(self, spec: Spec, bearer: str = "", *, knows_operations: bool) -> None:
+        super().__init__(spec, bearer)
+        self.repeatable = True if knows_operations else STATE_KINDS | {"entered", "left"}
+
+    def calls(self, batch: Sequence[Delivery]) -> Iterable[tuple[Sequence[Delivery], Call]]:
+        by_kind = dict.fromkeys(("add", "update", "entered"), self._upsert)
+        by_kind |= dict.fromkeys(("remove", "left"), self._take_out)
+        for part in groups(batch):
+            for call in (self._upsert, self._take_out, self._tasks):
+                if some := [each for each in part if by_kind.get(each.kind, self._tasks) == call]:
+                    yield some, call
+
+    def _upsert(self, part: Sequence[Delivery], at: Round) -> Said:
+        raise NotImplementedError
+
+    def _take_out(self, part: Sequence[Delivery], at: Round) -> Said:
+        raise NotImplementedError
+
+    def _tasks(self, part: Sequence[Delivery], at: Round) -> Said:
+        raise NotImplementedError
+
+
 def _left(waiting: Iterable[tuple[Sequence[Delivery], Call]], why: str, after: timedelta | None) -> dict[str, Outcome]:
     return {outcome.op_id: outcome for part, _ in waiting for outcome in untried(part, why, after)}
 
@@ -166,16 +197,6 @@ def parted(batch: Iterable[Delivery], test: Callable[[Delivery], object]) -> tup
     for each in batch:
         found[0 if test(each) else 1].append(each)
     return found
-
-
-def by_kind(
-    part: Sequence[Delivery], *, members: Call, leavers: Call, others: Call
-) -> Iterable[tuple[Sequence[Delivery], Call]]:
-    """The calls for those who are to be there, for those who are not, and for acts."""
-    calls = {"add": members, "update": members, "entered": members, "remove": leavers, "left": leavers}
-    for call in dict.fromkeys((members, leavers, others)):
-        if some := [each for each in part if calls.get(each.kind, others) == call]:
-            yield some, call
 
 
 def told_in(answer: Answer) -> dict[str, Any]:

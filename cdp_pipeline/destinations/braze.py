@@ -36,7 +36,7 @@ LONGEST_WAIT = timedelta(hours=1)
 
 
 def connect(spec: Braze) -> BrazeConnection:
-    return BrazeConnection(spec)
+    return BrazeConnection(spec, spec.api_key)
 
 
 def named(data: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
@@ -47,18 +47,11 @@ def named(data: Mapping[str, object]) -> tuple[dict[str, object], dict[str, obje
     return {which: str(data[which])}, {name: value for name, value in data.items() if name != which}
 
 
-class BrazeConnection(ApiConnection):
+class BrazeConnection(ApiConnection[Braze]):
     """Tracks up to 75 attributes or 75 events a call; an answer names the refused ones by their place."""
 
     batch_size = 75
     repeatable = STATE_KINDS
-
-    def __init__(self, spec: Braze) -> None:
-        super().__init__(spec)
-        self._spec = spec
-
-    def headers(self) -> Mapping[str, str]:
-        return {"Authorization": f"Bearer {self._spec.api_key}"}
 
     def calls(self, batch: Sequence[Delivery]) -> Iterable[tuple[Sequence[Delivery], Call]]:
         known, nobody = parted(batch, lambda each: named(fields(each))[0])

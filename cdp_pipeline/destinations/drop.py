@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Literal
 
-from cdp_pipeline.activation.protocol import Delivery, Outcome, canonical_json
-from cdp_pipeline.destinations.connection import Connection
+from cdp_pipeline.activation.protocol import Closing, Delivery, Outcome, canonical_json
 from cdp_pipeline.destinations.http import SHORTEST_TRY, untried
 from cdp_pipeline.spec.destination import Drop
 
@@ -91,7 +90,7 @@ def _cell(value: object) -> str:
     return f"'{text}" if isinstance(value, str) and _FORMULA.match(text) else text
 
 
-class DropConnection(Connection):
+class DropConnection(Closing):
     """Puts the files of a batch one after the other; a file arrives whole or not at all."""
 
     batch_size = 1000

@@ -14,8 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-from cdp_pipeline.activation.protocol import AddressIs, Delivery, DestinationError, Outcome
-from cdp_pipeline.destinations.connection import Connection
+from cdp_pipeline.activation.protocol import AddressIs, Closing, Delivery, DestinationError, Outcome
 from cdp_pipeline.destinations.http import (
     WAIT_AFTER_REFUSED_KEY,
     Answer,
@@ -75,7 +74,7 @@ def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-class FcmConnection(Connection):
+class FcmConnection(Closing):
     """POSTs notifications one by one with an access token that is renewed before it ends."""
 
     batch_size = 10

@@ -40,7 +40,7 @@ def connect(spec: GoogleCustomerMatch) -> GoogleCustomerMatchConnection:
     return GoogleCustomerMatchConnection(spec)
 
 
-class GoogleCustomerMatchConnection(ApiConnection):
+class GoogleCustomerMatchConnection(ApiConnection[GoogleCustomerMatch]):
     """Ingests and removes up to 10,000 people a request, and asks what became of requests made before.
 
     A request with a bad member is refused as a whole, with the positions of the bad ones: the others go again without
@@ -52,16 +52,11 @@ class GoogleCustomerMatchConnection(ApiConnection):
 
     def __init__(self, spec: GoogleCustomerMatch) -> None:
         super().__init__(spec)
-        self._spec = spec
         form = {
             "grant_type": "refresh_token", "client_id": spec.client_id, "client_secret": spec.client_secret,
             "refresh_token": spec.refresh_token,
         }  # fmt: skip
         self._token = AccessToken(self.http, spec.token_url, form)
-        self._bearer = ""
-
-    def headers(self) -> Mapping[str, str]:
-        return {"Authorization": f"Bearer {self._bearer}"}
 
     def calls(self, batch: Sequence[Delivery]) -> Iterable[tuple[Sequence[Delivery], Call]]:
         asked = dict[str, list[Delivery]]()
@@ -86,15 +81,15 @@ class GoogleCustomerMatchConnection(ApiConnection):
         return self._send("remove", part, {}, at)
 
     def _consent(self) -> dict[str, object]:
-        given = {"adUserData": self._spec.ad_user_data, "adPersonalization": self._spec.ad_personalization}
+        given = {"adUserData": self.spec.ad_user_data, "adPersonalization": self.spec.ad_personalization}
         consent = {name: f"CONSENT_{value.upper()}" for name, value in given.items() if value is not None}
         return {"consent": consent} if consent else {}
 
     def _send(self, verb: str, part: Sequence[Delivery], more: Mapping[str, object], at: Round) -> Said:
-        account = {"accountType": "GOOGLE_ADS", "accountId": self._spec.account_id}
-        destination: dict[str, object] = {"operatingAccount": account, "productDestinationId": self._spec.list_id}
-        if self._spec.login_account_id is not None:
-            destination["loginAccount"] = {"accountType": "GOOGLE_ADS", "accountId": self._spec.login_account_id}
+        account = {"accountType": "GOOGLE_ADS", "accountId": self.spec.account_id}
+        destination: dict[str, object] = {"operatingAccount": account, "productDestinationId": self.spec.list_id}
+        if self.spec.login_account_id is not None:
+            destination["loginAccount"] = {"accountType": "GOOGLE_ADS", "accountId": self.spec.login_account_id}
         outcomes, waiting = dict[str, Outcome](), list(part)
         while waiting:
             members = [{"userData": {"userIdentifiers": google_identifiers(fields(each))}} for each in waiting]
@@ -149,7 +144,7 @@ class GoogleCustomerMatchConnection(ApiConnection):
         token = self._token.get(at)
         if isinstance(token, Answer):
             return token
-        self._bearer = token
+        self.bearer = token
         answer = self.request(method, path, value, at)
         if answer.code == 401:
             self._token.forget()

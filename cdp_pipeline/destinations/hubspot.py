@@ -5,21 +5,17 @@ Which contact and which task is decided before; here they are written in batches
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from urllib.parse import quote
 
 from cdp_pipeline.activation.protocol import Delivery, Outcome
 from cdp_pipeline.destinations.api import (
-    STATE_KINDS,
-    ApiConnection,
-    Call,
+    CrmConnection,
     Round,
     Said,
-    by_kind,
     fields,
-    groups,
     listed,
     refused,
     strange,
@@ -37,7 +33,7 @@ BLAMES_ALL = (b"PROPERTY_DOESNT_EXIST", b"READ_ONLY_VALUE", b"MISSING_SCOPES")
 
 
 def connect(spec: Hubspot) -> HubspotConnection:
-    return HubspotConnection(spec)
+    return HubspotConnection(spec, spec.token)
 
 
 def property_value(value: object) -> object:
@@ -55,28 +51,19 @@ def properties(data: Mapping[str, object]) -> dict[str, object]:
     return {name: property_value(value) for name, value in data.items()}
 
 
-class HubspotConnection(ApiConnection):
+class HubspotConnection(CrmConnection[Hubspot]):
     """Upserts contacts; takes people out by an update, which makes nobody a contact; makes tasks."""
 
     batch_size = 100
 
-    def __init__(self, spec: Hubspot) -> None:
-        super().__init__(spec)
-        self._spec = spec
-        self.repeatable = True if spec.operation_property else STATE_KINDS | {"entered", "left"}
+    def __init__(self, spec: Hubspot, bearer: str) -> None:
+        super().__init__(spec, bearer, knows_operations=spec.operation_property is not None)
         self._owners: dict[str, str] = {}
-
-    def headers(self) -> Mapping[str, str]:
-        return {"Authorization": f"Bearer {self._spec.token}"}
-
-    def calls(self, batch: Sequence[Delivery]) -> Iterable[tuple[Sequence[Delivery], Call]]:
-        for part in groups(batch):
-            yield from by_kind(part, members=self._upsert, leavers=self._take_out, others=self._tasks)
 
     def _upsert(self, part: Sequence[Delivery], at: Round) -> Said:
         inputs = [
             {
-                "idProperty": self._spec.key,
+                "idProperty": self.spec.key,
                 "id": str(each.payload["key"]),
                 "objectWriteTraceId": each.op_id,
                 "properties": properties(fields(each) | self._member(True)),
@@ -86,11 +73,11 @@ class HubspotConnection(ApiConnection):
         return self._judged(part, self._post("/crm/v3/objects/contacts/batch/upsert", inputs, at))
 
     def _take_out(self, part: Sequence[Delivery], at: Round) -> Said:
-        if self._spec.member_property is None:
+        if self.spec.member_property is None:
             return refused(part, "nothing says who is a member: 'member_property' is missing")
         inputs = [
             {
-                "idProperty": self._spec.key,
+                "idProperty": self.spec.key,
                 "id": str(each.payload["key"]),
                 "objectWriteTraceId": each.op_id,
                 "properties": properties(self._member(False)),
@@ -100,7 +87,7 @@ class HubspotConnection(ApiConnection):
         return self._judged(part, self._post("/crm/v3/objects/contacts/batch/update", inputs, at), gone="delivered")
 
     def _member(self, member: bool) -> dict[str, object]:
-        return {} if self._spec.member_property is None else {self._spec.member_property: member}
+        return {} if self.spec.member_property is None else {self.spec.member_property: member}
 
     def _tasks(self, part: Sequence[Delivery], at: Round) -> Said:
         """Tasks on the contacts that the key in the mapping names; its other fields are the task's properties."""
@@ -114,10 +101,10 @@ class HubspotConnection(ApiConnection):
         inputs, ready = list[dict[str, object]](), list[Delivery]()
         for each in part:
             data = fields(each)
-            key = str(data.pop(self._spec.key, "") or "").lower()
+            key = str(data.pop(self.spec.key, "") or "").lower()
             owner = str(data.get("hubspot_owner_id") or "")
             if each.kind == "act" and key not in found:
-                reason = f"no contact has this {self._spec.key}" if key else f"no '{self._spec.key}' in its mapping"
+                reason = f"no contact has this {self.spec.key}" if key else f"no '{self.spec.key}' in its mapping"
                 outcomes |= refused([each], reason)
             elif "@" in owner and owner.lower() not in owners:
                 outcomes |= refused([each], "the owner is no user of HubSpot")
@@ -146,8 +133,8 @@ class HubspotConnection(ApiConnection):
         if owner:
             task["hubspot_owner_id"] = owner
         made: dict[str, object] = {"objectWriteTraceId": delivery.op_id, "properties": task}
-        if self._spec.operation_property is not None:
-            return {**made, "idProperty": self._spec.operation_property, "id": delivery.op_id}
+        if self.spec.operation_property is not None:
+            return {**made, "idProperty": self.spec.operation_property, "id": delivery.op_id}
         if contact is not None:
             kind = {"associationCategory": "HUBSPOT_DEFINED", "associationTypeId": TASK_TO_CONTACT}
             made["associations"] = [{"to": {"id": contact}, "types": [kind]}]
@@ -156,7 +143,7 @@ class HubspotConnection(ApiConnection):
     def _made(
         self, part: Sequence[Delivery], inputs: Sequence[Mapping[str, object]], found: Mapping[str, str], at: Round
     ) -> Said:
-        if self._spec.operation_property is None:
+        if self.spec.operation_property is None:
             return self._judged(part, self._post("/crm/v3/objects/tasks/batch/create", inputs, at))
         answer = self._post("/crm/v3/objects/tasks/batch/upsert", inputs, at)
         said = self._judged(part, answer)
@@ -165,13 +152,13 @@ class HubspotConnection(ApiConnection):
         outcomes = said
         # An upsert takes no associations: they are made next, which may be done twice.
         ids = {
-            str(each.get("properties", {}).get(self._spec.operation_property)): str(each.get("id"))
+            str(each.get("properties", {}).get(self.spec.operation_property)): str(each.get("id"))
             for each in listed(answer, "results")
         }
         pairs = [
             {"from": {"id": ids[each.op_id]}, "to": {"id": found[key]}}
             for each in part
-            if each.op_id in ids and (key := str(fields(each).get(self._spec.key) or "").lower()) in found
+            if each.op_id in ids and (key := str(fields(each).get(self.spec.key) or "").lower()) in found
         ]
         if pairs:
             linked = self._post("/crm/v4/associations/tasks/contacts/batch/associate/default", pairs, at)
@@ -183,19 +170,19 @@ class HubspotConnection(ApiConnection):
 
     def _contacts(self, part: Sequence[Delivery], at: Round) -> dict[str, str] | Answer:
         """The ids of the contacts the tasks are about, by their key in lower case, as HubSpot compares e-mails."""
-        keys = sorted({str(key) for each in part if (key := fields(each).get(self._spec.key))})
+        keys = sorted({str(key) for each in part if (key := fields(each).get(self.spec.key))})
         if not keys:
             return {}
         asked = {
-            "idProperty": self._spec.key,
-            "properties": [self._spec.key],
+            "idProperty": self.spec.key,
+            "properties": [self.spec.key],
             "inputs": [{"id": key} for key in keys],
         }
         answer = self._asked("POST", "/crm/v3/objects/contacts/batch/read", asked, at)
         if answer.state != "delivered":
             return answer
         return {
-            str(each.get("properties", {}).get(self._spec.key)).lower(): str(each["id"])
+            str(each.get("properties", {}).get(self.spec.key)).lower(): str(each["id"])
             for each in listed(answer, "results")
         }
 

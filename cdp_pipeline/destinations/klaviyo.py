@@ -54,21 +54,17 @@ def profile(data: Mapping[str, object]) -> dict[str, object]:
     return own
 
 
-class KlaviyoConnection(ApiConnection):
+class KlaviyoConnection(ApiConnection[Klaviyo]):
     """Imports up to 1,000 profiles a job, takes members off the list, and creates events one by one."""
 
     # Klaviyo takes 10,000 profiles or five megabytes.
     batch_size = 1000
     repeatable = True
 
-    def __init__(self, spec: Klaviyo) -> None:
-        super().__init__(spec)
-        self._spec = spec
-
     def headers(self) -> Mapping[str, str]:
         kind = "application/vnd.api+json"
-        key = f"Klaviyo-API-Key {self._spec.api_key}"
-        return {"Authorization": key, "revision": self._spec.revision, "Content-Type": kind, "Accept": kind}
+        key = f"Klaviyo-API-Key {self.spec.api_key}"
+        return {"Authorization": key, "revision": self.spec.revision, "Content-Type": kind, "Accept": kind}
 
     def calls(self, batch: Sequence[Delivery]) -> Iterable[tuple[Sequence[Delivery], Call]]:
         asked, fresh = dict[str, list[Delivery]](), list[Delivery]()
@@ -100,8 +96,8 @@ class KlaviyoConnection(ApiConnection):
                 "profiles": {"data": [{"type": "profile", "attributes": profile(fields(each))} for each in part]}
             },
         }
-        if self._spec.list_id is not None:
-            job["relationships"] = {"lists": {"data": [{"type": "list", "id": self._spec.list_id}]}}
+        if self.spec.list_id is not None:
+            job["relationships"] = {"lists": {"data": [{"type": "list", "id": self.spec.list_id}]}}
         answer = _named(self.request("POST", "/api/profile-bulk-import-jobs", {"data": job}, at))
         if answer.state != "delivered":
             return answer
@@ -161,7 +157,7 @@ class KlaviyoConnection(ApiConnection):
         return found
 
     def _take_off(self, part: Sequence[Delivery], at: Round) -> Said:
-        if self._spec.list_id is None:
+        if self.spec.list_id is None:
             return refused(part, "there is no list to take them off: 'list_id' is missing")
         kind = _known_by(part[0])
         values = ",".join(json.dumps(str(fields(each)[kind])) for each in part)
@@ -172,7 +168,7 @@ class KlaviyoConnection(ApiConnection):
         who = [{"type": "profile", "id": str(each["id"])} for each in listed(answer, "data") if each.get("id")]
         if not who:
             return {each.op_id: Outcome(each.op_id, "delivered", "not there", code=200) for each in part}
-        path = f"/api/lists/{self._spec.list_id}/relationships/profiles"
+        path = f"/api/lists/{self.spec.list_id}/relationships/profiles"
         return _named(self.request("DELETE", path, {"data": who}, at))
 
     def _event(self, part: Sequence[Delivery], at: Round) -> Said:

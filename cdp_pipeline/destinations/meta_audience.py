@@ -20,10 +20,10 @@ USUAL_WAIT = timedelta(minutes=5)
 
 
 def connect(spec: MetaAudience) -> MetaAudienceConnection:
-    return MetaAudienceConnection(spec)
+    return MetaAudienceConnection(spec, spec.token)
 
 
-class MetaAudienceConnection(ApiConnection):
+class MetaAudienceConnection(ApiConnection[MetaAudience]):
     """Adds and removes up to 10,000 people a call.
 
     An answer counts the entries it refused and does not say which: halves of the call find them, and adding or removing
@@ -33,13 +33,9 @@ class MetaAudienceConnection(ApiConnection):
     batch_size = 10_000
     repeatable = True
 
-    def __init__(self, spec: MetaAudience) -> None:
-        super().__init__(spec)
-        self._token = spec.token
+    def __init__(self, spec: MetaAudience, bearer: str) -> None:
+        super().__init__(spec, bearer)
         self._path = f"/{spec.version}/{spec.audience_id}/users"
-
-    def headers(self) -> Mapping[str, str]:
-        return {"Authorization": f"Bearer {self._token}"}
 
     def calls(self, batch: Sequence[Delivery]) -> Iterable[tuple[Sequence[Delivery], Call]]:
         for part in groups(batch, most=self.batch_size):

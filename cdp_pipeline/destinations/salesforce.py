@@ -13,15 +13,11 @@ from urllib.parse import quote
 
 from cdp_pipeline.activation.protocol import Delivery, Outcome
 from cdp_pipeline.destinations.api import (
-    STATE_KINDS,
     AccessToken,
-    ApiConnection,
-    Call,
+    CrmConnection,
     Round,
     Said,
-    by_kind,
     fields,
-    groups,
     listed,
     parted,
     refused,
@@ -52,35 +48,25 @@ def field_value(value: object) -> object:
     return ";".join(str(each) for each in value) if isinstance(value, list | tuple) else value
 
 
-class SalesforceConnection(ApiConnection):
+class SalesforceConnection(CrmConnection[Salesforce]):
     """Upserts records; takes people out by changing records that exist, which makes nobody one; makes tasks."""
 
     # A collection takes 200; a look-up of 200 keys would not fit into an address.
     batch_size = 100
 
     def __init__(self, spec: Salesforce) -> None:
-        super().__init__(spec)
-        self._spec = spec
-        self.repeatable = True if spec.operation_field else STATE_KINDS | {"entered", "left"}
+        super().__init__(spec, knows_operations=spec.operation_field is not None)
         self._path = f"/services/data/{spec.version}"
         form = {"grant_type": "client_credentials", "client_id": spec.client_id, "client_secret": spec.client_secret}
         self._token = AccessToken(self.http, f"{self._url}/services/oauth2/token", form)
-        self._bearer = ""
-
-    def headers(self) -> Mapping[str, str]:
-        return {"Authorization": f"Bearer {self._bearer}"}
-
-    def calls(self, batch: Sequence[Delivery]) -> Iterable[tuple[Sequence[Delivery], Call]]:
-        for part in groups(batch):
-            yield from by_kind(part, members=self._upsert, leavers=self._take_out, others=self._tasks)
 
     def _upsert(self, part: Sequence[Delivery], at: Round) -> Said:
         return self._write(part, [self._record(each, fields(each) | self._member(True)) for each in part], at)
 
     def _take_out(self, part: Sequence[Delivery], at: Round) -> Said:
-        if self._spec.member_field is None:
+        if self.spec.member_field is None:
             return refused(part, "nothing says who is a member: 'member_field' is missing")
-        there = self._ids(self._spec.object, self._spec.key, {str(each.payload["key"]) for each in part}, at)
+        there = self._ids(self.spec.object, self.spec.key, {str(each.payload["key"]) for each in part}, at)
         if isinstance(there, Answer):
             return there
         known, absent = parted(part, lambda each: str(each.payload["key"]).lower() in there)
@@ -91,20 +77,20 @@ class SalesforceConnection(ApiConnection):
         return gone | said if isinstance(said, dict) else said
 
     def _member(self, member: bool) -> dict[str, object]:
-        return {} if self._spec.member_field is None else {self._spec.member_field: member}
+        return {} if self.spec.member_field is None else {self.spec.member_field: member}
 
     def _record(self, delivery: Delivery, data: Mapping[str, object]) -> dict[str, object]:
         record = {name: field_value(value) for name, value in data.items()}
-        return {"attributes": {"type": self._spec.object}, **record, self._spec.key: str(delivery.payload["key"])}
+        return {"attributes": {"type": self.spec.object}, **record, self.spec.key: str(delivery.payload["key"])}
 
     def _write(self, part: Sequence[Delivery], records: Sequence[Mapping[str, object]], at: Round) -> Said:
-        path = f"{self._path}/composite/sobjects/{self._spec.object}/{self._spec.key}"
+        path = f"{self._path}/composite/sobjects/{self.spec.object}/{self.spec.key}"
         return self._judged(part, self._ask("PATCH", path, records, at))
 
     def _tasks(self, part: Sequence[Delivery], at: Round) -> Said:
         """Tasks about the record that the key in the mapping names; its other fields are the task's fields."""
-        keys = {str(key) for each in part if (key := fields(each).get(self._spec.key))}
-        about = self._ids(self._spec.object, self._spec.key, keys, at)
+        keys = {str(key) for each in part if (key := fields(each).get(self.spec.key))}
+        about = self._ids(self.spec.object, self.spec.key, keys, at)
         if isinstance(about, Answer):
             return about
         names = {owner for each in part if "@" in (owner := str(fields(each).get("OwnerId") or ""))}
@@ -114,11 +100,11 @@ class SalesforceConnection(ApiConnection):
         outcomes, ready, records = dict[str, Outcome](), list[Delivery](), list[Mapping[str, object]]()
         for each in part:
             data = fields(each)
-            key = str(data.pop(self._spec.key, "") or "")
+            key = str(data.pop(self.spec.key, "") or "")
             owner = str(data.pop("OwnerId", "") or "")
             if key.lower() not in about:
-                which = f"no {self._spec.object} has this {self._spec.key}"
-                outcomes |= refused([each], which if key else f"no '{self._spec.key}' in its mapping")
+                which = f"no {self.spec.object} has this {self.spec.key}"
+                outcomes |= refused([each], which if key else f"no '{self.spec.key}' in its mapping")
             elif "@" in owner and owner.lower() not in owners:
                 outcomes |= refused([each], "the owner is no active user of Salesforce")
             else:
@@ -126,7 +112,7 @@ class SalesforceConnection(ApiConnection):
                 records.append(self._task(each, data, about[key.lower()], owners.get(owner.lower(), owner), at))
         if not ready:
             return outcomes
-        field = self._spec.operation_field
+        field = self.spec.operation_field
         said = self._judged(
             ready,
             self._ask("POST", f"{self._path}/composite/sobjects", records, at)
@@ -144,12 +130,12 @@ class SalesforceConnection(ApiConnection):
             **{name: field_value(value) for name, value in data.items() if value is not None},
             "Subject": delivery.payload.get("subject") or "",
             "Description": delivery.payload.get("body") or "",
-            "WhoId" if self._spec.object in ("Contact", "Lead") else "WhatId": about,
+            "WhoId" if self.spec.object in ("Contact", "Lead") else "WhatId": about,
         }
         if owner:
             task["OwnerId"] = owner
-        if self._spec.operation_field is not None:
-            task[self._spec.operation_field] = delivery.op_id
+        if self.spec.operation_field is not None:
+            task[self.spec.operation_field] = delivery.op_id
         return task
 
     def _ids(self, kind: str, field: str, values: Iterable[str], at: Round, also: str = "") -> dict[str, str] | Answer:
@@ -172,7 +158,7 @@ class SalesforceConnection(ApiConnection):
             token = self._token.get(at)
             if isinstance(token, Answer):
                 return token
-            self._bearer = token
+            self.bearer = token
             answer = self.request(method, path, value, at)
             if answer.code != 401 or again:
                 break

@@ -46,7 +46,7 @@ def message(delivery: Delivery) -> dict[str, object] | None:
     return {"type": "track", **said, "event": name, "properties": data}
 
 
-class SegmentConnection(ApiConnection):
+class SegmentConnection(ApiConnection[Segment]):
     """Calls of up to 100 messages and half a megabyte; an answer is for all of a call."""
 
     repeatable = True

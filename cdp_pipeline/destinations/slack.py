@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from cdp_pipeline.activation.protocol import Delivery, Outcome
-from cdp_pipeline.destinations.connection import Connection
+from cdp_pipeline.activation.protocol import Closing, Delivery, Outcome
 from cdp_pipeline.destinations.http import (
     WAIT_AFTER_REFUSED_KEY,
     Answer,
@@ -47,7 +46,7 @@ def escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-class SlackConnection(Connection):
+class SlackConnection(Closing):
     """POSTs messages one by one; the answer's `error` says what its HTTP code (200) does not."""
 
     batch_size = 10

@@ -19,11 +19,10 @@ from email.policy import SMTPUTF8, Policy
 from email.utils import format_datetime, parseaddr
 from html import escape
 
-from cdp_pipeline.activation.protocol import Delivery, Outcome
+from cdp_pipeline.activation.protocol import Closing, Delivery, Outcome
 from cdp_pipeline.activation.receipts import Report
 from cdp_pipeline.destinations.bounces import DEAD
 from cdp_pipeline.destinations.callbacks import Callback
-from cdp_pipeline.destinations.connection import Connection
 from cdp_pipeline.destinations.unsubscribe import unsubscribe_link, unsubscribed
 from cdp_pipeline.spec.destination import UNSUBSCRIBE_PLACEHOLDER, Smtp
 
@@ -100,7 +99,7 @@ def connect(spec: Smtp) -> SmtpConnection:
     return SmtpConnection(spec)
 
 
-class SmtpConnection(Connection):
+class SmtpConnection(Closing):
     """Keeps one session open over several deliveries and reopens it when the server has closed it."""
 
     # One at a time: a worker that dies leaves at most one message in doubt.

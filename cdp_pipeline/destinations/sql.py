@@ -15,8 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
-from cdp_pipeline.activation.protocol import Delivery, DestinationError, Outcome, canonical_json
-from cdp_pipeline.destinations.connection import Connection
+from cdp_pipeline.activation.protocol import Closing, Delivery, DestinationError, Outcome, canonical_json
 from cdp_pipeline.destinations.http import SHORTEST_TRY, WAIT_AFTER_REFUSED_KEY, untried
 from cdp_pipeline.spec.base import unknown
 from cdp_pipeline.spec.destination import Sql
@@ -35,7 +34,7 @@ def connect(spec: Sql) -> SqlConnection:
     return SqlConnection(spec)
 
 
-class SqlConnection(Connection):
+class SqlConnection(Closing):
     """Writes a batch in one transaction; where a row of it is refused, each row gets a savepoint of its own."""
 
     batch_size = 500

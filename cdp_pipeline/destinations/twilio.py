@@ -14,10 +14,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from urllib.parse import parse_qsl, urlencode
 
-from cdp_pipeline.activation.protocol import AddressIs, Delivery, Outcome
+from cdp_pipeline.activation.protocol import AddressIs, Closing, Delivery, Outcome
 from cdp_pipeline.activation.receipts import Event, Report
 from cdp_pipeline.destinations.callbacks import Callback
-from cdp_pipeline.destinations.connection import Connection
 from cdp_pipeline.destinations.http import Answer, HttpClient, one_by_one
 from cdp_pipeline.spec.destination import Twilio
 
@@ -75,7 +74,7 @@ def connect(spec: Twilio) -> TwilioConnection:
     return TwilioConnection(spec)
 
 
-class TwilioConnection(Connection):
+class TwilioConnection(Closing):
     """POSTs messages one by one; Twilio's own error code says why one is refused."""
 
     batch_size = 10

@@ -17,11 +17,10 @@ from datetime import UTC, datetime, timedelta
 from json.encoder import encode_basestring_ascii as _quoted
 
 from cdp_pipeline.activation.ledger import operation_id
-from cdp_pipeline.activation.protocol import Delivery, DestinationError, Outcome, canonical_json
+from cdp_pipeline.activation.protocol import Closing, Delivery, DestinationError, Outcome, canonical_json
 from cdp_pipeline.activation.receipts import Report, report_of
 from cdp_pipeline.destinations.addresses import Resolve, resolve
 from cdp_pipeline.destinations.callbacks import Callback
-from cdp_pipeline.destinations.connection import Connection
 from cdp_pipeline.destinations.http import Answer, HttpClient, Request, judged, untried
 from cdp_pipeline.spec.destination import Webhook
 
@@ -70,7 +69,7 @@ def connect(spec: Webhook) -> WebhookConnection:
     return WebhookConnection(spec)
 
 
-class WebhookConnection(Connection):
+class WebhookConnection(Closing):
     """POSTs canonical JSON: the payload itself, or with `batch` many: `{"type": "batch", "items": [...]}`.
 
     An item is `{"id": ..., "kind": ..., "payload": ...}`, its id the idempotency key. To a batch the other side may
