@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -14,6 +12,7 @@ import pytest
 
 from cdp_pipeline_tests.destinations.servers import SECRET, Mailbox, Receiver
 from cdp_pipeline_tests.orchestration.dagster_dev import Dev, dev
+from cdp_pipeline_tests.processes import Command
 
 pytestmark = pytest.mark.slow
 SHOP = Path(__file__).parent / "shop"
@@ -40,9 +39,9 @@ class Life:
         draft.rename(path)
 
     def sql(self, query: str) -> list[dict[str, Any]]:
-        command = [sys.executable, "-m", "cdp_pipeline.cli", "sql", query, "--json"]
-        done = subprocess.run(command, env=os.environ | self.environment, capture_output=True, text=True)
-        return json.loads(done.stdout) if done.returncode == 0 else []
+        command = Command(["sql", query, "--json"], os.environ | self.environment)
+        out, _ = command.communicate()
+        return json.loads(out) if command.returncode == 0 else []
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         return [effect for effect in self.hook.effects.values() if effect["type"] == kind]
