@@ -23,7 +23,7 @@ from cdp_pipeline.orchestration.worker import Worker
 from cdp_pipeline_tests.activation.wired import WIRE, Wired, environment, opened, wired
 from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
 from cdp_pipeline_tests.orchestration.commands import Cdp
-from cdp_pipeline_tests.orchestration.dagster_dev import eventually
+from cdp_pipeline_tests.orchestration.dagster_dev import PATIENCE, eventually
 from cdp_pipeline_tests.processes import processes
 
 
@@ -107,10 +107,10 @@ def test_cdp_worker_delivers_and_tells_dagster_without_a_run(tmp_path: Path, mon
                     wire.complaint("new.csv", "T", "Bob@Example.com", "late", 0)
                 else:
                     wire.order(7, "C3", 100, 0)
-                eventually(lambda wanted=number + 1: len(receiver.effects) >= wanted, 60)
+                eventually(lambda wanted=number + 1: len(receiver.effects) >= wanted)
         finally:
             worker.send_signal(signal.SIGTERM)
-            out, err = worker.communicate(timeout=60)
+            out, err = worker.communicate(timeout=PATIENCE)
         assert worker.returncode == 0, err
         assert "source clicks: read as it comes" in out
         assert [effect["type"] for effect in receiver.effects.values()] == [
