@@ -201,6 +201,48 @@ health = sa.Table(
 )
 
 
+# What became of messages after they left (receipts.py).
+receipts = sa.Table(
+    "receipts",
+    _metadata,
+    sa.Column("receipt_id", sa.String(64), primary_key=True),
+    sa.Column("op_id", sa.String(64), nullable=False, index=True),
+    sa.Column("event", sa.String(32), nullable=False),
+    sa.Column("at", sa.DateTime, nullable=False),
+    sa.Column("recorded_at", sa.DateTime, nullable=False, index=True),
+    sa.Column("channel", sa.Text, nullable=False),
+    sa.Column("destination", sa.Text, nullable=False),
+    sa.Column("origin", sa.Text, nullable=False),
+    sa.Column("email", sa.Text),
+    sa.Column("phone", sa.Text),
+    sa.Column("push_token", sa.Text),
+    sa.Column("detail", sa.Text),
+)
+# Who was let through, and has not arrived yet (turns.py).
+contact_turns = sa.Table(
+    "contact_turns",
+    _metadata,
+    sa.Column("op_id", sa.String(64), primary_key=True),
+    sa.Column("at", sa.DateTime, nullable=False, index=True),
+)
+# How far sources were read as they come, and who reads them (positions.py).
+read_places = sa.Table(
+    "positions",
+    _metadata,
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("place", sa.Text, primary_key=True),
+    sa.Column("mark", sa.Text, nullable=False),
+    sa.Column("at", sa.DateTime, nullable=False),
+)
+readers = sa.Table(
+    "readers",
+    _metadata,
+    sa.Column("what", sa.Text, primary_key=True),
+    sa.Column("reader", sa.Text, nullable=False),
+    sa.Column("until", sa.DateTime, nullable=False),
+)
+
+
 class LedgerError(Exception):
     """The ledger cannot be opened or asked for this."""
 

@@ -27,7 +27,7 @@ from cdp_pipeline.activation.fire import (
 from cdp_pipeline.activation.guards import guarded
 from cdp_pipeline.activation.happenings import occasions_of, seen, since
 from cdp_pipeline.activation.ledger import Ledger, utc
-from cdp_pipeline.activation.positions import keep, positions, prepare
+from cdp_pipeline.activation.positions import keep, positions
 from cdp_pipeline.activation.triggers import Occasion
 from cdp_pipeline.identity.people import IDENTIFIERS
 from cdp_pipeline.identity.rows import of_the_known
@@ -129,9 +129,6 @@ class Follower:
     _marks: dict[str, dict[str, str]] = field(default_factory=dict)
     _due: dict[str, float] = field(default_factory=dict)
     _published: _Published | None = None
-
-    def __post_init__(self) -> None:
-        prepare(self.ledger)
 
     def forget(self) -> None:
         """Somebody else reads on: the positions are to be asked of the ledger again."""

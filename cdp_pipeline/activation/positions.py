@@ -11,38 +11,18 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from cdp_pipeline.activation.ledger import Ledger, utc
+from cdp_pipeline.activation.ledger import Ledger, read_places, readers, utc
 
-_metadata = sa.MetaData()
-_positions = sa.Table(
-    "positions",
-    _metadata,
-    sa.Column("source", sa.Text, primary_key=True),
-    sa.Column("place", sa.Text, primary_key=True),
-    sa.Column("mark", sa.Text, nullable=False),
-    sa.Column("at", sa.DateTime, nullable=False),
-)
-_readers = sa.Table(
-    "readers",
-    _metadata,
-    sa.Column("what", sa.Text, primary_key=True),
-    sa.Column("reader", sa.Text, nullable=False),
-    sa.Column("until", sa.DateTime, nullable=False),
-)
 _READING = "events"
 LEASE = timedelta(seconds=15)
-
-
-def prepare(ledger: Ledger) -> None:
-    """Create what is missing; several processes may do so at once."""
-    with ledger.writing("schema") as connection:
-        _metadata.create_all(connection)
 
 
 def positions(ledger: Ledger, source: str) -> dict[str, str]:
     """The mark of each place of a source; empty where it was never looked at."""
     with ledger.reading() as connection:
-        rows = connection.execute(sa.select(_positions.c.place, _positions.c.mark).where(_positions.c.source == source))
+        rows = connection.execute(
+            sa.select(read_places.c.place, read_places.c.mark).where(read_places.c.source == source)
+        )
         return {row.place: row.mark for row in rows}
 
 
@@ -53,10 +33,10 @@ def keep(ledger: Ledger, source: str, marks: Mapping[str, str], gone: Collection
         return
     with ledger.writing(f"positions:{source}") as connection:
         for place in places:
-            connection.execute(_positions.delete().where(_positions.c.source == source, _positions.c.place == place))
+            connection.execute(read_places.delete().where(read_places.c.source == source, read_places.c.place == place))
         if marks:
             rows = [{"source": source, "place": place, "mark": mark, "at": utc(now)} for place, mark in marks.items()]
-            connection.execute(_positions.insert(), rows)
+            connection.execute(read_places.insert(), rows)
 
 
 def may_read(ledger: Ledger, reader: str, now: datetime, *, rather: bool = False) -> bool:
@@ -65,23 +45,23 @@ def may_read(ledger: Ledger, reader: str, now: datetime, *, rather: bool = False
     Two who read at once do no harm, only the work twice.
     """
     with ledger.writing("readers") as connection:
-        held = connection.execute(sa.select(_readers).where(_readers.c.what == _READING)).one_or_none()
+        held = connection.execute(sa.select(readers).where(readers.c.what == _READING)).one_or_none()
         if held is not None and held.reader != reader and held.until > utc(now) and not rather:
             return False
-        connection.execute(_readers.delete().where(_readers.c.what == _READING))
+        connection.execute(readers.delete().where(readers.c.what == _READING))
         row = {"what": _READING, "reader": reader, "until": utc(now) + LEASE}
-        connection.execute(_readers.insert(), row)
+        connection.execute(readers.insert(), row)
     return True
 
 
 def last_reader(ledger: Ledger) -> tuple[str, datetime] | None:
     """Who reads, or was the last to, and until when it may (UTC)."""
     with ledger.reading() as connection:
-        row = connection.execute(sa.select(_readers.c.reader, _readers.c.until)).one_or_none()
+        row = connection.execute(sa.select(readers.c.reader, readers.c.until)).one_or_none()
     return None if row is None else (row.reader, row.until.replace(tzinfo=UTC))
 
 
 def stop_reading(ledger: Ledger, reader: str) -> None:
     """Let others read, if it is still this reader who does."""
     with ledger.writing("readers") as connection:
-        connection.execute(_readers.delete().where(_readers.c.what == _READING, _readers.c.reader == reader))
+        connection.execute(readers.delete().where(readers.c.what == _READING, readers.c.reader == reader))

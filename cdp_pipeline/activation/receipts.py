@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 
-from cdp_pipeline.activation.ledger import Ledger, LedgerError, ledger_url, operation_id, outbox, utc
+from cdp_pipeline.activation.ledger import Ledger, LedgerError, ledger_url, operation_id, outbox, receipts, utc
 from cdp_pipeline.activation.protocol import AddressIs, Outcome
 from cdp_pipeline.consent.ledger import ConsentLedger, Reason, Said, Suppression
 from cdp_pipeline.spec.project import Project
@@ -30,24 +30,6 @@ Event = Literal[
 EVENTS: tuple[Event, ...] = get_args(Event)
 ADDRESSES = {"email": "email", "sms": "phone", "phone": "phone", "whatsapp": "phone", "push": "push_token"}
 """Channel to the column (and type of identifier) that holds the address a message went to."""
-
-_metadata = sa.MetaData()
-receipts = sa.Table(
-    "receipts",
-    _metadata,
-    sa.Column("receipt_id", sa.String(64), primary_key=True),
-    sa.Column("op_id", sa.String(64), nullable=False, index=True),
-    sa.Column("event", sa.String(32), nullable=False),
-    sa.Column("at", sa.DateTime, nullable=False),
-    sa.Column("recorded_at", sa.DateTime, nullable=False, index=True),
-    sa.Column("channel", sa.Text, nullable=False),
-    sa.Column("destination", sa.Text, nullable=False),
-    sa.Column("origin", sa.Text, nullable=False),
-    sa.Column("email", sa.Text),
-    sa.Column("phone", sa.Text),
-    sa.Column("push_token", sa.Text),
-    sa.Column("detail", sa.Text),
-)
 
 
 @dataclass(frozen=True)
@@ -75,15 +57,8 @@ def reads_receipts(source: Source, project: Project, base: Path) -> bool:
     return (theirs.host, theirs.port, theirs.database) == (ours.host, ours.port, ours.database)
 
 
-def prepare(ledger: Ledger) -> None:
-    """Make the table where it is missing; several processes may do so at once."""
-    with ledger.writing("schema") as connection:
-        _metadata.create_all(connection)
-
-
 def note_sent(ledger: Ledger, project: Project, now: datetime) -> int:
     """Add `message_sent` for every message that reached a channel since the last time; how many those are."""
-    prepare(ledger)
     channels = {name: spec.channel for name, spec in project.destinations.items() if spec.channel is not None}
     noted = sa.exists().where(receipts.c.op_id == outbox.c.op_id, receipts.c.event == "message_sent")
     sent = sa.select(*_ABOUT, outbox.c.updated_at).where(
@@ -121,7 +96,6 @@ def note(
     Anybody can send a report: one about an operation that is not known, or that went to another address, is counted
     as 'unknown' and does nothing. Returns how many were new, by event.
     """
-    prepare(ledger)
     given = list(reports)
     known = {row.op_id: row for row in _operations(ledger, [one.op_id for one in given])}
     counts: Counter[str] = Counter()
@@ -146,7 +120,6 @@ def note(
 
 def of_operations(ledger: Ledger, op_ids: Sequence[str]) -> dict[str, list[tuple[str, datetime]]]:
     """(event, when) of each operation's receipts, oldest first."""
-    prepare(ledger)
     found: dict[str, list[tuple[str, datetime]]] = {}
     with ledger.reading() as connection:
         about = ledger.among(receipts.c.op_id, op_ids)

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql import Executable
 
-from cdp_pipeline.activation.ledger import Ledger, jobs, outbox, utc
+from cdp_pipeline.activation.ledger import Ledger, contact_turns, jobs, outbox, utc
 from cdp_pipeline.activation.protocol import Outcome
 from cdp_pipeline.consent.ledger import LISTED, each_of, listed, one_of
 from cdp_pipeline.consent.subjects import Subject
@@ -35,14 +35,6 @@ FORGOTTEN = timedelta(days=2)
 REACHED = ("delivered", "unknown")
 SHOWN = "dry_run"
 WAITING = ("pending", "retry")
-
-_metadata = sa.MetaData()
-contact_turns = sa.Table(
-    "contact_turns",
-    _metadata,
-    sa.Column("op_id", sa.String(64), primary_key=True),
-    sa.Column("at", sa.DateTime, nullable=False, index=True),
-)
 
 
 class Turn(NamedTuple):
@@ -111,7 +103,6 @@ class Turns:
         if self._ready:
             return
         with self._ledger.writing("schema") as connection:
-            _metadata.create_all(connection)
             # Only who has a policy pays for finding the past of a person, or of everybody.
             for name, columns in (("outbox_person", "person_id, updated_at"), ("outbox_sent", "state, updated_at")):
                 connection.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON outbox ({columns})"))

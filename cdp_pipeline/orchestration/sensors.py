@@ -19,7 +19,7 @@ from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.fire import fire
 from cdp_pipeline.activation.ledger import Ledger
 from cdp_pipeline.activation.live import LOOK_EVERY, Follower
-from cdp_pipeline.activation.positions import may_read, prepare
+from cdp_pipeline.activation.positions import may_read
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.lake import Lake, open_lake
 from cdp_pipeline.lake.errors import LakeMissingError
@@ -131,7 +131,6 @@ def events_sensor(project: Project, clock: Clock, watch: timedelta = WATCH) -> d
     )
     def events_seen(_context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         with ledger_of(project) as ledger:
-            prepare(ledger)
             if not may_read(ledger, "events-sensor", clock()):
                 return dg.SkipReason("`cdp worker` does this.")
             follower, recorded, said = Follower(ledger, project, questions), Counter[str](), Counter[str]()

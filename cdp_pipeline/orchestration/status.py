@@ -12,7 +12,7 @@ from dagster import AssetCheckKey
 
 from cdp_pipeline.activation.live import followed
 from cdp_pipeline.activation.pauses import paused
-from cdp_pipeline.activation.positions import LEASE, last_reader, prepare
+from cdp_pipeline.activation.positions import LEASE, last_reader
 from cdp_pipeline.activation.sync import waiting
 from cdp_pipeline.audiences.members import HELD, SIZES, held_now
 from cdp_pipeline.lake.errors import LakeMissingError
@@ -156,7 +156,6 @@ def _events(project: Project, now: datetime) -> Iterator[Finding]:
     if not followed(project):
         return
     with ledger_of(project) as ledger:
-        prepare(ledger)
         found = last_reader(ledger)
     if found is None:
         yield Finding("events", "reader", "warn", "acted on only once they are loaded", "cdp worker, or cdp dev")

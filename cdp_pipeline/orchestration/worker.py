@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.ledger import Ledger, ledger_url, open_ledger
 from cdp_pipeline.activation.live import LOOK_EVERY, Follower, followed
-from cdp_pipeline.activation.positions import LEASE, may_read, prepare, stop_reading
+from cdp_pipeline.activation.positions import LEASE, may_read, stop_reading
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.lake import Lake, open_lake
 from cdp_pipeline.lake.errors import LakeError, LakeMissingError
@@ -71,7 +71,6 @@ class Worker:
 
     def run(self) -> None:
         with open_ledger(ledger_url(self.project, Path.cwd())) as ledger:
-            prepare(ledger)
             jobs: list[Callable[[], None]] = [lambda name=name: self._deliver(ledger, name) for name in self._wake]  # type: ignore[misc]
             if followed(self.project):
                 jobs.append(lambda: self._follow(ledger))

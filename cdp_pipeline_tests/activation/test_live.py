@@ -11,7 +11,7 @@ from typing import Any
 from cdp_pipeline.activation.fire import fire
 from cdp_pipeline.activation.ledger import Ledger, open_ledger
 from cdp_pipeline.activation.live import Follower, followed, telling
-from cdp_pipeline.activation.positions import may_read, prepare, stop_reading
+from cdp_pipeline.activation.positions import may_read, stop_reading
 from cdp_pipeline.activation.tables import outbox_rows
 from cdp_pipeline.lake import open_lake
 from cdp_pipeline_tests.activation.wired import LOBBY, OFFICE, PEOPLE, TABLET, Wired, environment, opened, wired
@@ -140,7 +140,6 @@ def test_an_event_is_acted_on_although_the_clock_of_its_device_is_ahead(tmp_path
 def test_reading_is_one_s_at_a_time_and_whoever_has_begun_last_may_take_it(
     ledger: Ledger,
 ) -> None:
-    prepare(ledger)
     now = datetime.now(UTC)
     assert may_read(ledger, "sensor", now)
     assert may_read(ledger, "sensor", now)
