@@ -6,13 +6,16 @@ import getpass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cdp_pipeline.cli.terminal import Folder, Json, RefusedError, out, print_json, tell, the_lake
 from cdp_pipeline.spec.base import counted, unknown
 from cdp_pipeline.spec.load import load_project, project_folder
+
+if TYPE_CHECKING:
+    from cdp_pipeline.consent.person import Whom
 
 app = typer.Typer()
 consent = typer.Typer(help="What people permit: look, and write down what they say.", no_args_is_help=True)
@@ -130,7 +133,12 @@ def _write_down(
             raise RefusedError(unknown("purpose or channel", about, known))
         who, now = whom(lake, declared, person), datetime.now(UTC)
         count = decide(consents_of(ledger), declared, who, known[about], decision, by or getpass.getuser(), proof, now)
-    out.print(f"{known[about]} {decision} for {counted(count, 'identifier')}", highlight=False)
+    out.print(f"{known[about]} {decision} for {counted(count, 'identifier')} {_whose(who)}", highlight=False)
+
+
+def _whose(who: Whom) -> str:
+    """Whom the identifiers belong to: what is said of an address nobody was seen with counts for whoever comes."""
+    return "that nobody has yet" if who.subject is None else f"of {who.subject.person_id}"
 
 
 class Suppressed(StrEnum):
@@ -145,7 +153,7 @@ class Suppressed(StrEnum):
 @app.command("suppress")
 def suppress(
     person: Someone,
-    channel: Annotated[str | None, typer.Option(help="Only by this channel; default: by none.")] = None,
+    channel: Annotated[str | None, typer.Option(help="Only this channel; default: every channel.")] = None,
     reason: Annotated[Suppressed, typer.Option(help="Why.")] = Suppressed.MANUAL,
     lift: Annotated[bool, typer.Option("--lift", help="Let them be contacted again; an erasure is for good.")] = False,
     proof: Proof = None,
@@ -162,7 +170,12 @@ def suppress(
     with the_lake(project) as (declared, lake), ledger_of(declared) as ledger:
         consents, who, now = consents_of(ledger), whom(lake, declared, person), datetime.now(UTC)
         if lift:
-            count = consents.lift(who.identifiers, reason.value, now)
+            count = consents.lift(who.identifiers, reason.value, now, channel)
         else:
             count = exclude(consents, who, reason.value, channel, by or getpass.getuser(), proof, now)
-    out.print(f"{counted(count, 'identifier')} {'free again' if lift else 'suppressed'}", highlight=False)
+    theirs = f"{counted(count or len(who.identifiers), 'identifier')} {_whose(who)}"
+    what = f"{channel or 'all contact'} {'no longer ' if lift else ''}suppressed ({reason.value})"
+    out.print(
+        f"{what} for {theirs}" if count or not lift else f"nothing to lift ({reason.value}) for {theirs}",
+        highlight=False,
+    )

@@ -233,14 +233,20 @@ class ConsentLedger:
         )  # fmt: skip
         return self._add(suppressions, rows)
 
-    def lift(self, identifiers: Collection[Identifier], reason: Reason, now: datetime) -> int:
-        """Let identifiers be used again that were suppressed for this reason; nobody brings back who was erased."""
+    def lift(
+        self, identifiers: Collection[Identifier], reason: Reason, now: datetime, channel: str | None = None
+    ) -> int:
+        """Let identifiers be used again that were suppressed for this reason; nobody brings back who was erased.
+
+        With a `channel`, only what was said of that one.
+        """
         if reason == "erasure":
             raise ConsentError("an erasure is for good")
         lifted = 0
         with self.database.writing() as connection:
             for some in _portions(map(self.fingerprint, identifiers)):
                 here = sa.and_(among(connection, suppressions.c.subject, some), suppressions.c.reason == reason)
+                here = here if channel is None else sa.and_(here, suppressions.c.channel == channel)
                 lifted += connection.execute(
                     suppressions.update().where(here, suppressions.c.lifted_at.is_(None)).values(lifted_at=_utc(now))
                 ).rowcount

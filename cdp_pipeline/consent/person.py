@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from cdp_pipeline.consent.ledger import ConsentLedger, Decision, Identifier, Reason, Said, Suppression
-from cdp_pipeline.consent.permissions import agreed, channel_refused, purpose_refused
+from cdp_pipeline.consent.permissions import agreed, channel_refused, purpose_refused, suppressed, undeliverable
 from cdp_pipeline.consent.subjects import Subject, everybody, subjects
 from cdp_pipeline.identity.named import UnknownIdentifier, find_identifier, resolve_identifier, spellings
 from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE
@@ -56,10 +56,11 @@ def permitted(consents: ConsentLedger, project: Project, who: Whom, now: datetim
     for each in about:
         sort, _, name = each.partition(":")
         if sort == "purpose":
-            why = purpose_refused(consent, name, voices, place)
+            why = suppressed(voices, None) or purpose_refused(consent, name, voices, place)
         else:
             needed = next(iter(consent.channels[name].purposes), None)  # type: ignore[index]
-            why = channel_refused(consent, name, needed, voices, place)
+            why = suppressed(voices, name) or channel_refused(consent, name, needed, voices, place)
+            why = why or undeliverable(voices, name, [])
         rows.append({"about": each, "said": agreed(voices, each) or "nothing", "may": why is None, "why": why})
     return rows
 

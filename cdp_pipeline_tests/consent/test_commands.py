@@ -93,15 +93,20 @@ def test_who_is_suppressed_is_so_under_every_identifier_until_it_is_lifted(cdp: 
     cdp("suppress", "email:ann@example.com", "--channel", "email")
     shown = json.loads(cdp("consent", "show", "p1", "--json"))
     assert [(row["channel"], row["reason"]) for row in shown["suppressed"]] == [("email", "manual")] * 2
-    assert "2 identifiers free again" in cdp("suppress", "p1", "--lift")
+    cdp("consent", "grant", "p1", "email")
+    assert may(cdp, "p1")["channel:email"] is False
+    assert "nothing to lift (manual) for 2 identifiers of p1" in cdp("suppress", "p1", "--channel", "sms", "--lift")
+    assert "no longer suppressed (manual) for 2 identifiers of p1" in cdp("suppress", "p1", "--lift")
     assert json.loads(cdp("consent", "show", "p1", "--json"))["suppressed"] == []
-    cdp("suppress", "p1", "--reason", "erasure")
+    assert may(cdp, "p1")["channel:email"] is True
+    assert "all contact suppressed (erasure) for 2 identifiers of p1" in cdp("suppress", "p1", "--reason", "erasure")
+    assert not any(may(cdp, "p1").values())
     with pytest.raises(ConsentError, match="for good"):
         cdp("suppress", "p1", "--reason", "erasure", "--lift")
 
 
 def test_an_address_nobody_was_seen_with_yet_can_be_suppressed_before_it_comes(cdp: Command) -> None:
-    assert "1 identifier suppressed" in cdp("suppress", "email:carl@example.com")
+    assert "for 1 identifier that nobody has yet" in cdp("suppress", "email:carl@example.com")
     shown = json.loads(cdp("consent", "show", "email:carl@example.com", "--json"))
     assert (shown["person_id"], len(shown["suppressed"])) == (None, 1)
 
