@@ -32,7 +32,7 @@ from cdp_pipeline.activation.ledger import (
     pauses,
     utc,
 )
-from cdp_pipeline.activation.protocol import Delivery, Outcome, OutcomeState, Payload, may_repeat
+from cdp_pipeline.activation.protocol import Delivery, Outcome, Payload, may_repeat
 
 FIRST_WAIT = timedelta(seconds=30)
 LONGEST_WAIT = timedelta(hours=6)
@@ -98,21 +98,21 @@ def show_dry_run(
 
     What a gate refuses is suppressed, as it would be; what would have to wait says so.
     """
-    becomes: dict[tuple[str, str], list[int]] = defaultdict(list)
+    becomes: dict[tuple[str, str], list[Claimed]] = defaultdict(list)
     for one in waiting:
         outcome = refused.get(one.delivery.op_id)
         if outcome is None:
-            becomes["dry_run", "dry run"].append(one.sequence)
+            becomes["dry_run", "dry run"].append(one)
         elif outcome.state == "waits":
-            becomes["dry_run", f"dry run; it would wait: {outcome.reason}"].append(one.sequence)
+            becomes["dry_run", f"dry run; it would wait: {outcome.reason}"].append(one)
         else:
-            becomes[outcome.state, outcome.reason].append(one.sequence)
+            becomes[outcome.state, outcome.reason].append(one)
     counts = Counter[str]()
     with ledger.writing() as connection:
-        for (state, reason), sequences in sorted(becomes.items()):
+        for (state, reason), ops in sorted(becomes.items()):
             counts[state] += connection.execute(
                 outbox.update()
-                .where(ledger.among(outbox.c.sequence, sequences), WAITS)
+                .where(_those(ledger, ops), WAITS)
                 .values(state=state, reason=reason, updated_at=utc(now))
             ).rowcount
     return dict(counts)
@@ -155,7 +155,7 @@ def claim(
         number = connection.execute(claims.insert().values(values).returning(claims.c.claim)).scalar_one()
         connection.execute(
             outbox.update()
-            .where(ledger.among(outbox.c.sequence, [op.sequence for op in ops]))
+            .where(_those(ledger, ops))
             .values(state="inflight", attempt=outbox.c.attempt + 1, claim=number, updated_at=at)
         )
         connection.execute(
@@ -206,6 +206,10 @@ def _read(rows: Iterable[Sequence[Any]], more: int = 0) -> list[Claimed]:
     ]  # fmt: skip
 
 
+def _those(ledger: Ledger, ops: Iterable[Claimed]) -> sa.ColumnElement[bool]:
+    return ledger.among(outbox.c.sequence, [each.sequence for each in ops])
+
+
 def _free_at(connection: Connection, destination: str, at: datetime) -> datetime:
     """When the destination takes the next one; its row is locked, so that workers share one rate."""
     query = sa.select(pace.c.free_at).where(pace.c.destination == destination).with_for_update()
@@ -230,11 +234,10 @@ def _expire(
     lost = sa.select(claims.c.claim).where(claims.c.destination == destination, claims.c.lease_until <= at)
     for number in connection.execute(lost).scalars().all():
         held = sa.select(*_COLUMNS).where(UNDER_WAY, outbox.c.claim == number).with_for_update(skip_locked=True)
-        outcomes = []
-        for each in _read(connection.execute(held)):
-            state: OutcomeState = "retry" if may_repeat(repeatable, each.delivery.kind) else "unknown"
-            outcomes.append((each, Outcome(each.delivery.op_id, state, LOST, timedelta(0))))
-        _settle(ledger, connection, outcomes, at, max_attempts)
+        ops, heard = _read(connection.execute(held)), dict[str, Outcome]()
+        for op_id, kind, *_ in (each.delivery for each in ops):
+            heard[op_id] = Outcome(op_id, "retry" if may_repeat(repeatable, kind) else "unknown", LOST, timedelta(0))
+        _settle(ledger, connection, ops, heard, at, max_attempts)
         _end(connection, number)
 
 
@@ -249,13 +252,9 @@ def settle(
     held = sa.select(outbox.c.sequence).where(UNDER_WAY, outbox.c.claim == claim.number).with_for_update()
     with ledger.writing() as connection:
         mine = set(connection.execute(held).scalars())
-        sound = [
-            (claimed, heard[claimed.delivery.op_id])
-            for claimed in claim.ops
-            if claimed.sequence in mine and claimed.delivery.op_id in heard
-        ]
-        counts = _settle(ledger, connection, sound, at, max_attempts)
-        _note_jobs(ledger, connection, sound)
+        sound = [each for each in claim.ops if each.sequence in mine and each.delivery.op_id in heard]
+        counts = _settle(ledger, connection, sound, heard, at, max_attempts)
+        _note_jobs(ledger, connection, sound, heard)
         _end(connection, claim.number)
     if late := len(heard) - len(sound):
         counts["late"] = late
@@ -268,14 +267,11 @@ def _end(connection: Connection, number: int) -> None:
     connection.execute(claims.delete().where(claims.c.claim == number, ~held))
 
 
-def _note_jobs(ledger: Ledger, connection: Connection, outcomes: Sequence[tuple[Claimed, Outcome]]) -> None:
+def _note_jobs(ledger: Ledger, connection: Connection, ops: Iterable[Claimed], heard: Mapping[str, Outcome]) -> None:
     """Keep the references of what was accepted, and forget those of what has come to an end."""
-    new = [
-        (claimed, outcome)
-        for claimed, outcome in outcomes
-        if outcome.reference != claimed.delivery.reference and outcome.state not in NOT_SENT
-    ]
-    if ended := [outcome.op_id for claimed, outcome in new if claimed.delivery.reference]:
+    said = ((each.delivery.reference, heard[each.delivery.op_id]) for each in ops)
+    new = [(known, one) for known, one in said if one.reference != known and one.state not in NOT_SENT]
+    if ended := [outcome.op_id for known, outcome in new if known]:
         connection.execute(jobs.delete().where(ledger.among(jobs.c.op_id, ended)))
     if rows := [{"op_id": each.op_id, "reference": each.reference} for _, each in new if each.reference]:
         connection.execute(jobs.insert(), rows)
@@ -284,37 +280,54 @@ def _note_jobs(ledger: Ledger, connection: Connection, outcomes: Sequence[tuple[
 def _settle(
     ledger: Ledger,
     connection: Connection,
-    outcomes: Sequence[tuple[Claimed, Outcome]],
+    ops: Iterable[Claimed],
+    heard: Mapping[str, Outcome],
     at: datetime,
     max_attempts: int,
 ) -> Counter[str]:
     """Write what became of operations, alike ones in one statement; count the states they led to."""
     alike: dict[tuple[Any, ...], list[Claimed]] = defaultdict(list)
-    for claimed, outcome in outcomes:
-        said = (outcome.state, outcome.code, outcome.reason, outcome.after)
-        alike[claimed.origin, claimed.destination, *said].append(claimed)
-    moves: list[tuple[_Move, list[int]]] = []
+    for each in ops:
+        said = heard[each.delivery.op_id]
+        alike[
+            each.origin, each.destination, each.tried, said.state, said.code, said.reason, said.after
+        ].append(each)  # fmt: skip
+    moves: list[tuple[_Move, list[Claimed]]] = []
     fared: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for (origin, destination, state, code, reason, after), ops in alike.items():
-        heard = ledger.among(outbox.c.sequence, [each.sequence for each in ops])
-        told = (outbox.c.op_id, outbox.c.attempt, outbox.c.updated_at, sa.literal(at), sa.literal(state),
-                sa.literal(code, sa.Integer), sa.literal(reason))  # fmt: skip
-        names = ["op_id", "attempt", "at", "ended_at", "outcome", "code", "reason"]
-        connection.execute(attempts.insert().from_select(names, sa.select(*told).where(heard)))
+    for (origin, destination, tried, state, code, reason, after), group in alike.items():
+        _note_attempts(ledger, connection, group, state, code, reason, at)
         sort, _, sync = origin.partition(":")
         if sort == "sync" and state not in NOT_SENT:
-            for different in _one_by_key(ops):
+            for different in _one_by_key(group):
                 _acknowledge(ledger, connection, sync, different, state, at)
-        found: defaultdict[_Move, list[int]] = defaultdict(list)
-        for each in ops:
-            found[_move(each, state, reason, after, at, max_attempts)].append(each.sequence)
-        for move, sequences in found.items():
-            fared[origin, destination][move.state] += len(sequences)
-        moves += found.items()
+        move = _move(tried, state, reason, after, at, max_attempts)
+        fared[origin, destination][move.state] += len(group)
+        if move.due is None and move.state == "retry":
+            waits = (backoff(each.delivery.op_id, tried) for each in group)
+            moves += [(move._replace(due=at + wait), [each]) for each, wait in zip(group, waits, strict=True)]
+        else:
+            moves.append((move, group))
     for (origin, destination), states in sorted(fared.items()):
         _note_health(ledger, connection, origin, destination, states)
     _make(ledger, connection, moves, at)
     return sum(fared.values(), Counter())
+
+
+def _note_attempts(
+    ledger: Ledger,
+    connection: Connection,
+    ops: Sequence[Claimed],
+    state: str,
+    code: int | None,
+    reason: str,
+    at: datetime,
+) -> None:
+    told = sa.select(
+        outbox.c.op_id, outbox.c.attempt, outbox.c.updated_at, sa.literal(at), sa.literal(state),
+        sa.literal(code, sa.Integer), sa.literal(reason),
+    ).where(_those(ledger, ops))  # fmt: skip
+    names = ["op_id", "attempt", "at", "ended_at", "outcome", "code", "reason"]
+    connection.execute(attempts.insert().from_select(names, told))
 
 
 def _one_by_key(ops: list[Claimed]) -> Iterator[list[Claimed]]:
@@ -326,7 +339,10 @@ def _one_by_key(ops: list[Claimed]) -> Iterator[list[Claimed]]:
 
 
 class _Move(NamedTuple):
-    """What an operation becomes: state, reason, attempts forgiven in addition, and when it is due if that moves."""
+    """What operations become: state, reason, attempts forgiven in addition, and when they are due if that moves.
+
+    What is tried again without a word from the other side when, is due after a wait of each one's own.
+    """
 
     state: str
     reason: str
@@ -334,22 +350,22 @@ class _Move(NamedTuple):
     due: datetime | None
 
 
-def _move(claimed: Claimed, state: str, reason: str, after: timedelta | None, at: datetime, max_attempts: int) -> _Move:
+def _move(tried: int, state: str, reason: str, after: timedelta | None, at: datetime, max_attempts: int) -> _Move:
     if state in GIVEN_BACK:
         # Not an attempt: back in line as before.
         due = at if state == "untried" or after is None else at + after
-        return _Move("retry" if claimed.tried > 1 else "pending", reason, 1, due)
+        return _Move("retry" if tried > 1 else "pending", reason, 1, due)
     if state == "accepted":
         # It answered: not a failed attempt, however often it has to be asked what became of it.
         return _Move("retry", reason, 1, at + (after or FIRST_WAIT))
     if state != "retry":
         return _Move(state, reason, 0, None)
-    if claimed.tried >= max_attempts:
-        return _Move("failed", f"{reason}; given up after {claimed.tried} attempts", 0, None)
-    return _Move("retry", reason, 0, at + (backoff(claimed.delivery.op_id, claimed.tried) if after is None else after))
+    if tried >= max_attempts:
+        return _Move("failed", f"{reason}; given up after {tried} attempts", 0, None)
+    return _Move("retry", reason, 0, None if after is None else at + after)
 
 
-def _make(ledger: Ledger, connection: Connection, moves: Iterable[tuple[_Move, list[int]]], at: datetime) -> None:
+def _make(ledger: Ledger, connection: Connection, moves: Iterable[tuple[_Move, list[Claimed]]], at: datetime) -> None:
     """Write moves: each of many operations in a statement, all of single ones together."""
     moved = outbox.update().values(
         state=sa.bindparam("becomes"), reason=sa.bindparam("why"), updated_at=at,
@@ -357,12 +373,12 @@ def _make(ledger: Ledger, connection: Connection, moves: Iterable[tuple[_Move, l
         next_at=sa.func.coalesce(sa.bindparam("due", type_=sa.DateTime), outbox.c.next_at),
     )  # fmt: skip
     singles = []
-    for move, sequences in moves:
+    for move, ops in moves:
         values = {"becomes": move.state, "why": move.reason, "more": move.forgiven, "due": move.due}
-        if len(sequences) == 1:
-            singles.append({**values, "which": sequences[0]})
+        if len(ops) == 1:
+            singles.append({**values, "which": ops[0].sequence})
         else:
-            connection.execute(moved.where(ledger.among(outbox.c.sequence, sequences)), values)
+            connection.execute(moved.where(_those(ledger, ops)), values)
     if singles:
         connection.execute(moved.where(outbox.c.sequence == sa.bindparam("which")), singles)
 
@@ -397,7 +413,7 @@ def _acknowledge(
         sa.case((leaves, sa.null()), else_=outbox.c.payload_hash),
         sa.case((leaves, sa.null()), else_=outbox.c.fingerprint), sa.literal(state == "delivered"),
         sa.literal(False) if state == "failed" else ~leaves, sa.literal(at),
-    ).where(ledger.among(outbox.c.sequence, [each.sequence for each in ops]))  # fmt: skip
+    ).where(_those(ledger, ops))  # fmt: skip
     names = ["sync", "key", "person_id", "op_id", "payload_hash", "fingerprint", "certain", "present", "at"]
     insert = ledger.insert(acknowledged)
     new = insert.excluded

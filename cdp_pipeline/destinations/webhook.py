@@ -25,7 +25,7 @@ from cdp_pipeline.destinations.http import Answer, HttpClient, Request, judged, 
 from cdp_pipeline.spec.destination import Webhook
 
 CLAIMED = 500
-REQUESTS_CLAIMED = 20
+REQUESTS_CLAIMED = 40
 SPLIT_CODES = {400, 413, 422}
 TOLERANCE = timedelta(minutes=5)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
