@@ -5,12 +5,14 @@
 
 The receiver is a process of its own and does nothing but answer. Ours claims from a SQLite ledger with every commit on
 disk, signs, sends, and settles with what the destination then holds; httpx only sends the same bodies, on 16 lines.
+As in the worker (orchestration/worker.py), collecting garbage does not look through the modules again and again.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import multiprocessing
 import os
 import tempfile
@@ -107,11 +109,16 @@ def plain(url: str, bodies: list[bytes]) -> None:
 def ours(ledger: Ledger, url: str, records: int, batch: int) -> Callable[[], None]:
     name = f"hook{batch}"
     whole = project(webhook(url, name=name, batch=batch, rate=1e9))
-    ops = (
+    ops = [
         Op(operation_id(name, n), "sync:vips", name, f"p{n}", "add", body(n), key=f"customer{n}@example.com")
         for n in range(records)
-    )
-    ledger.send_once(list(ops), NOW)
+    ]
+
+    def decide() -> None:
+        ledger.send_once(ops, NOW)
+
+    timed("  enqueued before", records, decide)
+    ops.clear()
 
     def work() -> None:
         done = deliver(
@@ -336,6 +343,8 @@ def main() -> None:
     asked.add_argument("--permitted", type=int, default=100_000)
     given = asked.parse_args()
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    gc.collect()
+    gc.freeze()
     with tempfile.TemporaryDirectory() as folder:
         for size, measure in (
             (given.batched, lambda: throughput(Path(folder), given.single, given.batched)),

@@ -31,6 +31,7 @@ LOST = "its worker was lost"
 # Written out, not bound: both databases use a partial index only for a condition they can read.
 WAITS = sa.text("state IN ('pending', 'retry')")
 UNDER_WAY = sa.text("state = 'inflight'")
+_HAS_OCCASION = sa.text("occasion <> ''")
 _OPEN_CASE = sa.text("state IN ('failed', 'unknown')")
 _metadata = sa.MetaData()
 _whole = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -63,7 +64,7 @@ outbox = sa.Table(
     sa.Index("outbox_claimed", "claim", sqlite_where=UNDER_WAY, postgresql_where=UNDER_WAY),
     sa.Index("outbox_open_case", "destination", sqlite_where=_OPEN_CASE, postgresql_where=_OPEN_CASE),
     sa.Index("outbox_order", "origin", "person_id", "sequence"),
-    sa.Index("outbox_occasion", "origin", "occasion"),
+    sa.Index("outbox_occasion", "origin", "occasion", sqlite_where=_HAS_OCCASION, postgresql_where=_HAS_OCCASION),
 )
 # What a worker has taken, and until when it is its alone. A number is never given twice.
 claims = sa.Table(
@@ -440,6 +441,7 @@ class Ledger(Closing):
                 self, connection, origin, {elder.get(op.person_id, op.person_id) for op in ops}, elder, counts_dry_run
             )
             known = self._known(connection, [op.op_id for op in ops])
+            rows, kept = [], []
             for op in ops:
                 if op.op_id in known or past.knows(op):
                     counts["known"] = counts.get("known", 0) + 1
@@ -451,12 +453,14 @@ class Ledger(Closing):
                         state, reason = "suppressed", "once: it has acted for this person before"
                     elif at - last < cool_down:
                         state, reason = "suppressed", "cool-down"
-                connection.execute(outbox.insert(), new_row(op, at, state, reason))
-                if op.guards and (state, reason) == (op.state, op.reason):
-                    by = [{"op_id": op.op_id, "guard": guard, "day": day} for guard in op.guards]
-                    connection.execute(prevented.insert(), by)
+                rows.append(new_row(op, at, state, reason))
+                if (state, reason) == (op.state, op.reason):
+                    kept += [{"op_id": op.op_id, "guard": guard, "day": day} for guard in op.guards]
                 past.add(op, state, at)
                 counts[state] = counts.get(state, 0) + 1
+            for table, new in ((outbox, rows), (prevented, kept)):
+                if new:
+                    connection.execute(table.insert(), new)
             if evaluated:
                 self._note_evaluated(connection, trigger, day)
             if mark is not None:
@@ -490,7 +494,7 @@ class Ledger(Closing):
     def known_occasions(self, origin: str, occasions: Collection[str]) -> set[str]:
         """Those of the occasions that this origin has acted on, or decided not to, for whomever."""
         asked = self.among(outbox.c.occasion, set(occasions))
-        query = sa.select(outbox.c.occasion).where(outbox.c.origin == origin, asked)
+        query = sa.select(outbox.c.occasion).where(outbox.c.origin == origin, _HAS_OCCASION, asked)
         with self.reading() as connection:
             return set(connection.execute(query.distinct()).scalars())
 
