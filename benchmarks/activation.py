@@ -163,7 +163,6 @@ def members(first: int, last: int, shift: float) -> pa.Table:
 def carry_out(ledger: Ledger, found: SyncPlan) -> None:
     if submit(ledger, found, dry_run=False, now=NOW).state == "held":
         approve(ledger, found.plan_id, by="benchmark", now=NOW)
-        submit(ledger, found, dry_run=False, now=NOW)
     now = NOW
     while True:
         claim = claims.claim(
