@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -36,6 +37,30 @@ def test_a_third_offer_within_the_week_is_refused_and_one_after_it_is_not(ledger
     assert fates == ["delivered", "delivered", refused, refused, "delivered", "delivered"]
     letter = here.decide("trigger:order_sent", "ann", NOW + 9 * DAY)
     assert here.post(NOW + 9 * DAY)[letter] == "delivered"
+
+
+def test_a_dry_run_is_judged_as_if_what_it_shows_had_arrived_and_takes_nothing_from_what_is_sent(
+    ledger: Ledger,
+) -> None:
+    here = world(ledger, policy(caps=[TWO_A_WEEK], quiet_hours=[{"from": "21:00", "to": "07:00", "channel": "email"}]))
+    live = here.project
+    trial = live.destinations["mail"].model_copy(update={"dry_run": True})
+    here.project = replace(live, destinations=live.destinations | {"mail": trial})
+    here.suppress(("email", "carl@example.com"), "manual", NOW)
+    fates = []
+    for name, at in (
+        ("ann", NOW), ("ann", NOW + DAY), ("ann", NOW + 2 * DAY), ("bob", NOW + 14 * HOUR), ("carl", NOW),
+    ):  # fmt: skip
+        op_id = here.decide("trigger:offer", name, at)
+        fates.append(here.post(at)[op_id])
+    assert fates == [
+        "dry run", "dry run", "gate: frequency cap: 2 in 7 days", "dry run; it would wait: gate: quiet hours",
+        "gate: suppressed: manual",
+    ]  # fmt: skip
+    assert here.sent == []
+    here.project = live
+    first = here.decide("trigger:offer", "ann", NOW + 3 * DAY)
+    assert here.post(NOW + 3 * DAY)[first] == "delivered"
 
 
 def test_what_was_sent_under_the_other_id_counts_after_a_merge(ledger: Ledger) -> None:
