@@ -18,6 +18,7 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 
 IMPORTED = (
+    "cdp_pipeline_tests.fork_server",
     "cdp_pipeline.cli", "cdp_pipeline.orchestration.worker", "cdp_pipeline.orchestration.run",
     "cdp_pipeline.orchestration.status", "dagster._core.storage.event_log.sqlite", "sqlalchemy.dialects.sqlite",
     "ibis.backends.duckdb", "pandas", "cdp_pipeline_tests.processes", "cdp_pipeline_tests.crash.worker",

@@ -13,7 +13,7 @@ from cdp_pipeline_tests.cli.starter import installed, state
 from cdp_pipeline_tests.orchestration.commands import Cdp
 
 pytestmark = pytest.mark.slow
-ROUNDS = int(os.environ.get("CDP_TOGETHER_ROUNDS", "5"))
+ROUNDS = int(os.environ.get("CDP_TOGETHER_ROUNDS", "6"))
 
 OF_ONE_LEDGER = ("op_id", "plan_id")
 """A ledger that was lost must not repeat the ids of the one before, so each has its own."""
