@@ -22,6 +22,7 @@ from cdp_pipeline.activation.ledger import (
     operation_id,
 )
 from cdp_pipeline.activation.protocol import Outcome, OutcomeState
+from cdp_pipeline.activation.sync import holds
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.spec.project import LakeLocation
 from cdp_pipeline_tests.activation.projects import DAY, NOW, project, webhook
@@ -250,3 +251,37 @@ def test_what_was_accepted_is_asked_for_by_its_reference_until_it_is_done(ledger
     ledger.retry(now)
     [op] = claim(ledger, now + MINUTE).ops
     assert op.delivery.reference == ""
+
+
+def test_a_claim_is_settled_once_however_late_and_by_whomever(ledger: Ledger) -> None:
+    """Also after everything claimed before is forgotten: a later claim is never taken for an earlier one."""
+    fire(ledger, [act("p1")])
+    lost = claim(ledger)
+    again = claim(ledger, NOW + HOUR)
+    assert settle(ledger, lost, "failed", NOW + HOUR) == {"late": 1}
+    assert settle(ledger, again, "delivered", NOW + HOUR) == {"delivered": 1}
+    assert settle(ledger, again, "failed", NOW + HOUR) == {"late": 1}
+    assert states(ledger) == {"delivered": 1}
+
+
+def test_two_operations_for_one_key_in_one_claim_leave_what_the_later_said(ledger: Ledger) -> None:
+    ops = [
+        Op(operation_id(person), "sync:vips", "hook", person, kind, {"person": person}, key="a@example.com")
+        for person, kind in (("p1", "remove"), ("p2", "add"))
+    ]
+    ledger.send_once(ops, NOW)
+    assert settle(ledger, claim(ledger), "delivered") == {"delivered": 2}
+    assert {key: held.person_id for key, held in holds(ledger, "vips").items()} == {"a@example.com": "p2"}
+
+
+def test_what_was_under_way_in_a_ledger_that_knew_no_claims_waits_for_somebody(ledger_address: str) -> None:
+    with open_ledger(ledger_address) as ledger:
+        fire(ledger, [act("p1"), act("p2")])
+        claim(ledger, limit=1)
+        with ledger.writing() as connection:
+            for statement in ("DROP INDEX outbox_claimed", "ALTER TABLE outbox DROP COLUMN claim", "DROP TABLE claims"):
+                connection.exec_driver_sql(statement)
+    with open_ledger(ledger_address) as ledger:
+        assert states(ledger) == {"unknown": 1, "pending": 1}
+        assert ledger.retry(NOW + HOUR) == 1
+        assert len(claim(ledger, NOW + HOUR).ops) == 2

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from cdp_pipeline.activation import claims
-from cdp_pipeline.activation.claims import Claimed
+from cdp_pipeline.activation.claims import Claim, Claimed
 from cdp_pipeline.activation.ledger import Ledger, Op, open_ledger, operation_id
 from cdp_pipeline.activation.protocol import Outcome
 from cdp_pipeline_tests.activation.projects import DAY, NOW
@@ -31,7 +31,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.decided_at: dict[str, list[datetime]] = defaultdict(list)
         self.effects: list[tuple[str, int]] = []
         self.keys: set[str] = set()
-        self.abandoned: list[Claimed] = []
+        self.abandoned: list[tuple[Claim, Claimed]] = []
 
     def teardown(self) -> None:
         if hasattr(self, "ledger"):
@@ -78,7 +78,7 @@ class LedgerMachine(RuleBasedStateMachine):
             if fate in ("fine", "lost", "crash"):
                 self.apply(claimed)
             if fate == "crash":
-                self.abandoned.append(claimed)
+                self.abandoned.append((claim, claimed))
                 continue
             state = {"fine": "delivered", "rejected": "failed", "untried": "untried"}.get(fate, "retry")
             done.append(Outcome(claimed.delivery.op_id, state))  # type: ignore[arg-type]
@@ -89,6 +89,14 @@ class LedgerMachine(RuleBasedStateMachine):
             self.keys.add(claimed.delivery.op_id)
             payload = claimed.delivery.payload
             self.effects.append((str(payload["person"]), int(str(payload["occasion"]))))
+
+    @rule()
+    def come_back_late(self) -> None:
+        """A worker that was taken for lost had its effect, and says so now."""
+        for claim, claimed in self.abandoned:
+            outcome = Outcome(claimed.delivery.op_id, "delivered")
+            claims.settle(self.ledger, claim, [outcome], now=self.now, max_attempts=4)
+        self.abandoned.clear()
 
     @rule()
     def retry_failed(self) -> None:
