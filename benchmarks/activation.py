@@ -2,6 +2,7 @@
 """Deliveries a second to a webhook on loopback with the ledger on, beside plain httpx; the diff of a large audience.
 
     python benchmarks/activation.py [--single 4000] [--batched 100000] [--members 1000000] [--permitted 100000]
+        [--ledger URL]
 
 The receiver is a process of its own and does nothing but answer. Ours claims from a SQLite ledger with every commit on
 disk, signs, sends, and settles with what the destination then holds; httpx only sends the same bodies, on 16 lines.
@@ -243,7 +244,7 @@ def table(declared: Table, given: dict[str, list[object]]) -> pa.Table:
     )
 
 
-def permitted(folder: Path, people: int) -> None:
+def permitted(folder: Path, people: int, address: str | None) -> None:
     """With consent and a contact policy declared: people judged a second, and records delivered a second."""
     folder.mkdir()
     ready, theirs = multiprocessing.Pipe()
@@ -268,7 +269,7 @@ def permitted(folder: Path, people: int) -> None:
     known_people(folder, people)
     try:
         with (
-            open_ledger(f"sqlite:///{folder / 'ledger.sqlite'}") as ledger,
+            open_ledger(address or f"sqlite:///{folder / 'ledger.sqlite'}") as ledger,
             open_lake(LakeLocation(path="lake"), base=folder, read_only=True) as lake,
         ):
             consents = open_consents(ledger)
@@ -340,6 +341,7 @@ def main() -> None:
     asked.add_argument("--batched", type=int, default=100_000)
     asked.add_argument("--members", type=int, default=1_000_000)
     asked.add_argument("--permitted", type=int, default=100_000)
+    asked.add_argument("--ledger", help="An empty Postgres for the part with consent; default: SQLite, as elsewhere.")
     given = asked.parse_args()
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     gc.collect()
@@ -348,7 +350,7 @@ def main() -> None:
         for size, measure in (
             (given.batched, lambda: throughput(Path(folder), given.single, given.batched)),
             (given.members, lambda: difference(Path(folder), given.members)),
-            (given.permitted, lambda: permitted(Path(folder) / "permitted", given.permitted)),
+            (given.permitted, lambda: permitted(Path(folder) / "permitted", given.permitted, given.ledger)),
         ):
             if size:
                 measure()
