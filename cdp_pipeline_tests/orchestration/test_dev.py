@@ -90,7 +90,7 @@ def test_2_a_backfill_of_thirty_days_is_one_run_and_sends_nothing(life: Life) ->
     life.dev.eventually(life.dev.idle)
     # As somebody does who clicks "Materialize all" on identity and profile, and backfills what has days.
     first = [["identity", name] for name in ("edges", "identifiers", "people", "changes", "runs")]
-    first += [["profile", name] for name in ("customers", "provenance", "timeline", "told")]
+    first += [["profile", name] for name in ("customers", "provenance", "timeline", "watermarks")]
     _materialize(life, first)
     days = [str(life.today - timedelta(days=back)) for back in range(DAYS, 0, -1)]
     before = {run["id"] for run in life.dev.runs()}
