@@ -47,7 +47,7 @@ def receipts(
     def linked(link: str) -> str | None:
         return next((op_id for secret in secrets if secret and (op_id := unsubscribed(link, secret))), None)
 
-    counts = take_in_all(declared)
+    counts = take_in_all(declared, now)
     with ledger_of(declared) as ledger:
         for path in files or ():
             if path.suffix == ".jsonl":

@@ -95,7 +95,7 @@ def source_asset(project: Project, source: Source) -> dg.AssetsDefinition:
     def load_source(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         lake: Lake = context.resources.lake
         if reads_receipts(source, project, Path.cwd()):
-            take_in_all(project)
+            take_in_all(project, context.resources.clock())
         report = load(lake, source, project, requested_days(context), context.resources.clock(), context.run_id)
         rows = lake.read(source_table(source)).count().to_pyarrow().as_py()
         last_day = max(requested_days(context) or [newest_day(lake, project, context)])

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 from aiohttp import web
@@ -23,10 +24,10 @@ def callbacks_folder(project: Project) -> Path:
     return local_folder(project) / "callbacks"
 
 
-def take_in_all(project: Project) -> Counter[str]:
+def take_in_all(project: Project, now: datetime) -> Counter[str]:
     """Write down what we sent, what callers told and what mail came back, since the last time; how many, by event."""
     with ledger_of(project) as ledger:
-        now, consents = system_clock(), consents_of(ledger)
+        consents = consents_of(ledger)
         counts = Counter(message_sent=note_sent(ledger, project, now))
         counts.update(take_in(ledger, consents, project, callbacks_folder(project), now))
         counts.update(take_in_mail(ledger, consents, project, now))
@@ -45,7 +46,7 @@ def receive(project: Project, host: str, port: int) -> None:
         while not stop.is_set():
             wake.clear()
             try:
-                take_in_all(project)
+                take_in_all(project, system_clock())
             except (SQLAlchemyError, OSError) as problem:
                 log.warning("writing down receipts: %s; trying again", type(problem).__name__)
             wake.wait(LOOK_AGAIN)
