@@ -19,6 +19,7 @@ from typing import Any
 
 from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.ledger import Op, open_ledger, operation_id
+from cdp_pipeline.activation.pauses import paused, resume
 from cdp_pipeline.activation.plan import plan
 from cdp_pipeline.activation.sync import Conservation, approve, conservation, holds, submit
 from cdp_pipeline.destinations import destination_for
@@ -122,8 +123,11 @@ def crash(ledger_address: str, kills: int) -> Outcome:
         ledger.fire("slipping", ops, day=DAY, now=NOW)
 
         def wanted(members: set[str]) -> None:
-            # Nobody is refused over there: what is given up after too many faults is tried again.
+            # Nobody is refused over there: what is given up after too many faults, or stopped because so much of it is,
+            # somebody lets go on.
             ledger.retry(clock(started))
+            for subject in paused(ledger):
+                resume(ledger, subject, clock(started))
             found = plan(vips, members, {}, holds(ledger, "vips"))
             if submit(ledger, found, dry_run=False, now=clock(started)).state == "held":
                 approve(ledger, found.plan_id, by="test", now=NOW)
