@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from cdp_pipeline.activation.ledger import Ledger
+from cdp_pipeline.activation.protocol import Delivery
+from cdp_pipeline.consent.ledger import Said, open_consents
 from cdp_pipeline_tests.activation.projects import NOW
+from cdp_pipeline_tests.consent import people
 from cdp_pipeline_tests.consent.people import Town, World, consent, policy, shop
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -53,6 +56,22 @@ def test_what_was_said_last_before_the_moment_of_sending_counts(world: World) ->
         world.post(NOW + hours * HOUR)
         sent.append(op_id in [op for _, op in world.sent])
     assert sent == [True, False, True]
+
+
+def test_a_no_that_comes_between_two_claims_of_one_round_is_heard(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(people._Post, "batch_size", 1)
+    permit(world, "ann", "bob")
+    first, second = world.decide("trigger:offer", "ann", NOW), world.decide("trigger:offer", "bob", NOW)
+
+    def takes_it_back(_delivery: Delivery, now: datetime) -> str:
+        open_consents(world.ledger).record([Said("elsewhere", BOB, "purpose:marketing", "denied", now, "web")], now)
+        return "delivered"
+
+    world.before_sending = takes_it_back
+    assert world.post(NOW)[second] == "gate: consent: marketing: denied"
+    assert [op for _, op in world.sent] == [first]
 
 
 def test_a_no_at_any_identifier_of_a_merged_person_outweighs_every_yes(world: World) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import cdp_pipeline
@@ -120,6 +120,12 @@ exclusions = st.tuples(
 )  # fmt: skip
 
 
+BOUNCED: dict[str, Any] = {
+    "owners": ["ann", "bob", "carl"] * 2, "merged": False, "said": [], "places": [None] * 3, "mails": True,
+    "purpose": "marketing", "asks": False, "lifted": False,
+}  # fmt: skip
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     owners=st.lists(st.sampled_from([*KNOWN, "nobody"]), min_size=len(ADDRESSES), max_size=len(ADDRESSES)),
@@ -127,6 +133,8 @@ exclusions = st.tuples(
     places=st.lists(st.sampled_from(["US", "GB", None]), min_size=3, max_size=3), mails=st.booleans(),
     purpose=st.sampled_from(["marketing", None, "forgotten"]), asks=st.booleans(), lifted=st.booleans(),
 )  # fmt: skip
+@example(**BOUNCED, out=[(("email", "carl@example.com"), "bounce", None, -1)])  # the address in use
+@example(**BOUNCED, out=[(("email", "ann@example.com"), "bounce", None, -1)])  # another of the same person's
 def test_a_whole_audience_is_judged_as_each_of_them_is_at_the_moment_of_sending(
     owners: list[str], merged: bool, said: list[Any], out: list[Any], places: list[str | None], mails: bool,
     purpose: str | None, asks: bool, lifted: bool,
