@@ -167,7 +167,11 @@ def _execute(
 
 
 def _plain(metadata: Mapping[str, dg.MetadataValue]) -> dict[str, Any]:
-    return {name: value.value for name, value in metadata.items()}
+    return {
+        # The rows of a table are Dagster's own records, which no JSON can say.
+        name: [record.data for record in value.records] if isinstance(value, dg.TableMetadataValue) else value.value
+        for name, value in metadata.items()
+    }
 
 
 def _plain_cause(message: str) -> str:
