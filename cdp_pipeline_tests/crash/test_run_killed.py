@@ -64,7 +64,7 @@ def _seconds(cdp: Cdp, *command: str) -> float:
 def _end_leases(cdp: Cdp) -> None:
     """As if the minutes had passed in which nobody else may try."""
     with closing(sqlite3.connect(cdp.lake / "ledger.sqlite", timeout=60)) as ledger, ledger:
-        ledger.execute("UPDATE outbox SET lease_until = '2020-01-01 00:00:00.000000' WHERE state = 'inflight'")
+        ledger.execute("UPDATE claims SET lease_until = '2020-01-01 00:00:00.000000'")
 
 
 def _computed(cdp: Cdp) -> dict[str, list[dict[str, Any]]]:
