@@ -227,6 +227,7 @@ def scheme(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scheme]:
             "CRM_SECRET": SECRET, "DAGSTER_HOME": folder / "lake" / "dagster",
         }.items():  # fmt: skip
             environment.setenv(name, str(value))
+        environment.delenv("COLUMNS", raising=False)  # xdist sets it, and lines would be broken
         scheme = Scheme(load_project(folder), hook)
         scheme.become(BEFORE | {"arrives": 38}, YESTERDAY)
         assert not scheme.run("plan").checks[0]["passed"]
@@ -272,7 +273,7 @@ def test_it_is_held_and_everybody_is_told_so_in_the_same_words(scheme: Scheme, n
     check = scheme.found["check"]
     assert f"{name} is held: {because}. It would " in check["says"] and command in check["says"]
     assert check["check"] == "no_plan_is_held" and check["severity"] == "WARN"
-    [shown] = [one.data for one in check["metadata"]["plans"].records if one.data["sync"] == name]
+    [shown] = [row for row in check["metadata"]["plans"] if row["sync"] == name]
     assert shown["held because"] == because
     assert shown["it would"] == ", ".join(f"{kind} {plan[kind]}" for kind in ("add", "update", "remove") if plan[kind])
     assert f"held: {because}" in scheme.found["status"] and command in scheme.found["status"]
@@ -365,7 +366,7 @@ def test_somebody_who_is_lost_between_plan_and_delivery_is_missed(scheme: Scheme
     assert (accounts["missing"], accounts["adds_up"]) == (1, False)
     [check] = scheme.run("deliveries").checks
     assert not check["passed"] and check["severity"] == "ERROR"
-    rows = {record.data["sync"]: record.data["missing"] for record in check["metadata"]["audiences"].records}
+    rows = {row["sync"]: row["missing"] for row in check["metadata"]["audiences"]}
     assert {name for name, missing in rows.items() if missing} - {"arrives"} == {"leaks"} and rows["leaks"] == 1
 
 

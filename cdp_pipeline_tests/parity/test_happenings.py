@@ -33,4 +33,6 @@ def test_occasions_of_events_are_equal_on_every_engine(engine: EngineUnderTest) 
     assert found(bad, timeline) == [("p1", "seen:r1")]
     new = ibis.memtable(pa.table({"event_id": ["r2", "c1"]}))
     assert found(bad, timeline.semi_join(new, "event_id")) == []
-    assert low_watermark(timeline, ["shop"], AT) == AT - HOUR
+    reached = engine.table(pa.table({"source": ["shop", "till"], "until": [AT - HOUR, AT - 2 * HOUR]}))
+    assert low_watermark(reached, ["shop"], AT) == AT - HOUR
+    assert low_watermark(reached, ["shop", "till"], AT) == AT - 2 * HOUR

@@ -228,6 +228,13 @@ operations = st.sampled_from(["+", "-", "*", "%", "=", "<>", "<", ">=", "and", "
 operands = st.sampled_from(["n", "-n", "7", "2", "-3", "n is null", "n between 1 and 9", "n in (2, 3)", "b"])
 
 
+def found(duck, query):
+    try:
+        return duck.con.sql(query).fetchall()
+    except duckdb.OutOfRangeException:
+        return "too large"
+
+
 @settings(max_examples=100)
 @given(st.lists(operands, min_size=2, max_size=6), st.data())
 def test_operators_bind_as_they_do_in_duckdb(duck, parts, data):
@@ -237,8 +244,8 @@ def test_operators_bind_as_they_do_in_duckdb(duck, parts, data):
         value = expressions.compile(fragment, table)
     except ExpressionError:
         return
-    ours = duck.con.sql(ibis.to_sql(table.order_by("id").select(v=value))).fetchall()
-    assert ours == duck.con.sql(f"SELECT ({fragment}) FROM binding ORDER BY id").fetchall()
+    ours = ibis.to_sql(table.order_by("id").select(v=value))
+    assert found(duck, ours) == found(duck, f"SELECT ({fragment}) FROM binding ORDER BY id")
 
 
 TOKENS = """
