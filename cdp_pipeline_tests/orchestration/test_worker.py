@@ -63,8 +63,10 @@ def test_workers_killed_at_any_moment_act_on_every_event_exactly_once(tmp_path: 
     with Receiver(answer) as receiver:
         wire, given = wired(tmp_path, receiver.url, database), environment(tmp_path, receiver.url, database)
         look(wire)
-        expected = []
-        for number in range(events):
+        expected = list[int]()
+        # As long as it takes for every kill: how soon chance brings them depends on the machine.
+        while len(expected) < events or kills < most:
+            number = len(expected)
             if not any(worker.is_alive() for worker in workers) and kills < most:
                 worker = processes.Process(target=work, args=(tmp_path, given))
                 worker.start()
@@ -87,7 +89,6 @@ def test_workers_killed_at_any_moment_act_on_every_event_exactly_once(tmp_path: 
             for hours in range(1, 25):
                 deliver(ledger, wire.project, now=datetime.now(UTC) + timedelta(hours=hours), connect=destination_for)
             assert {state for *_, state in ledger.counts()} == {"delivered"}
-        assert kills >= most
         occasions = Counter(effect["occasion"] for effect in receiver.effects.values())
         assert len(occasions) == len(expected) and set(occasions.values()) == {1}
 
