@@ -16,7 +16,7 @@ from cdp_pipeline.activation.claims import Claimed, claim, destinations_due, res
 from cdp_pipeline.activation.gates import Gates
 from cdp_pipeline.activation.hours import untimely
 from cdp_pipeline.activation.ledger import Ledger
-from cdp_pipeline.activation.notices import notify
+from cdp_pipeline.activation.notices import Notice, notify
 from cdp_pipeline.activation.pauses import lifted, refuse, trip
 from cdp_pipeline.activation.protocol import Connect, DestinationError, Outcome
 from cdp_pipeline.activation.receipts import note_addresses
@@ -194,8 +194,8 @@ def _pause(
         found += trip(ledger, spec.name, set(origins), this.clock)
     for pause in found:
         if pause is not None:
-            notify(
-                ledger, this.project, key=f"paused:{pause.subject}:{pause.since.isoformat()}",
-                title=f"{pause.subject} is paused", text=f"{pause.reason}. Then: cdp sync resume {pause.subject}",
-                link="/assets/activation/deliveries", now=this.clock,
+            notice = Notice(
+                f"paused:{pause.subject}:{pause.since.isoformat()}", f"{pause.subject} is paused",
+                f"{pause.reason}. Then: cdp sync resume {pause.subject}", "/assets/activation/deliveries",
             )  # fmt: skip
+            notify(ledger, this.project, notice, this.clock)

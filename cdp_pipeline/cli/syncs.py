@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,8 +14,8 @@ from cdp_pipeline.cli.terminal import Folder, Json, RefusedError, err, out, tell
 from cdp_pipeline.spec.base import counted, unknown
 
 if TYPE_CHECKING:
-    from cdp_pipeline.activation.gates import ContactGates
     from cdp_pipeline.activation.ledger import Ledger
+    from cdp_pipeline.lake import Lake
     from cdp_pipeline.spec.project import Project
 
 app = typer.Typer(help="What syncs send: plan, approve, apply, retry.", no_args_is_help=True)
@@ -65,24 +65,22 @@ def _planned(names: list[str] | None, project: Path | None, as_json: bool, *, on
             wrong = upstream_now(declared, now)
             planned = plan_all(ledger, lake, declared, now=now, only=wanted, only_hold=only_hold, upstream=wrong,
                                gates=gates)  # fmt: skip
-            tell(planned.lines(), as_json)
-            if not only_hold:
-                _delivered(ledger, declared, wanted, now, gates)
+        tell(planned.lines(), as_json)
+        if not only_hold:
+            _deliver(ledger, declared, wanted, lambda: lake)
     for name, one in planned.syncs.items():
         if one.state == "held" and one.plan is not None:
             err.print(f"{name} is held: {one.because}. To send just this: cdp sync approve {one.plan.plan_id}",
                       highlight=False, soft_wrap=True)  # fmt: skip
 
 
-def _delivered(ledger: Ledger, declared: Project, syncs: list[str], now: datetime, gates: ContactGates | None) -> None:
+def _deliver(ledger: Ledger, declared: Project, syncs: list[str], lake: Callable[[], Lake] | None = None) -> None:
     """Deliver what is due to the destinations of some syncs, and say on the error stream what became of it."""
-    from cdp_pipeline.activation.deliver import deliver
-    from cdp_pipeline.destinations import destination_for
-    from cdp_pipeline.orchestration.installation import consents_of
+    from cdp_pipeline.orchestration.deliveries import deliver_due
+    from cdp_pipeline.orchestration.installation import system_clock
 
     there = {declared.syncs[name].destination for name in syncs}
-    summary = deliver(ledger, declared, now=now, connect=destination_for, worker="apply", only=there, gates=gates,
-                      consents=partial(consents_of, ledger))  # fmt: skip
+    summary = deliver_due(declared, ledger, system_clock, worker="apply", only=there, lake=lake)
     for name, counts in sorted(summary.by_destination.items()):
         said = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in sorted(counts.items()))
         err.print(f"{name}: {said}", highlight=False)
@@ -93,11 +91,11 @@ def _delivered(ledger: Ledger, declared: Project, syncs: list[str], now: datetim
 @app.command("deliver")
 def sync_deliver(names: Syncs = None, project: Folder = None) -> None:
     """Send what is due to the destinations of these syncs, for up to 45 seconds. Nothing is planned."""
-    from cdp_pipeline.orchestration.installation import gates_of, ledger_of, system_clock
+    from cdp_pipeline.orchestration.installation import ledger_of
 
     declared = the_project(project)
-    with ledger_of(declared) as ledger, gates_of(declared, ledger, system_clock) as gates:
-        _delivered(ledger, declared, _syncs(declared, names), datetime.now(UTC), gates)
+    with ledger_of(declared) as ledger:
+        _deliver(ledger, declared, _syncs(declared, names))
 
 
 By = Annotated[str | None, typer.Option(help="Who looked at it; default: you.")]

@@ -4,12 +4,10 @@ What may be sent and how stands in `activation/`; the sensors that do the same w
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import dagster as dg
 
-from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.fire import fire, merged_people
 from cdp_pipeline.activation.guards import guards_of
 from cdp_pipeline.activation.plan import PLAN
@@ -25,12 +23,12 @@ from cdp_pipeline.activation.tables import (
     outbox_rows,
     prevented_rows,
 )
-from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.lake import Lake, Mirror
 from cdp_pipeline.orchestration import checks
 from cdp_pipeline.orchestration.audiences import asked_of
+from cdp_pipeline.orchestration.deliveries import deliver_due
 from cdp_pipeline.orchestration.describe import asset_arguments, asset_spec, key_of, note, published
-from cdp_pipeline.orchestration.installation import consents_of, gates_of, ledger_of
+from cdp_pipeline.orchestration.installation import gates_of, ledger_of
 from cdp_pipeline.orchestration.resources import RESOURCES
 from cdp_pipeline.orchestration.upstream import wrong_upstream
 from cdp_pipeline.profile.customers import (
@@ -125,15 +123,11 @@ def activation_assets(project: Project, upstream: Sequence[dg.AssetCheckKey]) ->
         check_specs=[checks.accounts_spec(key_of(DELIVERIES))],
         required_resource_keys=RESOURCES,
     )
-    def deliver_due(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+    def deliver_all(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         lake: Lake = context.resources.lake
         clock = context.resources.clock
         with ledger_of(project) as ledger:
-            with gates_of(project, ledger, clock) as gates:
-                summary = deliver(
-                    ledger, project, now=clock(), connect=destination_for, worker="run", gates=gates,
-                    consents=partial(consents_of, ledger),
-                )  # fmt: skip
+            summary = deliver_due(project, ledger, clock, worker="run")
             result = lake.publish(
                 Mirror(OUTBOX, outbox_rows(ledger)),
                 Mirror(DELIVERIES, delivery_rows(ledger)),
@@ -152,4 +146,4 @@ def activation_assets(project: Project, upstream: Sequence[dg.AssetCheckKey]) ->
         )
         yield dg.MaterializeResult(asset_key=key_of(CONTACTS), metadata=published(result.counts[CONTACTS.name]))
 
-    yield deliver_due
+    yield deliver_all

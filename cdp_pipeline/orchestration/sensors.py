@@ -6,25 +6,23 @@ folder, and a run key is forgotten with its run.
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
-from functools import partial
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from cdp_pipeline.activation.alerts import alert
-from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.fire import fire
 from cdp_pipeline.activation.ledger import Ledger
 from cdp_pipeline.activation.live import LOOK_EVERY, Follower
+from cdp_pipeline.activation.notices import Notice, notify
 from cdp_pipeline.activation.positions import may_read
-from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.lake import Lake, open_lake
 from cdp_pipeline.lake.errors import LakeMissingError
 from cdp_pipeline.lake.questions import Questions
-from cdp_pipeline.orchestration.installation import Clock, consents_of, gates_of, lake_of, ledger_of
+from cdp_pipeline.orchestration.deliveries import deliver_due
+from cdp_pipeline.orchestration.installation import Clock, lake_of, ledger_of
 from cdp_pipeline.orchestration.partitions import daily, is_filed_by_day, range_tags
 from cdp_pipeline.orchestration.schedules import ARRIVALS_JOB
 from cdp_pipeline.orchestration.stale import stale_audiences
@@ -37,6 +35,8 @@ AT_ONCE = timedelta(seconds=3)
 """How long a tick that acts on events delivers; what is not sent by then is left to the next tick of `deliver`."""
 WATCH = timedelta(seconds=3.5)
 """How long a tick looks out for events: most of the five seconds until the daemon begins the next one."""
+TOLD_WITHIN = timedelta(seconds=20)
+"""How long a tick delivers alerts; what is not told by then is left to the next tick of `deliver`."""
 RUNNING = dg.DefaultSensorStatus.RUNNING
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING,
@@ -154,11 +154,7 @@ def events_sensor(project: Project, clock: Clock, watch: timedelta = WATCH) -> d
 
 
 def _sent_at_once(ledger: Ledger, lake: Lake, project: Project, clock: Clock) -> Counter[str]:
-    with gates_of(project, ledger, clock, lambda: lake) as gates:
-        return deliver(
-            ledger, project, now=clock(), connect=destination_for, worker="events-sensor", budget=AT_ONCE, gates=gates,
-            consents=partial(consents_of, ledger),
-        ).said  # fmt: skip
+    return deliver_due(project, ledger, clock, worker="events-sensor", budget=AT_ONCE, lake=lambda: lake).said
 
 
 def _told(asset: str, counts: Mapping[str, int]) -> Iterator[dg.AssetMaterialization]:
@@ -177,11 +173,8 @@ def deliver_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
         description="Delivers what the outbox holds. Destinations in dry run only show what would be sent.",
     )
     def due(_context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        with ledger_of(project) as ledger, gates_of(project, ledger, clock) as gates:
-            summary = deliver(
-                ledger, project, now=clock(), connect=destination_for, worker="deliver-sensor", gates=gates,
-                consents=partial(consents_of, ledger),
-            )  # fmt: skip
+        with ledger_of(project) as ledger:
+            summary = deliver_due(project, ledger, clock, worker="deliver-sensor")
         if not summary.totals:
             return dg.SkipReason("Nothing is due.")
         return dg.SensorResult(asset_events=[*_told("deliveries", summary.said)])
@@ -196,24 +189,28 @@ def failed_checks(instance: dg.DagsterInstance, run_id: str) -> list[dg.AssetChe
     return [found for found in evaluations if isinstance(found, dg.AssetCheckEvaluation) and not found.passed]
 
 
+def tell(project: Project, clock: Clock, notices: Sequence[Notice]) -> None:
+    """Send these to the project's alert destinations; what else is due there leaves with them."""
+    if not notices:
+        return
+    with ledger_of(project) as ledger:
+        names = {name for notice in notices for name in notify(ledger, project, notice, clock())}
+        deliver_due(project, ledger, clock, worker="alert", budget=TOLD_WITHIN, only=names)
+
+
 def alert_about_checks(project: Project, clock: Clock, run: dg.DagsterRun, instance: dg.DagsterInstance) -> int:
     """Tell the project's alert destinations about each failed check of a run, once; the number of failed checks."""
     failures = {(found.asset_key, found.check_name): found for found in failed_checks(instance, run.run_id)}
-    if not failures:
-        return 0
-    with ledger_of(project) as ledger, gates_of(project, ledger, clock) as gates:
-        for (key, name), found in failures.items():
-            alert(
-                ledger,
-                project,
-                key=f"check:{run.run_id}:{key.to_user_string()}:{name}",
-                title=f"{found.severity.value}: check '{name}' of {key.to_user_string()} failed",
-                text=found.description or "",
-                link=f"/assets/{key.to_user_string()}?view=checks",
-                now=clock(),
-                connect=destination_for,
-                gates=gates,
-            )
+    told = [
+        Notice(
+            key=f"check:{run.run_id}:{key.to_user_string()}:{name}",
+            title=f"{found.severity.value}: check '{name}' of {key.to_user_string()} failed",
+            text=found.description or "",
+            link=f"/assets/{key.to_user_string()}?view=checks",
+        )
+        for (key, name), found in failures.items()
+    ]
+    tell(project, clock, told)
     return len(failures)
 
 
@@ -251,18 +248,13 @@ def failed_runs_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
             for event in context.get_step_failure_events()
             if (error := event.step_failure_data.error) is not None
         ]
-        with ledger_of(project) as ledger, gates_of(project, ledger, clock) as gates:
-            alert(
-                ledger,
-                project,
-                key=f"run:{run.run_id}",
-                title=f"Run of {run.job_name} failed",
-                text="; ".join(steps) or "The run ended before any step failed.",
-                link=f"/runs/{run.run_id}",
-                now=clock(),
-                connect=destination_for,
-                gates=gates,
-            )
+        failed = Notice(
+            key=f"run:{run.run_id}",
+            title=f"Run of {run.job_name} failed",
+            text="; ".join(steps) or "The run ended before any step failed.",
+            link=f"/runs/{run.run_id}",
+        )
+        tell(project, clock, [failed])
 
     return failed_run_seen
 
@@ -270,20 +262,11 @@ def failed_runs_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
 def alert_about_age(project: Project, clock: Clock, instance: dg.DagsterInstance) -> int:
     """Tell the alert destinations about audiences that were not computed in time, once; how many those are."""
     stale = list(stale_audiences(project, instance, clock()))
-    if stale:
-        with ledger_of(project) as ledger, gates_of(project, ledger, clock) as gates:
-            for found in stale:
-                alert(
-                    ledger,
-                    project,
-                    key=found.occasion,
-                    title=found.title,
-                    text=found.text,
-                    link=f"/assets/audiences/{found.names[0]}",
-                    now=clock(),
-                    connect=destination_for,
-                    gates=gates,
-                )
+    tell(
+        project,
+        clock,
+        [Notice(found.occasion, found.title, found.text, f"/assets/audiences/{found.names[0]}") for found in stale],
+    )
     return sum(len(found.names) for found in stale)
 
 

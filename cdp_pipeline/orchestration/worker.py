@@ -15,21 +15,19 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
 import dagster as dg
 import duckdb
 from sqlalchemy.exc import SQLAlchemyError
 
-from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.ledger import Ledger, ledger_url, open_ledger
 from cdp_pipeline.activation.live import LOOK_EVERY, Follower, followed
 from cdp_pipeline.activation.positions import LEASE, may_read, stop_reading
-from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.lake import Lake, open_lake
 from cdp_pipeline.lake.errors import LakeError, LakeMissingError
-from cdp_pipeline.orchestration.installation import Clock, consents_of, gates_of, prepare_dagster_home, system_clock
+from cdp_pipeline.orchestration.deliveries import deliver_due
+from cdp_pipeline.orchestration.installation import Clock, prepare_dagster_home, system_clock
 from cdp_pipeline.spec.project import Project
 
 log = logging.getLogger(__name__)
@@ -134,11 +132,9 @@ class Worker:
         while not self.stop.is_set():
             wake.clear()
             try:
-                with gates_of(self.project, ledger, self.clock, lake) as gates:
-                    summary = deliver(
-                        ledger, self.project, now=self.clock(), connect=destination_for, worker=self.name,
-                        budget=ROUND, only=[destination], gates=gates, consents=partial(consents_of, ledger),
-                    )  # fmt: skip
+                summary = deliver_due(
+                    self.project, ledger, self.clock, worker=self.name, budget=ROUND, only=[destination], lake=lake
+                )
                 self._tally.add("deliveries", summary.said)
             except TROUBLE as problem:
                 log.warning("delivering to '%s': %s; trying again", destination, type(problem).__name__)

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import pytest
 
-from cdp_pipeline.activation.alerts import alert
 from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.ledger import Ledger, open_ledger
+from cdp_pipeline.activation.notices import Notice, notify
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline_tests.activation.projects import NOW, mail, project, webhook
@@ -24,10 +24,8 @@ def ledger() -> Iterator[Ledger]:
 
 
 def tell(ledger: Ledger, whole: Project, key: str = "run-1:freshness") -> dict[str, int]:
-    return alert(
-        ledger, whole, key=key, title="Freshness failed", text="orders: 3 days old", link="/runs/1", now=NOW,
-        connect=destination_for,
-    ).totals  # fmt: skip
+    names = notify(ledger, whole, Notice(key, "Freshness failed", "orders: 3 days old", "/runs/1"), NOW)
+    return deliver(ledger, whole, now=NOW, connect=destination_for, only=names).totals
 
 
 def test_each_failure_is_told_once_to_every_alert_destination(ledger: Ledger) -> None:

@@ -11,10 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.ledger import Op, open_ledger
-from cdp_pipeline.destinations import destination_for
-from cdp_pipeline.orchestration.installation import gates_of
+from cdp_pipeline.orchestration.deliveries import deliver_due
 from cdp_pipeline.spec.load import load_project
 from cdp_pipeline_tests.cli.conftest import Here
 from cdp_pipeline_tests.destinations.servers import Mailbox, free_port
@@ -70,8 +68,7 @@ def sent(ledger_url: str, project: Path, ops: list[Op], now: datetime) -> None:
     declared = load_project(project)
     with open_ledger(ledger_url) as ledger:
         ledger.send_once(ops, now)
-        with gates_of(declared, ledger) as gates:
-            deliver(ledger, declared, now=now, connect=destination_for, gates=gates)
+        deliver_due(declared, ledger, lambda: now, worker="test")
 
 
 def test_a_letter_that_bounced_is_told_and_the_next_is_not_sent(copy: Cdp, cdp: Here, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from cdp_pipeline.activation.alerts import alert
+from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.ledger import open_ledger
+from cdp_pipeline.activation.notices import Notice, notify
 from cdp_pipeline.activation.protocol import Delivery, DestinationError, Outcome
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.spec.destination import Destination
@@ -70,9 +71,10 @@ def test_the_project_is_told_of_failures_in_slack() -> None:
     fake = FakeSlack()
     with Receiver(fake) as receiver, open_ledger("sqlite://") as ledger:
         whole = project(slack(f"http://127.0.0.1:{receiver.port}/api"), alerts=["team"])
-        told = {"key": "run-1", "title": "A run failed", "text": "Step 'x'.", "link": "http://127.0.0.1:3000/runs/1"}
+        told = Notice("run-1", "A run failed", "Step 'x'.", "http://127.0.0.1:3000/runs/1")
         for _ in range(2):
-            alert(ledger, whole, **told, now=NOW, connect=destination_for)
+            notify(ledger, whole, told, NOW)
+            deliver(ledger, whole, now=NOW, connect=destination_for)
     [message] = fake.posted
     assert message["text"].startswith("*[tests] A run failed*\nStep 'x'.")
 

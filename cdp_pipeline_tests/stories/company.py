@@ -13,27 +13,26 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cdp_pipeline.activation.deliver import DeliverySummary, deliver
+from cdp_pipeline.activation.deliver import DeliverySummary
 from cdp_pipeline.activation.fire import fire
 from cdp_pipeline.activation.ledger import Ledger
 from cdp_pipeline.audiences.look import scope_of
 from cdp_pipeline.audiences.members import MEMBERS, SIZES, members, sizes
 from cdp_pipeline.audiences.reach import reach
 from cdp_pipeline.audiences.rules import Scope, matching
-from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.identity.edges import edges
 from cdp_pipeline.identity.living import living
 from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE, resolve
 from cdp_pipeline.identity.seen import identifiers_seen, seen
 from cdp_pipeline.lake import Lake, Mirror, Note, Upsert
-from cdp_pipeline.orchestration.installation import gates_of
+from cdp_pipeline.orchestration.deliveries import deliver_due
 from cdp_pipeline.predictions.kind import Champion, Known
 from cdp_pipeline.predictions.kinds import kind_of
 from cdp_pipeline.profile.customers import PROVENANCE, customers, customers_table, provenance
@@ -155,6 +154,4 @@ class Company:
         return self.delivers(ledger, now)
 
     def delivers(self, ledger: Ledger, now: datetime) -> DeliverySummary:
-        with gates_of(self.project, ledger, lambda: now, lambda: self.lake) as gates:
-            return deliver(ledger, self.project, now=now, connect=destination_for, gates=gates,
-                           budget=timedelta(seconds=20))  # fmt: skip
+        return deliver_due(self.project, ledger, lambda: now, worker="story", lake=lambda: self.lake)
