@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from cdp_pipeline.activation.live import followed
+from cdp_pipeline.orchestration.approval import approval_job
 from cdp_pipeline.orchestration.assets import project_assets
 from cdp_pipeline.orchestration.checks import freshness_check
 from cdp_pipeline.orchestration.groups import group_assets
@@ -47,7 +48,7 @@ def build_defs(project: Project, *, overrides: Mapping[str, Any] | None = None) 
     return dg.Definitions(
         assets=[*project_assets(project), *group_assets(project), *outcome_assets(project)],
         asset_checks=[freshness_check(source) for source in project.sources.values() if source.freshness is not None],
-        jobs=[arrivals] if arrivals is not None else [],
+        jobs=[*([arrivals] if arrivals is not None else []), *([approval_job(project)] if project.syncs else [])],
         schedules=[
             *(cadence_schedule(project, cadence) for cadence in project.settings.cadences),
             housekeeping_schedule(project),

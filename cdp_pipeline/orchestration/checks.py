@@ -430,7 +430,8 @@ def plans_result(key: list[str], lines: Sequence[Mapping[str, Any]]) -> dg.Asset
         "no_plan_is_held", False, key, why=why, held=len(held), plans=dg.MetadataValue.table(shown),
         to_see_whom="cdp sql \"FROM activation.plan WHERE plan_state = 'held'\"",
         to_see_what_is_sent="; ".join(f"cdp sync show {line['sync']}" for line in held),
-        if_it_is_right="Approve it as said above: exactly this is sent, whatever the audience has become since.",
+        if_it_is_right="Approve it as said above, or launch the job approve_plan with its id: exactly this is sent, "
+        "whatever the audience has become since.",
         if_it_is_wrong="Mend what is wrong upstream. The next run plans anew, and this plan is never sent.",
     )  # fmt: skip
 

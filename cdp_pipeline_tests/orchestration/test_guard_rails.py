@@ -25,6 +25,7 @@ from cdp_pipeline.cli import main
 from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE
 from cdp_pipeline.lake import Mirror, Upsert
 from cdp_pipeline.lake.table import Table
+from cdp_pipeline.orchestration.build import build_defs
 from cdp_pipeline.orchestration.installation import lake_of, ledger_of
 from cdp_pipeline.orchestration.run import RunReport, run_project
 from cdp_pipeline.profile.customers import customers_table
@@ -381,3 +382,19 @@ def test_a_ledger_that_is_lost_altogether_sends_everybody_again_and_removes_nobo
         }  # fmt: skip
         assert found["shrinks"]["because"].startswith("the ledger has lost what 299 deliveries left there")
         scheme.run("outbox")  # From now on the lake knows no more than the ledger does.
+
+
+def test_a_held_plan_is_released_by_a_job_in_dagster_too(scheme: Scheme) -> None:
+    job = build_defs(scheme.project).resolve_job_def("approve_plan")
+
+    def launch(plan_id: str) -> dg.ExecuteInProcessResult:
+        config = {"ops": {"release": {"config": {"plan_id": plan_id}}}}
+        return job.execute_in_process(run_config=config, raise_on_error=False)
+
+    [line] = scheme.cdp.json("sync", "plan", "arrives")
+    released = launch(line["plan_id"])
+    assert released.success
+    assert scheme.cdp("sync", "deliver", "arrives").err == "crm: 45 delivered\n"
+    again = launch(line["plan_id"]).get_step_failure_events()[0].step_failure_data.user_failure_data
+    assert again is not None
+    assert f"was released already, by Dagster run {released.run_id.partition('-')[0]}" in str(again.description)
