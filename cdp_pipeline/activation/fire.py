@@ -12,7 +12,7 @@ import pyarrow as pa
 from cdp_pipeline.activation.guards import guarded, guards_of
 from cdp_pipeline.activation.happenings import low_watermark, occasions_of_events, since
 from cdp_pipeline.activation.ledger import Ledger, utc
-from cdp_pipeline.activation.triggers import Occasion, fired, guarded_state, horizon, occasions
+from cdp_pipeline.activation.triggers import CATCH_UP, Occasion, fired, guarded_state, horizon, occasions
 from cdp_pipeline.audiences.members import HELD, SIZES, held_now
 from cdp_pipeline.audiences.rules import every_rule, leaves
 from cdp_pipeline.audiences.scope import persons
@@ -22,27 +22,23 @@ from cdp_pipeline.lake.questions import Asked, Questions
 from cdp_pipeline.profile.watermarks import WATERMARKS
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.trigger import DateReached, Trigger
-from cdp_pipeline.spec.window import midnight
 
 Rows = list[dict[str, object]]
 TIMELINE = "profile.timeline"
 ONE_DAY = timedelta(days=1)
 
 
-def fire(
-    ledger: Ledger, lake: LakeView, project: Project, *, now: datetime, day: date | None = None
-) -> dict[str, dict[str, int]]:
+def fire(ledger: Ledger, lake: LakeView, project: Project, *, now: datetime) -> dict[str, dict[str, int]]:
     """Record what each trigger calls for, by trigger and state; 'known' are operations that were recorded before.
 
-    Each is evaluated for the newest day that what it watches was computed for (not after `day`, if given); events and
-    dates up to `now`. One that an audience guards waits while that audience is held: nobody knows whom it would keep
-    safe.
+    Each is evaluated for the newest day that what it watches was computed for; events and dates up to `now`. One that
+    an audience guards waits while that audience is held: nobody knows whom it would keep safe.
     """
     aliases = merged_people(lake)
     asked = Questions().of(lake)
     counts = {}
     for trigger in not_waiting(lake, project):
-        found = _evaluated(ledger, lake, project, trigger, now, day)
+        found = _evaluated(ledger, lake, project, trigger, now)
         if found is not None:
             counts[trigger.name] = record(ledger, asked, project, trigger, found, now=now, aliases=aliases)
     return counts
@@ -128,32 +124,31 @@ def record(
     return counts | {name: n for name, n in (("released", free), ("kept by a guard", stopped)) if n}
 
 
-def _evaluated(
-    ledger: Ledger, lake: LakeView, project: Project, trigger: Trigger, now: datetime, until: date | None
-) -> Evaluated | None:
+def _evaluated(ledger: Ledger, lake: LakeView, project: Project, trigger: Trigger, now: datetime) -> Evaluated | None:
     """What set the trigger off since it was last evaluated; nothing, where what it watches was never computed."""
-    evaluated = ledger.evaluated_until(trigger.name)
-    today = min(now.astimezone(project.zone).date(), until or date.max)
+    evaluated, today = ledger.evaluated_until(trigger.name), now.astimezone(project.zone).date()
     if trigger.on.event is not None:
         if not lake.exists(TIMELINE):
             return None
-        happened = _events(ledger, lake, project, trigger, min(utc(now), _end_of(today, project)))
+        happened = _events(ledger, lake, project, trigger, utc(now))
         return Evaluated(happened, today, lake.version(TIMELINE))
     if trigger.on.date is not None:
         if not lake.exists("profile.customers"):
             return None
-        due = dates_reached(lake, project, trigger.on.date, horizon(today, evaluated), today)
-        return Evaluated(due, today)
-    day = _newest_day(lake, trigger, until)
+        # What a day brought may be loaded on the next, which was begun by then: a date is one occasion, whenever seen.
+        begun = ledger.begun(trigger.name)
+        not_before = horizon(today, evaluated)
+        if begun is not None:
+            first = begun.replace(tzinfo=UTC).astimezone(project.zone).date()
+            not_before = max(first, today - CATCH_UP)
+        due = dates_reached(lake, project, trigger.on.date, not_before, today)
+        return Evaluated(due, today, lake.version("profile.customers"))
+    day = _newest_day(lake, trigger)
     if day is None:
         return None
     not_before = horizon(day, evaluated)
     changes, crossings = _moves(lake, trigger, not_before, day)
     return Evaluated(occasions(trigger, changes, crossings, not_before=not_before, until=day), day)
-
-
-def _end_of(day: date, project: Project) -> datetime:
-    return midnight(day + timedelta(days=1), project.zone)
 
 
 def _events(ledger: Ledger, lake: LakeView, project: Project, trigger: Trigger, now: datetime) -> list[Occasion]:
@@ -173,7 +168,9 @@ def _events(ledger: Ledger, lake: LakeView, project: Project, trigger: Trigger, 
         )
     new = _rows_since(lake, ledger.mark(trigger.name), after)
     if new is not None:
-        timeline = timeline.semi_join(ibis.memtable(new), "event_id")
+        # What came before it happened, by a clock that is ahead, was no occasion yet when its row was new.
+        ahead = timeline.occurred_at > timeline._loaded_at
+        timeline = timeline.filter(timeline.event_id.isin(ibis.memtable(new).event_id) | ahead)
     return occasions_of_events(trigger.on, timeline, after=after, until=now)
 
 
@@ -229,15 +226,13 @@ def computed_day(lake: LakeView, until: date) -> date | None:
     return day
 
 
-def _newest_day(lake: LakeView, trigger: Trigger, until: date | None) -> date | None:
+def _newest_day(lake: LakeView, trigger: Trigger) -> date | None:
     crossed, audience = trigger.on.crossed, trigger.on.entered or trigger.on.left
     days = _table(lake, "traits.daily" if crossed is not None else "audiences.sizes")
     if days is None:
         return None
     if crossed is None:
         days = days.filter(days.audience == audience)
-    if until is not None:
-        days = days.filter(days.day <= ibis.date(until))
     return _rows(days.aggregate(day=days.day.max()))[0]["day"]  # type: ignore[return-value]
 
 

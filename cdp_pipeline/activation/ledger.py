@@ -162,7 +162,7 @@ marks = sa.Table(
     "marks",
     _metadata,
     sa.Column("trigger", sa.Text, primary_key=True),
-    # The snapshot of the lake up to which rows of the timeline were looked at.
+    # The snapshot of the lake up to which was looked at what the trigger watches: the timeline, or dates.
     sa.Column("mark", sa.BigInteger, nullable=False),
     sa.Column("begun_at", sa.DateTime, nullable=False),
 )
@@ -482,7 +482,7 @@ class Ledger(Closing):
             return connection.execute(sa.select(evaluations.c.day).where(evaluations.c.trigger == trigger)).scalar()
 
     def begun(self, trigger: str) -> datetime | None:
-        """When (naive UTC) a trigger on events was first evaluated."""
+        """When (naive UTC) a trigger on events or dates was first evaluated."""
         with self.reading() as connection:
             return connection.execute(sa.select(marks.c.begun_at).where(marks.c.trigger == trigger)).scalar()
 

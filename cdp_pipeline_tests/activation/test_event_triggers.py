@@ -26,7 +26,7 @@ from cdp_pipeline_tests.activation.test_happenings import SCHEMA, event
 AT = NOW.replace(tzinfo=None)
 HOUR, ONE = timedelta(hours=1), timedelta(days=1)
 NOTE = Note(run_id="test", asset="test", partition=None)
-TYPES = {"amount": "decimal(18, 4)", "occurred_at": "timestamp(6)", "_day": "date"}
+TYPES = {"amount": "decimal(18, 4)", "occurred_at": "timestamp(6)", "_day": "date", "_loaded_at": "timestamp(6)"}
 PROPERTIES = "struct<stars: int64, alarm: string>"
 TIMELINE = Table(
     "profile.timeline", "Events.",
@@ -164,6 +164,18 @@ def test_only_the_rows_that_are_new_are_looked_at_and_all_of_them_where_the_lake
     assert fire(ledger, lake, whole, now=NOW) == {"cross": {"known": 1}}
 
 
+def test_an_event_of_a_clock_that_is_ahead_is_an_occasion_once_its_time_has_come(lake: Lake, ledger: Ledger) -> None:
+    whole = shop(trigger(name="cross", on=REVIEWED))
+    tell(lake)
+    fire(ledger, lake, whole, now=NOW - HOUR)
+    ahead = event("r1", "review", AT + HOUR, stars=1) | {"_loaded_at": AT}
+    tell(lake, ahead)
+    assert fire(ledger, lake, whole, now=NOW) == {"cross": {}}
+    tell(lake, ahead, event("else", "order", AT))
+    assert fire(ledger, lake, whole, now=NOW + 2 * HOUR) == {"cross": {"pending": 1}}
+    assert fire(ledger, lake, whole, now=NOW + 3 * HOUR) == {"cross": {"known": 1}}
+
+
 LEFT = {"missing": {"event": "order", "after": {"event": "cart"}, "for": "2 hours"}}
 
 
@@ -231,3 +243,25 @@ def test_a_date_sets_off_on_its_day_and_a_new_date_again(lake: Lake, ledger: Led
     assert sent(ledger)[3:] == [("summer", "date:renewed_at:2026-03-28:+0")]
     fire(ledger, lake, whole, now=spring + ONE)
     assert sent(ledger)[4:] == [("after", "date:renewed_at:2026-03-30:+0")]
+
+
+def test_a_date_that_is_only_loaded_the_night_after_is_reached_all_the_same_but_none_of_before_it_began(
+    lake: Lake, ledger: Ledger
+) -> None:
+    whole = shop(trigger(name="renewed", on={"date": {"of": "ends_on"}}), ends_on="date")
+    today = NOW.date()
+
+    def known(*dates: date) -> None:
+        rows = [{"person_id": f"p{at.day}", "ends_on": at, "renewed_at": None} for at in dates]
+        lake.publish(Mirror(CUSTOMERS, pa.Table.from_pylist(rows, schema=CUSTOMERS.schema.to_pyarrow())), note=NOTE)
+
+    known()
+    for days in range(4):
+        fire(ledger, lake, whole, now=NOW + days * ONE)
+    known(*(today + days * ONE for days in range(-3, 5)))  # The third night's run.
+    fire(ledger, lake, whole, now=NOW + 3 * ONE)
+    assert [person for person, _ in sent(ledger)] == [f"p{(today + days * ONE).day}" for days in (1, 2, 3)]
+    other, begun = shop(trigger(name="other", on={"date": {"of": "ends_on"}}), ends_on="date"), NOW + 3 * ONE
+    for _ in range(2):
+        fire(ledger, lake, other, now=begun)
+    assert len(sent(ledger)) == 4, "one of its first day"

