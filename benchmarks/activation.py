@@ -187,7 +187,13 @@ def carry_out(ledger: Ledger, found: SyncPlan) -> None:
 def put_there(ledger: Ledger, vips: Sync, people: pa.Table) -> None:
     """As if all of them had been delivered, without the hour of delivering them."""
     found = compare(vips, people, "")
-    same = {"sync": vips.name, "payload_hash": "0" * 64, "certain": True, "present": True}
+    same = {
+        "sync": vips.name,
+        "destination": vips.destination,
+        "payload_hash": "0" * 64,
+        "certain": True,
+        "present": True,
+    }
     at = NOW.replace(tzinfo=None)
     rows = (
         {**same, "key": row["email"], "person_id": one, "op_id": one, "fingerprint": found.fingerprints[one], "at": at}

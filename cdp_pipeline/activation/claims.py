@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from cdp_pipeline.activation.ledger import (
+    LEAVES,
     LIVE,
     LOST,
     UNDER_WAY,
@@ -407,20 +408,19 @@ def _acknowledge(
     The last operation tried is kept even when it failed: the next one for this key is derived from it, so that
     somebody who left and came back is a new operation, not the old one again.
     """
-    leaves = outbox.c.kind.in_(("remove", "left"))
+    leaves = outbox.c.kind.in_(LEAVES)
     told = sa.select(
-        sa.literal(sync), outbox.c.key, outbox.c.person_id, outbox.c.op_id,
+        sa.literal(sync), outbox.c.destination, outbox.c.key, outbox.c.person_id, outbox.c.op_id,
         sa.case((leaves, sa.null()), else_=outbox.c.payload_hash),
         sa.case((leaves, sa.null()), else_=outbox.c.fingerprint), sa.literal(state == "delivered"),
         sa.literal(False) if state == "failed" else ~leaves, sa.literal(at),
     ).where(_those(ledger, ops))  # fmt: skip
-    names = ["sync", "key", "person_id", "op_id", "payload_hash", "fingerprint", "certain", "present", "at"]
+    keys = ["sync", "destination", "key"]
+    names = [*keys, "person_id", "op_id", "payload_hash", "fingerprint", "certain", "present", "at"]
     insert = ledger.insert(acknowledged)
     new = insert.excluded
     present: Any = sa.or_(acknowledged.c.present, new.present)
     if state in ("delivered", "failed"):
         present = new.present if state == "delivered" else acknowledged.c.present
-    values = {name: new[name] for name in names[2:]} | {"present": present}
-    connection.execute(
-        insert.from_select(names, told).on_conflict_do_update(index_elements=["sync", "key"], set_=values)
-    )
+    values = {name: new[name] for name in names[len(keys) :]} | {"present": present}
+    connection.execute(insert.from_select(names, told).on_conflict_do_update(index_elements=keys, set_=values))

@@ -17,7 +17,8 @@ from cdp_pipeline.spec.project import Project
 
 BECAME = {
     "delivered": "sent", "pending": "waits to be sent", "retry": "is tried again", "inflight": "is being sent",
-    "failed": "failed", "unknown": "sent, perhaps", "suppressed": "not sent", "dry_run": "shown, not sent (dry run)",
+    "failed": "failed", "unknown": "sent, perhaps", "doubtful": "sent, perhaps", "suppressed": "not sent",
+    "dry_run": "shown, not sent (dry run)",
 }  # fmt: skip
 
 

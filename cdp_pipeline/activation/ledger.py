@@ -27,6 +27,8 @@ from cdp_pipeline.spec.project import Project
 DecidedState = Literal["pending", "suppressed", "failed", "held"]
 LIVE = ("pending", "retry", "inflight")
 LOST = "its worker was lost"
+LEAVES = ("remove", "left")
+"""Kinds of operations that take somebody out of a destination."""
 
 # Written out, not bound: both databases use a partial index only for a condition they can read.
 WAITS = sa.text("state IN ('pending', 'retry')")
@@ -99,6 +101,7 @@ acknowledged = sa.Table(
     "acknowledged",
     _metadata,
     sa.Column("sync", sa.Text, primary_key=True),
+    sa.Column("destination", sa.Text, primary_key=True),
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("person_id", sa.Text, nullable=False),
     sa.Column("op_id", sa.String(64), nullable=False),
@@ -114,6 +117,8 @@ plans = sa.Table(
     _metadata,
     sa.Column("plan_id", sa.String(64), primary_key=True),
     sa.Column("sync", sa.Text, nullable=False),
+    # None: made before a sync was known to move from one destination to another.
+    sa.Column("destination", sa.Text),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("size", sa.Integer, nullable=False),
@@ -325,9 +330,34 @@ def open_ledger(url: str) -> Ledger:
         raise LedgerError(f"the ledger cannot live in '{address.get_backend_name()}': use sqlite or postgresql")
     ledger = Ledger(engine)
     with ledger.writing("schema") as connection:
+        _set_aside(connection)
         _metadata.create_all(connection)
+        _take_over(connection)
         _add_what_is_new(connection)
     return ledger
+
+
+_BEFORE = "acknowledged_before"
+
+
+def _set_aside(connection: Connection) -> None:
+    """What a ledger of an earlier version knows of syncs, when it did not say of which destination."""
+    inspector = sa.inspect(connection)
+    if not inspector.has_table(acknowledged.name):
+        return
+    if "destination" not in {column["name"] for column in inspector.get_columns(acknowledged.name)}:
+        connection.exec_driver_sql(f"ALTER TABLE {acknowledged.name} RENAME TO {_BEFORE}")
+
+
+def _take_over(connection: Connection) -> None:
+    if not sa.inspect(connection).has_table(_BEFORE):
+        return
+    names = [column.name for column in acknowledged.c if column.name != "destination"]
+    before = sa.table(_BEFORE, *map(sa.column, names))
+    known = sa.select(outbox.c.destination, *(before.c[name] for name in names))
+    told = known.join_from(before, outbox, outbox.c.op_id == before.c.op_id)
+    connection.execute(acknowledged.insert().from_select(["destination", *names], told))
+    connection.exec_driver_sql(f"DROP TABLE {_BEFORE}")
 
 
 def _add_what_is_new(connection: Connection) -> None:
@@ -564,9 +594,16 @@ class Ledger(Closing):
         op_ids: Collection[str] | None = None,
         destination: str | None = None,
         origin: str | None = None,
+        not_arrived: bool = False,
     ) -> int:
-        """Stop asking about failed and unknown operations: they stay, as suppressed, with the reason given."""
-        return self._close_case(now, op_ids, destination, origin, state="suppressed", reason=f"dismissed: {reason}")
+        """Stop asking about failed and unknown operations: they stay, as suppressed, with the reason given.
+
+        What may have arrived becomes 'doubtful' and goes on counting as if it had, unless somebody has found out that
+        it has `not_arrived`.
+        """
+        perhaps = sa.and_(outbox.c.state == "unknown", sa.literal(not not_arrived))
+        becomes = sa.case((perhaps, "doubtful"), else_="suppressed")
+        return self._close_case(now, op_ids, destination, origin, state=becomes, reason=f"dismissed: {reason}")
 
     def _close_case(
         self,

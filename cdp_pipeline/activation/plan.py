@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 import pyarrow as pa
 
-from cdp_pipeline.activation.ledger import Op, operation_id
+from cdp_pipeline.activation.ledger import LEAVES, Op, operation_id
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.spec.sync import Sync
 
@@ -66,8 +66,9 @@ class SyncPlan:
     unchanged: int
     present: int
     forgotten: list[str] = field(default_factory=list)
-    proven: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Keys that hold what they should, though their fingerprints did not say so: whose, and the one that does."""
+    proven: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    """Keys that hold what they should, though their fingerprints did not say so: whose, the one that does, and the
+    operation it is by."""
     nulls: dict[str, float] = field(default_factory=dict)
     """By field, the share of members of whom nothing is known."""
 
@@ -105,11 +106,12 @@ def plan(
     member without a key is suppressed, and so is one who is `barred` (by id, with the reason), who counts as gone. A
     key that has become another person's is sent again, unless the two are one (`aliases`: merged into).
     `epoch` tells the operations of one ledger's knowledge from those of another's.
-    `append` and `event` send moves: what a member's fields say later is not sent.
+    `append` and `event` send moves: what a member's fields say later is not sent, also not of a move that may have
+    arrived.
     """
     ops: list[Op] = []
     seen: dict[str, str] = {}
-    proven: dict[str, tuple[str, str]] = {}
+    proven: dict[str, tuple[str, str, str]] = {}
     aliases, fingerprints = aliases or {}, fingerprints or {}
     unchanged, size, moves = 0, 0, sync.mode in ("append", "event")
     for person_id in sorted(members):
@@ -130,15 +132,18 @@ def plan(
         payload = {"type": f"sync.{sync.name}", "key": key, "member": True, "data": data}
         held = holds.get(key)
         known_by = fingerprints.get(person_id)
-        wanted = _op(sync, _name(sync, held), key, person_id, payload, held, fingerprint=known_by, epoch=epoch)
-        if held is None or not (
-            held.certain and held.present and aliases.get(held.person_id, held.person_id) == person_id
-        ):
+        same = held is not None and held.present and aliases.get(held.person_id, held.person_id) == person_id
+        theirs = held if same else None
+        wanted = _op(
+            sync, _name(sync, held), key, person_id, payload, held, fingerprint=known_by, epoch=epoch,
+            moved=moves and theirs is not None and theirs.payload_hash is not None,
+        )  # fmt: skip
+        if theirs is None or not theirs.certain:
             ops.append(wanted)
-        elif moves or held.payload_hash == wanted.payload_hash:
+        elif moves or theirs.payload_hash == wanted.payload_hash:
             unchanged += 1
             if person_id in fingerprints:
-                proven[key] = person_id, fingerprints[person_id]
+                proven[key] = person_id, fingerprints[person_id], theirs.op_id
         else:
             ops.append(wanted)
     gone = [(key, held) for key, held in sorted(holds.items()) if key not in seen and held.present]
@@ -173,15 +178,16 @@ def _op(
     suppressed: str | None = None,
     fingerprint: str | None = None,
     epoch: str | None = None,
+    moved: bool = False,
 ) -> Op:
     op = Op("", f"sync:{sync.name}", sync.destination, person_id, kind, payload, key=key)
-    target = None if kind in ("remove", "left") else op.payload_hash
+    target = None if kind in LEAVES else op.payload_hash
     # The id of the operation before is part of the id: who left and came back is a new operation. One that was tried
     # without success stays itself as long as it is still what is wanted.
-    if held is not None and not held.certain and held.payload_hash == target:
+    if held is not None and not held.certain and (held.payload_hash == target or moved):
         op_id = held.op_id
     else:
-        op_id = operation_id("sync", sync.name, key, target, held.op_id if held else epoch)
+        op_id = operation_id("sync", sync.name, sync.destination, key, target, held.op_id if held else epoch)
     return Op(
         op_id, op.origin, op.destination, person_id, kind, payload, key=key,
         state="pending" if suppressed is None else "suppressed", reason=suppressed or "",

@@ -178,7 +178,7 @@ _ABOUT = tuple(outbox.c[name] for name in ("op_id", "origin", "destination", "pa
 
 def _operations(ledger: Ledger, op_ids: Sequence[str]) -> list[Any]:
     """The messages of these ids that left us, or may have; some are answered before we have settled them."""
-    gone = sa.and_(outbox.c.state.in_(("delivered", "unknown", "inflight")), outbox.c.kind == "act")
+    gone = sa.and_(outbox.c.state.in_(("delivered", "unknown", "doubtful", "inflight")), outbox.c.kind == "act")
     with ledger.reading() as connection:
         return [*connection.execute(sa.select(*_ABOUT).where(ledger.among(outbox.c.op_id, op_ids), gone))]
 

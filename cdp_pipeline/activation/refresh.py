@@ -126,12 +126,12 @@ def plan_sync(
     barred: Mapping[str, str] = MappingProxyType({}),
 ) -> SyncPlan:
     """The plan of one sync for members (`person_id` and what the mapping names), looking only at who is not as held."""
-    compared = compare(sync, wanted, held_fingerprints(ledger, sync.name), barred)
+    compared = compare(sync, wanted, held_fingerprints(ledger, sync), barred)
     keys = {str(key) for row in compared.people.values() if (key := row.get(sync.mapping[sync.key])) is not None}
-    some = holds_some(ledger, sync.name, keys, compared.unmatched)
+    some = holds_some(ledger, sync, keys, compared.unmatched)
     found = plan(
         sync, compared.people, compared.people, some, barred, aliases=aliases, fingerprints=compared.fingerprints,
-        epoch=epoch(ledger, sync.name),
+        epoch=epoch(ledger, sync),
     )  # fmt: skip
     shares = {
         sent: wanted[name].null_count / wanted.num_rows if name in wanted.column_names else 1.0
@@ -142,7 +142,7 @@ def plan_sync(
         found,
         size=compared.size,
         unchanged=found.unchanged + compared.unchanged,
-        present=how_many_held(ledger, sync.name),
+        present=how_many_held(ledger, sync),
         nulls=shares,
     )
 
@@ -190,7 +190,8 @@ def _lost(lake: LakeView, found: SyncPlan, held_because: str) -> list[str]:
     if found.present or found.sync.mode == "append" or not lake.exists(OUTBOX.name):
         return []
     told = lake.read(OUTBOX)
-    told = told.filter((told.origin == f"sync:{found.sync.name}") & (told.state == "delivered"))
+    here = (told.origin == f"sync:{found.sync.name}") & (told.destination == found.sync.destination)
+    told = told.filter(here & (told.state == "delivered"))
     left = told.kind.isin(["remove", "left"]).ifelse(1, 0)
     people = told.group_by("person_id").aggregate(there=left.argmax(told.updated_at))
     there = people.filter(people.there == 0).count().to_pyarrow().as_py()

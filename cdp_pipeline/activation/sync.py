@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection
 
 from cdp_pipeline.activation import held as held_plans
 from cdp_pipeline.activation.ledger import (
+    LEAVES,
     Ledger,
     acknowledged,
     epochs,
@@ -35,21 +36,26 @@ from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.sync import Sync
 
 SUPERSEDED = "superseded: no longer what is wanted"
-
+_COUNTED = {"retry": "pending", "inflight": "pending", "doubtful": "unknown"}
 
 _HELD = [acknowledged.c[name] for name in ("key", "person_id", "op_id", "payload_hash", "certain", "present")]
 
 
-def holds(ledger: Ledger, sync: str) -> dict[str, Held]:
+def _there(sync: Sync) -> sa.ColumnElement[bool]:
+    """What a sync has put into its destination; what it put into another before it was sent here is another's."""
+    return sa.and_(acknowledged.c.sync == sync.name, acknowledged.c.destination == sync.destination)
+
+
+def holds(ledger: Ledger, sync: Sync) -> dict[str, Held]:
     """What the destination of a sync is known to hold, by key."""
     with ledger.reading() as connection:
-        rows = connection.execute(sa.select(*_HELD).where(acknowledged.c.sync == sync))
+        rows = connection.execute(sa.select(*_HELD).where(_there(sync)))
         return {key: Held(*rest) for key, *rest in rows}
 
 
-def holds_some(ledger: Ledger, sync: str, keys: Collection[str], fingerprints: Collection[str]) -> dict[str, Held]:
+def holds_some(ledger: Ledger, sync: Sync, keys: Collection[str], fingerprints: Collection[str]) -> dict[str, Held]:
     """Of what the destination holds: these keys, these fingerprints, and what has none or is not certain."""
-    here = acknowledged.c.sync == sync
+    here = _there(sync)
     open_case = sa.and_(acknowledged.c.present, sa.or_(~acknowledged.c.certain, acknowledged.c.fingerprint.is_(None)))
     found: dict[str, Held] = {}
     with ledger.reading() as connection:
@@ -63,18 +69,18 @@ def holds_some(ledger: Ledger, sync: str, keys: Collection[str], fingerprints: C
     return found
 
 
-def held_fingerprints(ledger: Ledger, sync: str) -> str:
+def held_fingerprints(ledger: Ledger, sync: Sync) -> str:
     """The fingerprints of all that the destination surely holds, one after the other: one value for a million."""
     query = sa.select(sa.func.aggregate_strings(acknowledged.c.fingerprint, "")).where(
-        acknowledged.c.sync == sync, acknowledged.c.present, acknowledged.c.certain
+        _there(sync), acknowledged.c.present, acknowledged.c.certain
     )
     with ledger.reading() as connection:
         return connection.execute(query).scalar() or ""
 
 
-def how_many_held(ledger: Ledger, sync: str) -> int:
+def how_many_held(ledger: Ledger, sync: Sync) -> int:
     """How many keys the destination holds, or may hold."""
-    query = sa.select(sa.func.count()).where(acknowledged.c.sync == sync, acknowledged.c.present)
+    query = sa.select(sa.func.count()).where(_there(sync), acknowledged.c.present)
     with ledger.reading() as connection:
         return connection.execute(query).scalar_one()
 
@@ -110,8 +116,8 @@ def submit(
     """
     at, name = utc(now), plan.sync.name
     with ledger.writing(f"sync:{name}") as connection:
-        of_sync = plans.c.sync == name
-        applied = sa.select(plans.c.nulls).where(of_sync, plans.c.state == "applied")
+        here = sa.func.coalesce(plans.c.destination, plan.sync.destination) == plan.sync.destination
+        applied = sa.select(plans.c.nulls).where(plans.c.sync == name, here, plans.c.state == "applied")
         last = connection.execute(applied.order_by(plans.c.created_at.desc()).limit(1)).first()
         state = connection.execute(sa.select(plans.c.state).where(plans.c.plan_id == plan.plan_id)).scalar()
         _note_proven(connection, plan)
@@ -121,19 +127,20 @@ def submit(
                 _supersede(connection, ledger, plan, at)
             return Submitted("unchanged", [])
         nulls_before = json.loads(last.nulls) if last is not None and last.nulls else {}
-        reasons = guards(
-            plan, first=last is None, recent_sizes=recent_sizes, nulls_before=nulls_before, upstream=upstream
-        )
-        goes = not reasons or dry_run or state == "applied"
+        there = sa.select(acknowledged.c.key).where(_there(plan.sync)).limit(1)
+        first = last is None and connection.execute(there).first() is None
+        reasons = guards(plan, first=first, recent_sizes=recent_sizes, nulls_before=nulls_before, upstream=upstream)
+        goes = not reasons or dry_run or (state == "applied" and not _dropped(connection, ledger, plan))
         if goes and only_hold:
             moves = bool(plan.forgotten) or any(op.state == "pending" for op in plan.ops)
             return Submitted("unchanged" if not moves else "shown" if dry_run else "ready", reasons)
         becomes = "held" if not goes else "shown" if dry_run else "applied"
         values = {"state": becomes, "reason": "; ".join(reasons), "size": plan.size, "nulls": json.dumps(plan.nulls)}
         if state is None:
-            connection.execute(plans.insert(), {"plan_id": plan.plan_id, "sync": name, "created_at": at, **values})
+            whose = {"plan_id": plan.plan_id, "sync": name, "destination": plan.sync.destination}
+            connection.execute(plans.insert(), {**whose, "created_at": at, **values})
         elif state != becomes:
-            values["created_at"] = at
+            values |= {"created_at": at, "approved_at": None, "approved_by": None}
             connection.execute(plans.update().where(plans.c.plan_id == plan.plan_id).values(values))
         if not goes:
             held_plans.keep(connection, plan, at)
@@ -143,13 +150,22 @@ def submit(
 
 
 def _note_proven(connection: Connection, plan: SyncPlan) -> None:
+    """Keep what was found out by comparing payloads, where it still is by the operation that was looked at."""
     if plan.proven:
+        same = sa.and_(acknowledged.c.key == sa.bindparam("which"), acknowledged.c.op_id == sa.bindparam("by"))
         connection.execute(
             acknowledged.update()
-            .where(acknowledged.c.sync == plan.sync.name, acknowledged.c.key == sa.bindparam("which"))
+            .where(_there(plan.sync), same)
             .values(person_id=sa.bindparam("whose"), fingerprint=sa.bindparam("print")),
-            [{"which": key, "whose": whose, "print": one} for key, (whose, one) in plan.proven.items()],
+            [{"which": key, "whose": whose, "print": one, "by": by} for key, (whose, one, by) in plan.proven.items()],
         )
+
+
+def _dropped(connection: Connection, ledger: Ledger, plan: SyncPlan) -> bool:
+    """Whether a later plan has dropped what this one let go: what was permitted then, is not any more."""
+    ids = ledger.among(outbox.c.op_id, [op.op_id for op in plan.ops])
+    query = sa.select(outbox.c.op_id).where(ids, outbox.c.reason == SUPERSEDED).limit(1)
+    return connection.execute(query).first() is not None
 
 
 def waiting(ledger: Ledger) -> list[dict[str, Any]]:
@@ -219,7 +235,7 @@ def standing(ledger: Ledger, project: Project) -> list[dict[str, Any]]:
         dry_run = project.destinations[sync.destination].dry_run
         rows.append({
             "sync": sync.name, "audience": sync.audience, "destination": sync.destination, "mode": sync.mode,
-            "there": how_many_held(ledger, sync.name),
+            "there": how_many_held(ledger, sync),
             "waiting": sum(counts.get((*here, state), 0) for state in ("pending", "retry", "inflight")),
             "failed": sum(counts.get((*here, state), 0) for state in ("failed", "unknown")),
             "last_plan": last and last["state"],
@@ -228,36 +244,37 @@ def standing(ledger: Ledger, project: Project) -> list[dict[str, Any]]:
     return rows
 
 
-def epoch(ledger: Ledger, sync: str) -> str:
+def epoch(ledger: Ledger, sync: Sync) -> str:
     """What the operations of this ledger's knowledge of a sync are told apart by from those of another's.
 
     A ledger that was lost, or told to forget, must not repeat ids: the destination would take the operation for done.
     So a new epoch begins where something was delivered in this one and nothing is known any more of what is there.
     """
-    query = sa.select(epochs.c.epoch).where(epochs.c.sync == sync)
-    of_sync = outbox.c.origin == f"sync:{sync}"
-    known = sa.exists().where(acknowledged.c.sync == sync)
+    query = sa.select(epochs.c.epoch).where(epochs.c.sync == sync.name)
+    of_sync = outbox.c.origin == f"sync:{sync.name}"
+    known = sa.exists().where(_there(sync))
     since = sa.func.coalesce(epochs.c.since, 0)
-    told = sa.exists().where(of_sync, outbox.c.state == "delivered", outbox.c.sequence > since)
+    delivered = sa.and_(outbox.c.destination == sync.destination, outbox.c.state == "delivered")
+    told = sa.exists().where(of_sync, delivered, outbox.c.sequence > since)
     sound = query.where(sa.or_(known, ~told))
     with ledger.reading() as connection:
         if (found := connection.execute(sound).scalar()) is not None:
             return str(found)
-    with ledger.writing(f"sync:{sync}") as connection:
+    with ledger.writing(f"sync:{sync.name}") as connection:
         if (found := connection.execute(sound).scalar()) is None:
             last = connection.execute(sa.select(sa.func.max(outbox.c.sequence)).where(of_sync)).scalar()
-            connection.execute(epochs.delete().where(epochs.c.sync == sync))
-            connection.execute(epochs.insert(), {"sync": sync, "epoch": uuid.uuid4().hex, "since": last})
+            connection.execute(epochs.delete().where(epochs.c.sync == sync.name))
+            connection.execute(epochs.insert(), {"sync": sync.name, "epoch": uuid.uuid4().hex, "since": last})
         return str(connection.execute(query).scalar_one())
 
 
-def forget(ledger: Ledger, sync: str) -> int:
+def forget(ledger: Ledger, sync: Sync) -> int:
     """Take it that the destination has lost what this sync put there: the next plan sends everybody, held first."""
-    with ledger.writing(f"sync:{sync}") as connection:
-        held_plans.supersede(connection, sync, by="")
-        connection.execute(plans.delete().where(plans.c.sync == sync))
-        connection.execute(epochs.delete().where(epochs.c.sync == sync))
-        return connection.execute(acknowledged.delete().where(acknowledged.c.sync == sync)).rowcount
+    with ledger.writing(f"sync:{sync.name}") as connection:
+        held_plans.supersede(connection, sync.name, by="")
+        connection.execute(plans.delete().where(plans.c.sync == sync.name))
+        connection.execute(epochs.delete().where(epochs.c.sync == sync.name))
+        return connection.execute(acknowledged.delete().where(_there(sync))).rowcount
 
 
 def approve(ledger: Ledger, plan_id: str, *, by: str, now: datetime, syncs: Mapping[str, Sync] | None = None) -> int:
@@ -281,7 +298,7 @@ def approve(ledger: Ledger, plan_id: str, *, by: str, now: datetime, syncs: Mapp
 def _enqueue(connection: Connection, ledger: Ledger, plan: SyncPlan, dry_run: bool, at: datetime) -> int:
     origin = f"sync:{plan.sync.name}"
     # Locked until the end, so that no worker takes or settles one while it is being replaced.
-    under_way = {row.key for row in _open(connection, plan) if row.state == "inflight"}
+    under_way = {row.key for row in _open(connection, plan.sync, plan.sync.destination) if row.state == "inflight"}
     columns = [outbox.c[name] for name in ("op_id", "state", "reason", "attempt")]
     ids = [op.op_id for op in plan.ops]
     query = sa.select(*columns).where(ledger.among(outbox.c.op_id, ids)).with_for_update()
@@ -289,12 +306,12 @@ def _enqueue(connection: Connection, ledger: Ledger, plan: SyncPlan, dry_run: bo
     latest = dict(
         connection.execute(
             sa.select(acknowledged.c.key, acknowledged.c.op_id)
-            .where(acknowledged.c.sync == plan.sync.name)
+            .where(_there(plan.sync))
             .where(ledger.among(acknowledged.c.key, [op.key for op in plan.ops]))
         ).all()
     )
     _supersede(connection, ledger, plan, at)
-    fresh, revived = [], []
+    fresh, revived, perhaps = [], [], []
     for op in plan.ops:
         # What was planned from a state that has changed since, or is changing now, is left to the next plan.
         if op.key in under_way or latest.get(op.key) != op.after:
@@ -302,9 +319,15 @@ def _enqueue(connection: Connection, ledger: Ledger, plan: SyncPlan, dry_run: bo
         row = rows.get(op.op_id)
         values = new_row(op, at, op.state, op.reason)
         if row is not None:
-            # What a gate refused is planned again as soon as nothing speaks against it.
+            if row.state == "doubtful" and row.reason == SUPERSEDED:
+                # Wanted after all, but it may have arrived: that was for somebody to decide, and is again.
+                perhaps.append(op.op_id)
+                continue
+            # What a gate refused is planned again as soon as nothing speaks against it, or something else does.
             refused = row.state == "suppressed" and row.reason.startswith(REFUSED) and op.state == "pending"
-            if not (refused or row.reason == SUPERSEDED or (row.state == "dry_run" and not dry_run)):
+            refused_now = op.state == "suppressed" and row.reason != op.reason
+            again = refused or refused_now or row.reason == SUPERSEDED
+            if not (again or (row.state == "dry_run" and not dry_run)):
                 continue
             # A new place in line, behind whatever was decided for this person in between.
             revived.append(op.op_id)
@@ -312,6 +335,9 @@ def _enqueue(connection: Connection, ledger: Ledger, plan: SyncPlan, dry_run: bo
         fresh.append(values)
     if revived:
         connection.execute(outbox.delete().where(ledger.among(outbox.c.op_id, revived)))
+    if perhaps:
+        asked = {"state": "unknown", "reason": "it may have arrived", "updated_at": at}
+        connection.execute(outbox.update().where(ledger.among(outbox.c.op_id, perhaps)).values(asked))
     if fresh:
         connection.execute(outbox.insert(), fresh)
         # A new plan is a new run: what an earlier one met is no reason to stop this one.
@@ -319,16 +345,16 @@ def _enqueue(connection: Connection, ledger: Ledger, plan: SyncPlan, dry_run: bo
     if plan.forgotten:
         connection.execute(
             acknowledged.update()
-            .where(acknowledged.c.sync == plan.sync.name, ledger.among(acknowledged.c.key, plan.forgotten))
+            .where(_there(plan.sync), ledger.among(acknowledged.c.key, plan.forgotten))
             .values(present=False, payload_hash=None, fingerprint=None, certain=True, at=at)
         )
     return sum(row["state"] == "pending" for row in fresh)
 
 
-def _open(connection: Connection, plan: SyncPlan) -> list[Any]:
+def _open(connection: Connection, sync: Sync, destination: str) -> list[Any]:
     """Of what was decided for this sync before, what has not come to an end; locked."""
-    of_sync = sa.and_(outbox.c.destination == plan.sync.destination, outbox.c.origin == f"sync:{plan.sync.name}")
-    columns = [outbox.c[name] for name in ("op_id", "key", "state")]
+    of_sync = sa.and_(outbox.c.destination == destination, outbox.c.origin == f"sync:{sync.name}")
+    columns = [outbox.c[name] for name in ("op_id", "key", "state", "kind")]
     found: list[Any] = []
     for states in ("'pending', 'retry'", "'inflight'", "'failed', 'unknown'"):
         # One query for each of the partial indexes.
@@ -338,14 +364,22 @@ def _open(connection: Connection, plan: SyncPlan) -> list[Any]:
 
 
 def _supersede(connection: Connection, ledger: Ledger, plan: SyncPlan, at: datetime) -> None:
-    """Close what was decided before, has not arrived and is no longer wanted."""
-    wanted = {op.op_id for op in plan.ops}
-    gone = [row.op_id for row in _open(connection, plan) if row.state != "inflight" and row.op_id not in wanted]
+    """Close what was decided before, has not arrived and is no longer wanted.
+
+    Of what was decided while the sync had another destination, all but to take somebody out there.
+    """
+    sync, wanted = plan.sync, {op.op_id for op in plan.ops}
+    before = sa.select(plans.c.destination).where(plans.c.sync == sync.name, plans.c.destination != sync.destination)
+    rows = _open(connection, sync, sync.destination)
+    for destination in connection.execute(before.distinct()).scalars().all():
+        rows += [row for row in _open(connection, sync, destination) if row.kind not in LEAVES]
+    gone = [row.op_id for row in rows if row.state != "inflight" and row.op_id not in wanted]
     if gone:
+        perhaps = sa.case((outbox.c.state == "unknown", "doubtful"), else_="suppressed")
         connection.execute(
             outbox.update()
             .where(ledger.among(outbox.c.op_id, gone), outbox.c.state != "inflight")
-            .values(state="suppressed", reason=SUPERSEDED, updated_at=at)
+            .values(state=perhaps, reason=SUPERSEDED, updated_at=at)
         )
 
 
@@ -366,35 +400,38 @@ class Conservation:
 
 
 def conservation(
-    ledger: Ledger, sync: str, members: Iterable[str], aliases: Mapping[str, str] | None = None
+    ledger: Ledger, sync: Sync, members: Iterable[str], aliases: Mapping[str, str] | None = None
 ) -> Conservation:
     """audience = delivered + suppressed + failed + unknown + pending (+ dry run) + held, counted from the ledger.
 
-    `held`: in a plan that waits for approval, and in none before. `aliases`: people who were merged into others, and
-    count as those.
+    `held`: in a plan that waits for approval, and in none before. `unknown`: also what somebody has dismissed without
+    knowing whether it arrived. `aliases`: people who were merged into others, and count as those.
     """
     elder = aliases or {}
-    people, latest, refused = set(members), dict[str, str](), set[str]()
+    people, last, refused = set(members), dict[str, tuple[str, str]](), set[str]()
     query = (
-        sa.select(outbox.c.person_id, outbox.c.kind, outbox.c.state)
-        .where(outbox.c.origin == f"sync:{sync}", outbox.c.reason != SUPERSEDED)
+        sa.select(outbox.c.key, outbox.c.person_id, outbox.c.kind, outbox.c.state)
+        .where(outbox.c.origin == f"sync:{sync.name}", outbox.c.destination == sync.destination)
+        .where(outbox.c.reason != SUPERSEDED)
         .order_by(outbox.c.sequence)
     )
     waits = (
         sa.select(held_ops.c.person_id)
         .join_from(held_ops, plans, held_ops.c.plan_id == plans.c.plan_id)
-        .where(plans.c.sync == sync, plans.c.state == "held", held_ops.c.kind.not_in(("remove", "left")))
+        .where(plans.c.sync == sync.name, plans.c.state == "held", held_ops.c.kind.not_in(LEAVES))
     )
     with ledger.reading() as connection:
-        for said, kind, state in connection.execute(query):
+        for key, said, kind, state in connection.execute(query):
             person_id = elder.get(said, said)
-            if kind in ("remove", "left"):
-                latest.pop(person_id, None)
+            # By key: who has another one now is taken out under the old one, and was added under the new one before.
+            if kind in LEAVES:
+                last.pop(key, None)
             elif state == "suppressed":
                 refused.add(person_id)
             else:
-                latest[person_id] = "pending" if state in ("retry", "inflight") else state
+                last.pop(key, None)
+                last[key] = person_id, _COUNTED.get(state, state)
         held = {elder.get(person_id, person_id) for person_id in connection.execute(waits).scalars()}
     # Who was refused counts as suppressed only where nothing was sent since; as held, only where nothing ever was.
-    found = dict.fromkeys(held, "held") | dict.fromkeys(refused, "suppressed") | latest
+    found = dict.fromkeys(held, "held") | dict.fromkeys(refused, "suppressed") | dict(last.values())
     return Conservation(len(people), Counter(found[person] for person in people & found.keys()))

@@ -22,7 +22,8 @@ OUTBOX = Table(
         "payload_hash": Column("string", "Fingerprint of what was sent; the content stays in the ledger."),
         "state": Column(
             "string",
-            "pending, inflight, retry, delivered, failed, unknown, suppressed, held (by a guard), dry_run (shown).",
+            "pending, inflight, retry, delivered, failed, unknown, doubtful (dismissed, may have arrived), suppressed, "
+            "held (by a guard), dry_run (shown).",
         ),
         "reason": Column("string", "Why it is in this state."),
         "attempt": Column("int64", "How many times it was tried."),

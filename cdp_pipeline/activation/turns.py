@@ -32,7 +32,7 @@ ASK_AGAIN = timedelta(minutes=1)
 WORTH_WAITING_FOR = timedelta(hours=1)
 """How long something more important that was decided, but not sent, keeps its turn before others."""
 FORGOTTEN = timedelta(days=2)
-REACHED = ("delivered", "unknown")
+REACHED = ("delivered", "unknown", "doubtful")
 SHOWN = "dry_run"
 WAITING = ("pending", "retry")
 

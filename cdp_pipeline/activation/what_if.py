@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cdp_pipeline.activation.plan import Held
     from cdp_pipeline.lake import Lake, LakeView
     from cdp_pipeline.spec.project import Project
+    from cdp_pipeline.spec.sync import Sync
 
 DOWNSTREAM = ("attributes", "traits", "predictions", "audiences")
 """What projects declare that identity does not read."""
@@ -69,11 +70,11 @@ def what_if(
     project: Project,
     other: Project,
     now: datetime,
-    holds: Callable[[str], Mapping[str, Held]] | None = None,
+    holds: Callable[[Sync], Mapping[str, Held]] | None = None,
 ) -> WhatIf:
     """Compare the people of the last run with those that `other` would make of the same rows.
 
-    `holds` says what the destination of a sync is known to hold, by the name of the sync; without it syncs are left
+    `holds` says what the destination of a sync is known to hold; without it syncs are left
     out. Where the projects differ in more than identity, audiences are worked out for everybody.
     """
     identifiers = lake.read(IDENTIFIERS)
@@ -118,7 +119,7 @@ def _effects(
     other: Project,
     found: Consequences,
     then: Mapping[str, ibis.Table],
-    holds: Callable[[str], Mapping[str, Held]] | None,
+    holds: Callable[[Sync], Mapping[str, Held]] | None,
     now: datetime,
 ) -> Effects | None:
     try:
@@ -143,7 +144,7 @@ def _effects(
         for sync in project.syncs.values():
             current = members_now(lake, sync.audience)
             known = known_people(Questions().of(lake), project, current, day)
-            if kinds := sent_by(sync, current, known, was, becomes, concerned, holds(sync.name)):
+            if kinds := sent_by(sync, current, known, was, becomes, concerned, holds(sync)):
                 result.sends[sync.name] = kinds
     return result
 

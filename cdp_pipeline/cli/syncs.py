@@ -157,7 +157,8 @@ def sync_status(names: Syncs = None, project: Folder = None, as_json: Json = Fal
     with the_lake(project) as (declared, lake), ledger_of(declared) as ledger:
         rows, elder = [], merged_people(lake)
         for name in _syncs(declared, names):
-            found = conservation(ledger, name, members_now(lake, declared.syncs[name].audience), elder)
+            sync = declared.syncs[name]
+            found = conservation(ledger, sync, members_now(lake, sync.audience), elder)
             counts = {state: found.states.get(state, 0) for state in states}
             rows.append({"sync": name, "audience": found.audience, **counts, "missing": found.missing,
                          "adds_up": found.holds})  # fmt: skip
@@ -172,6 +173,9 @@ Reason = Annotated[str, typer.Argument(help="Why nobody needs to ask about them 
 OfSync = Annotated[str | None, typer.Option("--sync", help="Only those of this sync.")]
 OfDestination = Annotated[str | None, typer.Option("--destination", help="Only those for this destination.")]
 Operation = Annotated[list[str] | None, typer.Option("--op", help="Only this operation; may be given again.")]
+
+
+NotArrived = Annotated[bool, typer.Option("--not-arrived", help="It is known that they did not arrive.")]
 
 
 @app.command("failed")
@@ -201,14 +205,18 @@ def sync_retry(of: OfSync = None, destination: OfDestination = None, op: Operati
 
 @app.command("dismiss")
 def sync_dismiss(reason: Reason, of: OfSync = None, destination: OfDestination = None, op: Operation = None,
-                 project: Folder = None, as_json: Json = False) -> None:  # fmt: skip
-    """Stop asking about what failed, or may have arrived: it stays, as suppressed, with the reason."""
+                 not_arrived: NotArrived = False, project: Folder = None, as_json: Json = False) -> None:  # fmt: skip
+    """Stop asking about what failed, or may have arrived: it stays, with the reason.
+
+    What may have arrived counts towards frequency caps as if it had, unless you know that it did not.
+    """
     from cdp_pipeline.orchestration.installation import ledger_of
 
     declared = the_project(project)
     with ledger_of(declared) as ledger:
         origin = None if of is None else f"sync:{_syncs(declared, [of])[0]}"
-        count = ledger.dismiss(datetime.now(UTC), reason, op_ids=op, destination=destination, origin=origin)
+        count = ledger.dismiss(datetime.now(UTC), reason, op_ids=op, destination=destination, origin=origin,
+                               not_arrived=not_arrived)  # fmt: skip
     tell([{"dismissed": count}], as_json)
 
 
@@ -235,5 +243,5 @@ def sync_forget(name: Annotated[str, typer.Argument(metavar="SYNC")], project: F
 
     declared = the_project(project)
     with ledger_of(declared) as ledger:
-        count = forget(ledger, _syncs(declared, [name])[0])
+        count = forget(ledger, declared.syncs[_syncs(declared, [name])[0]])
     out.print(f"{counted(count, 'key')} forgotten. Next: cdp sync plan {name}", highlight=False)

@@ -135,7 +135,7 @@ def activation_assets(project: Project, upstream: Sequence[dg.AssetCheckKey]) ->
                 note=note(context),
             )
             accounts = {
-                sync.name: conservation(ledger, sync.name, members_now(lake, sync.audience), merged_people(lake))
+                sync.name: conservation(ledger, sync, members_now(lake, sync.audience), merged_people(lake))
                 for sync in project.syncs.values()
             }
         said = {f"{name} {state}": n for name, states in summary.by_destination.items() for state, n in states.items()}

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from cdp_pipeline.identity.consequences import Consequences
     from cdp_pipeline.lake import Lake
     from cdp_pipeline.spec.project import Project
+    from cdp_pipeline.spec.sync import Sync
 
 NEVER_PERSONAL = ("int64", "float64", "decimal(18, 4)", "boolean", "date", "timestamp(6)")
 
@@ -80,7 +81,7 @@ def difference(
     project: Project,
     other: Project,
     now: datetime,
-    holds: Callable[[str], Mapping[str, Held]] | None = None,
+    holds: Callable[[Sync], Mapping[str, Held]] | None = None,
     day: date | None = None,
     sample: int = 5,
 ) -> Difference:
@@ -324,7 +325,7 @@ def _some(rows: ibis.Table, sample: int) -> dict[str, list[str]]:
 
 def _sends(
     lake: Lake, before: _Side, after: _Side, reach: Touched, moved: set[str], changed: set[str],
-    holds: Callable[[str], Mapping[str, Held]],
+    holds: Callable[[Sync], Mapping[str, Held]],
 ) -> dict[str, Counter[str]]:  # fmt: skip
     """What each sync's next plan would hold with the change and not without it."""
     found = {}
@@ -338,7 +339,7 @@ def _sends(
                 plans.append(None)
                 continue
             inside = members(side.project, [mine.audience], side.scope, [side.day]).person_id.to_pyarrow().to_pylist()
-            plans.append(plan(mine, inside, _facts(lake, side, inside, set(mine.mapping.values())), holds(name)))
+            plans.append(plan(mine, inside, _facts(lake, side, inside, set(mine.mapping.values())), holds(mine)))
         was, becomes = plans
         if becomes is not None:
             known = {op.op_id for op in was.ops} if was is not None else set()

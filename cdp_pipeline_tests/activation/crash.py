@@ -128,7 +128,7 @@ def crash(ledger_address: str, kills: int) -> Outcome:
             ledger.retry(clock(started))
             for subject in paused(ledger):
                 resume(ledger, subject, clock(started))
-            found = plan(vips, members, {}, holds(ledger, "vips"))
+            found = plan(vips, members, {}, holds(ledger, vips))
             if submit(ledger, found, dry_run=False, now=clock(started)).state == "held":
                 approve(ledger, found.plan_id, by="test", now=NOW)
                 submit(ledger, found, dry_run=False, now=clock(started))
@@ -147,7 +147,7 @@ def crash(ledger_address: str, kills: int) -> Outcome:
                 if round_number % 10 == 5:
                     wanted(current)
                 open_states = {state for (*_, state) in ledger.counts()} - {"delivered", "suppressed"}
-                if open_states or plan(vips, current, {}, holds(ledger, "vips")).ops:
+                if open_states or plan(vips, current, {}, holds(ledger, vips)).ops:
                     continue
                 if murderer.kills >= kills and current is second and returns:
                     break
@@ -160,5 +160,5 @@ def crash(ledger_address: str, kills: int) -> Outcome:
         effects = [receiver.effects[op_id] for op_id in receiver.order]
         return Outcome(
             murderer.kills, len(receiver.requests), effects, max(receiver.arrivals.values()), returns, second,
-            conservation(ledger, "vips", second),
+            conservation(ledger, vips, second),
         )  # fmt: skip

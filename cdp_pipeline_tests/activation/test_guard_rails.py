@@ -16,6 +16,7 @@ from cdp_pipeline.activation.refresh import plan_sync
 from cdp_pipeline.activation.sync import approve, conservation, history, submit, waiting
 from cdp_pipeline.spec.sync import Sync
 from cdp_pipeline_tests.activation.projects import NOW, sync
+from cdp_pipeline_tests.activation.taking import take
 
 VIPS = sync(mapping={"id": "person_id", "tier": "tier"}, key="id")
 
@@ -29,17 +30,7 @@ def deliver(ledger: Ledger, day: int) -> dict[str, dict[str, Any]]:
     """Carry out what is enqueued; what is over there afterwards, by key."""
     now, sent = NOW + timedelta(days=day), {}
     while True:
-        claim = claims.claim(
-            ledger,
-            "hook",
-            limit=1000,
-            now=now,
-            lease=timedelta(hours=1),
-            worker="w",
-            repeatable=True,
-            max_attempts=3,
-            rate=1e6,
-        )
+        claim = take(ledger, now)
         if not claim.ops:
             return sent
         now += timedelta(seconds=1)
@@ -84,7 +75,7 @@ def test_a_plan_that_somebody_should_see_sends_nothing_until_just_that_plan_is_a
     with pytest.raises(LedgerError, match="released already, by ann"):
         approve(settled, found.plan_id, by="bob", now=NOW)
     assert deliver(settled, 3).keys() == wanted
-    accounts = conservation(settled, "vips", people["person_id"].to_pylist())
+    accounts = conservation(settled, VIPS, people["person_id"].to_pylist())
     assert accounts.holds and accounts.states.get("delivered", 0) == people.num_rows
 
 
@@ -200,11 +191,11 @@ def test_a_key_that_becomes_somebody_else_s_is_sent_again_and_nobody_is_lost(led
     carried_out(ledger, vips, people(p1="a@x.y", p2="b@x.y"), 1)
     reused, sent = carried_out(ledger, vips, people(p2="a@x.y", p3="b@x.y"), 2)
     assert reused.counts == {"update": 2} and sent.keys() == {"a@x.y", "b@x.y"}
-    assert conservation(ledger, "vips", ["p2", "p3"]).states == {"delivered": 2}
+    assert conservation(ledger, vips, ["p2", "p3"]).states == {"delivered": 2}
     assert carried_out(ledger, vips, people(p2="a@x.y", p3="b@x.y"), 3)[1] == {}
     swapped, _ = carried_out(ledger, vips, people(p2="b@x.y", p3="a@x.y"), 4)
     assert swapped.counts == {"update": 2}
-    assert conservation(ledger, "vips", ["p2", "p3"]).states == {"delivered": 2}
+    assert conservation(ledger, vips, ["p2", "p3"]).states == {"delivered": 2}
 
 
 def test_whoever_was_merged_into_another_is_not_sent_again_and_still_counts(ledger: Ledger) -> None:
@@ -213,4 +204,4 @@ def test_whoever_was_merged_into_another_is_not_sent_again_and_still_counts(ledg
     merged = plan_sync(ledger, vips, pa.table({"person_id": ["p1"], "email": ["a@x.y"]}), {"p2": "p1"})
     assert merged.ops == [] and merged.unchanged == 1
     submit(ledger, merged, dry_run=False, now=NOW)
-    assert conservation(ledger, "vips", ["p1"], {"p2": "p1"}).states == {"delivered": 1}
+    assert conservation(ledger, vips, ["p1"], {"p2": "p1"}).states == {"delivered": 1}

@@ -25,7 +25,8 @@ from cdp_pipeline.activation.protocol import Outcome, OutcomeState
 from cdp_pipeline.activation.sync import holds
 from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.spec.project import LakeLocation
-from cdp_pipeline_tests.activation.projects import DAY, NOW, project, webhook
+from cdp_pipeline_tests.activation.projects import DAY, NOW, project, sync, webhook
+from cdp_pipeline_tests.activation.taking import take
 from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
 
 MINUTE, HOUR, DAYS = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -43,17 +44,7 @@ def fire(ledger: Ledger, ops: Sequence[Op], now: datetime = NOW, day: date = DAY
 
 
 def claim(ledger: Ledger, now: datetime = NOW, worker: str = "one", repeatable: bool = True, limit: int = 10) -> Claim:
-    return claims.claim(
-        ledger,
-        "hook",
-        limit=limit,
-        now=now,
-        lease=MINUTE,
-        worker=worker,
-        repeatable=repeatable,
-        max_attempts=3,
-        rate=1000,
-    )
+    return take(ledger, now, limit=limit, lease=MINUTE, worker=worker, repeatable=repeatable)
 
 
 def settle(ledger: Ledger, claimed: Claim, state: OutcomeState, now: datetime = NOW) -> dict[str, int]:
@@ -271,7 +262,7 @@ def test_two_operations_for_one_key_in_one_claim_leave_what_the_later_said(ledge
     ]
     ledger.send_once(ops, NOW)
     assert settle(ledger, claim(ledger), "delivered") == {"delivered": 2}
-    assert {key: held.person_id for key, held in holds(ledger, "vips").items()} == {"a@example.com": "p2"}
+    assert {key: held.person_id for key, held in holds(ledger, sync()).items()} == {"a@example.com": "p2"}
 
 
 def test_what_was_under_way_in_a_ledger_that_knew_no_claims_waits_for_somebody(ledger_address: str) -> None:

@@ -14,6 +14,7 @@ from cdp_pipeline.activation.claims import Claim, Claimed
 from cdp_pipeline.activation.ledger import Ledger, Op, open_ledger, operation_id
 from cdp_pipeline.activation.protocol import Outcome
 from cdp_pipeline_tests.activation.projects import DAY, NOW
+from cdp_pipeline_tests.activation.taking import take
 
 COOL_DOWN, LEASE = timedelta(hours=6), timedelta(minutes=5)
 PEOPLE = ["p1", "p2", "p3"]
@@ -60,17 +61,7 @@ class LedgerMachine(RuleBasedStateMachine):
         fates=st.lists(st.sampled_from(["fine", "fine", "lost", "refused", "rejected", "untried", "crash"]), min_size=3)
     )
     def work(self, fates: list[str]) -> None:
-        claim = claims.claim(
-            self.ledger,
-            "hook",
-            limit=3,
-            now=self.now,
-            lease=LEASE,
-            worker="w",
-            repeatable=True,
-            max_attempts=4,
-            rate=100,
-        )
+        claim = take(self.ledger, self.now, limit=3, lease=LEASE, max_attempts=4, rate=100)
         people = [claimed.delivery.payload["person"] for claimed in claim.ops]
         assert len(people) == len(set(people))
         done = []

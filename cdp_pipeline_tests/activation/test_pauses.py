@@ -96,7 +96,7 @@ def test_a_sync_that_was_rejected_last_time_starts_its_next_plan_afresh(ledger: 
 
     def plan_of(version: int) -> None:
         people = {f"p{n}": {"n": version} for n in range(9)}
-        found = plan(vips, people, people, holds(ledger, "vips"))
+        found = plan(vips, people, people, holds(ledger, vips))
         if submit(ledger, found, dry_run=False, now=NOW).state == "held":
             approve(ledger, found.plan_id, by="ann", now=NOW)
             submit(ledger, found, dry_run=False, now=NOW)

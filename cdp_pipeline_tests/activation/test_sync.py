@@ -15,6 +15,7 @@ from cdp_pipeline.activation.protocol import Delivery, Outcome
 from cdp_pipeline.activation.sync import approve, conservation, holds, submit
 from cdp_pipeline.spec.sync import Sync
 from cdp_pipeline_tests.activation.projects import NOW, sync
+from cdp_pipeline_tests.activation.taking import take
 
 HOUR = timedelta(hours=1)
 People = dict[str, dict[str, object]]
@@ -47,7 +48,7 @@ class World:
         self.ledger, self.sync, self.there, self.now = ledger, sync, Elsewhere(foreign), NOW
 
     def plan(self, people: People) -> SyncPlan:
-        found = plan(self.sync, people, people, holds(self.ledger, self.sync.name))
+        found = plan(self.sync, people, people, holds(self.ledger, self.sync))
         if submit(self.ledger, found, dry_run=False, now=self.now).state == "held":
             approve(self.ledger, found.plan_id, by="test", now=self.now)
             assert submit(self.ledger, found, dry_run=False, now=self.now).state == "applied"
@@ -56,17 +57,7 @@ class World:
     def work(self, faults: list[str], rounds: int = 1) -> None:
         for _ in range(rounds):
             self.now += 12 * HOUR  # Longer than any lease or wait.
-            claim = claims.claim(
-                self.ledger,
-                "hook",
-                limit=10,
-                now=self.now,
-                lease=HOUR,
-                worker="w",
-                repeatable=True,
-                max_attempts=3,
-                rate=1000,
-            )
+            claim = take(self.ledger, self.now, limit=10)
             if not claim.ops:
                 return
             outcomes = []
@@ -110,8 +101,8 @@ def test_through_every_fault_a_mirror_ends_up_equal_and_never_touches_what_is_no
         world.settle_down(people)
         wanted = {name: {"id": name, "tier": row["tier"]} for name, row in people.items()}
         assert world.there.rows == {"theirs": "theirs", **wanted}
-        assert plan(world.sync, people, people, holds(ledger, world.sync.name)).ops == []
-        accounts = conservation(ledger, world.sync.name, people)
+        assert plan(world.sync, people, people, holds(ledger, world.sync)).ops == []
+        accounts = conservation(ledger, world.sync, people)
         assert accounts.holds and accounts.states["delivered"] == len(people)
 
 
@@ -174,7 +165,7 @@ def test_a_key_that_changes_moves_the_person_and_one_key_stands_for_one_person(l
     world.plan({"p1": {"email": "a@example.com"}, "p2": {"email": "a@example.com"}, "p3": {"email": None}})
     world.work([])
     assert list(world.there.rows) == ["a@example.com"]
-    accounts = conservation(ledger, "vips", ["p1", "p2", "p3"])
+    accounts = conservation(ledger, world.sync, ["p1", "p2", "p3"])
     assert accounts.holds and accounts.states == {"delivered": 1, "suppressed": 2}
     world.plan({"p1": {"email": "b@example.com"}})
     world.work([], rounds=2)
@@ -191,12 +182,12 @@ def test_the_first_synchronisation_waits_for_an_approval_of_exactly_that_plan(le
     for _ in range(2):
         assert submit(ledger, first, dry_run=False, now=NOW).state == "held"
     assert ledger.counts() == {}
-    accounts = conservation(ledger, "vips", ["p1"])
+    accounts = conservation(ledger, vips, ["p1"])
     assert accounts.holds and accounts.states == {"held": 1}
     with pytest.raises(LedgerError, match=first.plan_id):
         approve(ledger, "another", by="ann", now=NOW)
     assert approve(ledger, first.plan_id, by="ann", now=NOW) == 1
-    assert conservation(ledger, "vips", ["p1"]).states == {"pending": 1}
+    assert conservation(ledger, vips, ["p1"]).states == {"pending": 1}
     other = plan(vips, ["p1", "p2"], {}, {})
     assert submit(ledger, other, dry_run=False, now=NOW).state == "applied"
 
@@ -237,7 +228,7 @@ def test_a_plan_made_before_the_destination_changed_does_not_undo_the_change(led
     world = World(ledger, sync(mapping={"id": "person_id", "tier": "tier"}, key="id"))
     world.plan({"p1": person(1)})
     world.work([])
-    stale = plan(world.sync, {}, {}, holds(ledger, "vips"))
+    stale = plan(world.sync, {}, {}, holds(ledger, world.sync))
     world.plan({"p1": person(2)})
     world.work([])
     assert [op.kind for op in stale.ops] == ["remove"]
@@ -252,17 +243,7 @@ def test_who_comes_back_while_the_removal_is_under_way_is_there_in_the_end(ledge
     world.plan({"p1": {}})
     world.work(["answer lost"])
     world.plan({})
-    removal = claims.claim(
-        ledger,
-        "hook",
-        limit=1,
-        now=world.now + 12 * HOUR,
-        lease=HOUR,
-        worker="slow",
-        repeatable=True,
-        max_attempts=3,
-        rate=1000,
-    )
+    removal = take(ledger, world.now + 12 * HOUR, limit=1)
     world.plan({"p1": {}})
     world.there.take(removal.ops[0].delivery)
     delivered = Outcome(removal.ops[0].delivery.op_id, "delivered")
@@ -282,16 +263,12 @@ def approve_and_submit(ledger: Ledger, found: SyncPlan) -> None:
 def test_who_leaves_while_the_destination_still_processes_them_is_removed(ledger: Ledger) -> None:
     world = World(ledger, sync())
     world.plan({"p1": {}})
-    taken = claims.claim(
-        ledger, "hook", limit=10, now=NOW, lease=HOUR, worker="w", repeatable=True, max_attempts=3, rate=1000
-    )
+    taken = take(ledger, NOW, limit=10)
     [op] = taken.ops
     accepted = Outcome(op.delivery.op_id, "accepted", after=HOUR, reference="job-7")
     claims.settle(ledger, taken, [accepted], now=NOW, max_attempts=3)
     assert [each.kind for each in world.plan({}).ops] == ["remove"]
-    [removal] = claims.claim(
-        ledger, "hook", limit=10, now=NOW + HOUR, lease=HOUR, worker="w", repeatable=True, max_attempts=3, rate=1000
-    ).ops
+    [removal] = take(ledger, NOW + HOUR, limit=10).ops
     assert removal.delivery.payload == {
         "type": "sync.vips", "key": "p1", "member": False, "data": {"person_id": "p1"},
     }  # fmt: skip

@@ -20,6 +20,7 @@ from cdp_pipeline.activation.sync import approve, epoch, held_fingerprints, hold
 from cdp_pipeline.activation.unchanged import WIDTH, compare
 from cdp_pipeline.spec.sync import Sync
 from cdp_pipeline_tests.activation.projects import NOW, sync
+from cdp_pipeline_tests.activation.taking import take
 
 SCHEMA = pa.schema(
     {"person_id": pa.string(), "email": pa.string(), "spent": pa.decimal128(12, 2), "since": pa.date32(),
@@ -47,17 +48,7 @@ def carry_out(ledger: Ledger, found: SyncPlan, dice: random.Random, step: int) -
         approve(ledger, found.plan_id, by="test", now=NOW)
         submit(ledger, found, dry_run=False, now=NOW)
     now = NOW + timedelta(days=step)
-    claim = claims.claim(
-        ledger,
-        "hook",
-        limit=100,
-        now=now,
-        lease=timedelta(hours=1),
-        worker="w",
-        repeatable=True,
-        max_attempts=3,
-        rate=1000,
-    )
+    claim = take(ledger, now)
     states = dice.choices(["delivered", "failed", "retry"], [8, 1, 1], k=len(claim.ops))
     outcomes = [Outcome(one.delivery.op_id, state) for one, state in zip(claim.ops, states, strict=True)]  # type: ignore[arg-type]
     claims.settle(ledger, claim, outcomes, now=now, max_attempts=3)
@@ -79,8 +70,8 @@ def test_fingerprints_and_one_by_one_lead_to_the_same_plan(mode: str, seed: int)
             here = [one for one in crowd if dice.random() < 0.8 and one["person_id"] not in merged]
             refused = {one["person_id"]: "no consent" for one in here if dice.random() < 0.1}
             people = {one["person_id"]: one for one in here}
-            mark = epoch(ledger, "vips")
-            slow = plan(vips, people, people, holds(ledger, "vips"), refused, aliases=merged, epoch=mark)
+            mark = epoch(ledger, vips)
+            slow = plan(vips, people, people, holds(ledger, vips), refused, aliases=merged, epoch=mark)
             fast = plan_sync(ledger, vips, table(here), merged, refused)
             assert [op.op_id for op in fast.ops] == [op.op_id for op in slow.ops]
             assert [(op.payload_text, op.state, op.reason) for op in fast.ops] == [
@@ -106,7 +97,7 @@ def _fine() -> random.Random:
 
 
 def looked_at(ledger: Ledger, vips: Sync, people: list[Row]) -> tuple[int, list[str]]:
-    compared = compare(vips, table(people), held_fingerprints(ledger, vips.name))
+    compared = compare(vips, table(people), held_fingerprints(ledger, vips))
     return len(compared.people), [op.kind for op in plan_sync(ledger, vips, table(people)).ops]
 
 

@@ -43,13 +43,13 @@ class Club(World):
         """Plan and send: why people were barred, and whom the tool holds then."""
         gates = ContactGates(self.ledger, self.project, self.consents, self.town)
         barred = gates.barred(ADS, pa.Table.from_pylist([*KNOWN.values()]), self.project.destinations["tool"], at)
-        found = plan(ADS, KNOWN, KNOWN, holds(self.ledger, "ads"), barred)
+        found = plan(ADS, KNOWN, KNOWN, holds(self.ledger, ADS), barred)
         if submit(self.ledger, found, dry_run=False, now=at).state == "held":
             approve(self.ledger, found.plan_id, by="tests", now=at)
             submit(self.ledger, found, dry_run=False, now=at)
         self.post(at)
-        assert conservation(self.ledger, "ads", KNOWN).missing == 0
-        return barred, {key for key, held in holds(self.ledger, "ads").items() if held.present}
+        assert conservation(self.ledger, ADS, KNOWN).missing == 0
+        return barred, {key for key, held in holds(self.ledger, ADS).items() if held.present}
 
 
 def test_who_takes_back_their_yes_leaves_the_mirror_and_who_gives_it_again_returns(ledger: Ledger) -> None:
@@ -82,8 +82,8 @@ def test_a_yes_taken_back_between_planning_and_sending_holds_and_is_no_dead_end(
     submit(ledger, found, dry_run=False, now=NOW)
     club.say_yes("ann", NOW + HOUR, False)
     club.post(NOW + HOUR)
-    assert {key for key, held in holds(ledger, "ads").items() if held.present} == {"bob", "carl"}
-    assert conservation(ledger, "ads", KNOWN).states["suppressed"] == 1
+    assert {key for key, held in holds(ledger, ADS).items() if held.present} == {"bob", "carl"}
+    assert conservation(ledger, ADS, KNOWN).states["suppressed"] == 1
     club.say_yes("ann", NOW + 2 * HOUR)
     assert club.round(NOW + 3 * HOUR) == ({}, {"ann", "bob", "carl"})
 

@@ -36,7 +36,7 @@ PEOPLE = [f"ann-{i}" for i in range(60)]
 
 def planned(ledger: Ledger, vips: Sync, members: set[str], now: datetime) -> None:
     people = {label: {"email": f"{label}@example.com", "name": label} for label in members}
-    found = plan(vips, members, people, holds(ledger, vips.name))
+    found = plan(vips, members, people, holds(ledger, vips))
     if submit(ledger, found, dry_run=False, now=now).state == "held":
         approve(ledger, found.plan_id, by="test", now=now)
         submit(ledger, found, dry_run=False, now=now)
@@ -79,7 +79,7 @@ def test_the_other_side_holds_exactly_the_audience_in_the_end(
             planned(ledger, vips, members, now)
             deliver(ledger, whole, now=now, connect=destination_for)
             now += timedelta(hours=12)
-        certain = {key for key, held in holds(ledger, vips.name).items() if held.certain and held.present}
+        certain = {key for key, held in holds(ledger, vips).items() if held.certain and held.present}
     assert fake.held() == members
     assert certain == {f"{label}@example.com" for label in members}
 

@@ -163,7 +163,7 @@ def test_an_audience_is_kept_in_the_table_through_leaving_and_coming_back(url: s
     with open_ledger("sqlite://") as ledger:
         for number, members in enumerate(days):
             now = NOW + timedelta(days=number)
-            planned = plan(kept, members, people, holds(ledger, "vips"))
+            planned = plan(kept, members, people, holds(ledger, kept))
             if submit(ledger, planned, dry_run=False, now=now).state == "held":
                 approve(ledger, planned.plan_id, by="ann", now=now)
                 submit(ledger, planned, dry_run=False, now=now)
