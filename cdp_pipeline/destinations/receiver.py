@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from cdp_pipeline.activation.protocol import DestinationError
 from cdp_pipeline.destinations.callbacks import Callback, keep, speaker, told
+from cdp_pipeline.destinations.providers import ses
 from cdp_pipeline.spec.destination import Smtp
 from cdp_pipeline.spec.project import Project
 
@@ -46,10 +48,14 @@ def application(
         headers = {key.lower(): value.encode(errors="replace").decode() for key, value in request.headers.items()}
         callback = Callback(name, clock(), await request.read(), request.raw_path.partition("?")[2], headers)
         module = speaker(spec)
-        if module is None or not module.genuine(spec, callback, callback.at):
+        # In a thread: who called may have to be asked for elsewhere.
+        if module is None or not await asyncio.to_thread(module.genuine, spec, callback, callback.at):
             return "not genuine"
         try:
             told(project, callback)
+            if isinstance(spec, Smtp) and spec.provider == "ses" and (link := ses.confirmation(callback)):
+                await asyncio.to_thread(ses.fetched, link)
+                return None
         except ValueError as error:
             return str(error)
         await asyncio.to_thread(keep, folder, callback)
@@ -59,11 +65,16 @@ def application(
     async def receipt(request: web.Request) -> web.Response:
         name = request.match_info["destination"]
         spec = project.destinations.get(name)
-        if spec is None or speaker(spec) is None or isinstance(spec, Smtp):
+        if spec is None or speaker(spec) is None or (isinstance(spec, Smtp) and spec.provider is None):
             return web.Response(status=404)
-        wrong = await called(request, name)
+        try:
+            wrong = await called(request, name)
+        except DestinationError as error:
+            log.warning("a call for '%s' could not be proven: %s", name, error)
+            return web.Response(status=503)
         if wrong is None:
-            return web.Response(status=204)
+            # Not 204: to Mailgun and Postmark whatever is not 200 is a reason to call again.
+            return web.Response(status=200)
         log.warning("a call for '%s' was refused: %s", name, wrong)
         return web.Response(status=403 if wrong == "not genuine" else 400, text=wrong)
 

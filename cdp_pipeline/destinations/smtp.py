@@ -18,6 +18,8 @@ from email.policy import SMTP as SMTP_POLICY
 from email.policy import SMTPUTF8, Policy
 from email.utils import format_datetime, parseaddr
 from html import escape
+from importlib import import_module
+from types import ModuleType
 
 from cdp_pipeline.activation.protocol import Closing, Delivery, Outcome
 from cdp_pipeline.activation.receipts import Report
@@ -71,6 +73,9 @@ def message(spec: Smtp, delivery: Delivery, now: datetime) -> EmailMessage:
     mail["Subject"] = " ".join(
         re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]", " ", str(delivery.payload["subject"])).split()
     )
+    if spec.provider is not None:
+        for name, value in _provider(spec.provider).headers(delivery.op_id).items():
+            mail[name] = value
     body, html = str(delivery.payload["body"]), delivery.payload.get("html")
     # What goes to the project's own people is nothing to unsubscribe from.
     if spec.unsubscribe_url and spec.unsubscribe_secret and delivery.kind != "alert":
@@ -86,13 +91,28 @@ def message(spec: Smtp, delivery: Delivery, now: datetime) -> EmailMessage:
 
 
 def genuine(spec: Smtp, callback: Callback, now: datetime) -> bool:
-    """Whether it is a wish to unsubscribe (RFC 8058) by a link of ours."""
-    return bool(told(spec, callback))
+    """Whether it is a wish to unsubscribe (RFC 8058) by a link of ours, or the mail provider that calls.
+
+    DestinationError where that cannot be told for now.
+    """
+    if _clicked(spec, callback):
+        return True
+    return bool(spec.provider and _provider(spec.provider).genuine(spec.provider_key, callback))
 
 
 def told(spec: Smtp, callback: Callback) -> list[Report]:
-    op_id = unsubscribed(f"?{callback.query}", spec.unsubscribe_secret) if spec.unsubscribe_secret else None
-    return [] if op_id is None else [Report(op_id, "message_unsubscribed", callback.at)]
+    if op_id := _clicked(spec, callback):
+        return [Report(op_id, "message_unsubscribed", callback.at)]
+    reports: list[Report] = _provider(spec.provider).told(callback) if spec.provider else []
+    return reports
+
+
+def _clicked(spec: Smtp, callback: Callback) -> str | None:
+    return unsubscribed(f"?{callback.query}", spec.unsubscribe_secret) if spec.unsubscribe_secret else None
+
+
+def _provider(name: str) -> ModuleType:
+    return import_module(f"cdp_pipeline.destinations.providers.{name}")
 
 
 def connect(spec: Smtp) -> SmtpConnection:

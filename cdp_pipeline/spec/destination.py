@@ -98,11 +98,20 @@ class Smtp(Destination):
     unsubscribe_secret: Annotated[str, Field(min_length=16)] | None = Field(
         default=None, description="What the links are signed with.", json_schema_extra={"secret": True}
     )
+    provider: Literal["mailgun", "postmark", "sendgrid", "ses"] | None = Field(
+        default=None, description="Whose mail server it is, if they tell `cdp receive` what becomes of letters."
+    )
+    provider_key: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="What their calls are known by: a signing key, name:password, a topic's ARN.",
+        json_schema_extra={"secret": True},
+    )
 
     @model_validator(mode="after")
-    def _links_are_signed(self) -> Smtp:
-        if (self.unsubscribe_url is None) != (self.unsubscribe_secret is None):
-            raise ValueError("'unsubscribe_url' and 'unsubscribe_secret' are given together or not at all")
+    def _goes_together(self) -> Smtp:
+        for one, other in (("unsubscribe_url", "unsubscribe_secret"), ("provider", "provider_key")):
+            if (getattr(self, one) is None) != (getattr(self, other) is None):
+                raise ValueError(f"'{one}' and '{other}' are given together or not at all")
         return self
 
 
