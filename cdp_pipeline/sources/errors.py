@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from cdp_pipeline.sources.load import LoadReport
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -18,9 +14,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 class SourceError(Exception):
-    """A source could not be loaded. What could be loaded has been; `report` says what, where there is one."""
-
-    report: LoadReport | None = None
+    """A source could not be loaded. What could be loaded has been: `sources.loads` says what."""
 
 
 class FileMissingError(SourceError):

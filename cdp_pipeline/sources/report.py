@@ -93,9 +93,7 @@ class LoadReport:
             return
         kinds = {type(error) for error in errors}
         kind = kinds.pop() if len(kinds) == 1 else ContractError if ContractError in kinds else FileUnreadableError
-        error = kind(f"source {self.source}: " + "; ".join(map(str, errors)))
-        error.report = self
-        raise error
+        raise kind(f"source {self.source}: " + "; ".join(map(str, errors)))
 
 
 def conservation(loads: ibis.Table) -> ibis.Table:
