@@ -17,8 +17,8 @@ from cdp_pipeline.audiences.members import HELD, SIZES, held_now
 from cdp_pipeline.audiences.rules import every_rule, leaves
 from cdp_pipeline.audiences.scope import persons
 from cdp_pipeline.lake.errors import LakeVersionError
-from cdp_pipeline.lake.lake import LakeView
 from cdp_pipeline.lake.questions import Asked, Questions
+from cdp_pipeline.lake.view import LakeView
 from cdp_pipeline.profile.watermarks import WATERMARKS
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.trigger import DateReached, Trigger

@@ -19,8 +19,8 @@ from cdp_pipeline.activation.sync import epoch, held_fingerprints, holds_some, h
 from cdp_pipeline.activation.tables import OUTBOX
 from cdp_pipeline.activation.unchanged import compare
 from cdp_pipeline.audiences.members import HELD, MEMBERS, SIZES, held_now
-from cdp_pipeline.lake.lake import LakeView
 from cdp_pipeline.lake.questions import Questions
+from cdp_pipeline.lake.view import LakeView
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.sync import Sync
 

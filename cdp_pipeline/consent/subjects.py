@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cdp_pipeline.consent.ledger import Identifier
 from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE
-from cdp_pipeline.lake.lake import LakeView
+from cdp_pipeline.lake.view import LakeView
 from cdp_pipeline.spec.project import Project
 
 if TYPE_CHECKING:

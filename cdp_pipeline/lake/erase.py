@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import duckdb
 import ibis
 
-from cdp_pipeline.lake.catalog import identifier, literal
+from cdp_pipeline.lake.catalog import Catalog, identifier, literal
 from cdp_pipeline.lake.maintenance import call, forget, remove_orphans
-
-if TYPE_CHECKING:
-    from cdp_pipeline.lake.lake import Lake
+from cdp_pipeline.lake.view import LakeView
 
 # A condition on the table (`ibis._.email == …` or a function of it), or a column and the values to erase.
 Predicate: TypeAlias = ibis.Deferred | Callable[[ibis.Table], ibis.Value] | tuple[str, Sequence[Any]]
 
 
-def erase(lake: Lake, what: Mapping[str, Predicate]) -> dict[str, int]:
+def erase(lake: LakeView, catalog: Catalog, what: Mapping[str, Predicate]) -> dict[str, int]:
     """Delete, then rewrite every file and forget every snapshot that held the rows; run it again if it is killed."""
-    with lake.catalog.alone():
+    with catalog.alone():
         erased = _delete(lake, what)
         call(lake, "ducklake_rewrite_data_files('lake', delete_threshold => 0)")
         [[latest]] = lake.connection.execute("SELECT max(snapshot_id) FROM lake.snapshots()").fetchall()
@@ -33,11 +31,11 @@ def erase(lake: Lake, what: Mapping[str, Predicate]) -> dict[str, int]:
         call(lake, "ducklake_cleanup_old_files('lake', cleanup_all => true)")
         remove_orphans(lake)
         # Deleted catalog rows (minima and maxima of columns) stay in free pages until then.
-        lake.catalog.vacuum()
+        catalog.vacuum()
     return erased
 
 
-def _delete(lake: Lake, what: Mapping[str, Predicate]) -> dict[str, int]:
+def _delete(lake: LakeView, what: Mapping[str, Predicate]) -> dict[str, int]:
     connection, erased = lake.connection, {}
     latest = lake.latest()
     connection.execute("BEGIN")
@@ -48,13 +46,13 @@ def _delete(lake: Lake, what: Mapping[str, Predicate]) -> dict[str, int]:
                 continue
             target = identifier("lake", *name.split("."))
             connection.execute(f"CREATE OR REPLACE TEMP VIEW _erasable AS SELECT rowid AS _row, * FROM {target}")
-            rows = lake.ibis.table("_erasable", database=("temp", "main"))
+            rows = lake.engine.local.table("_erasable", database=("temp", "main"))
             if isinstance(predicate, tuple):
                 column, values = predicate
                 chosen = rows.filter(rows[column].isin(list(values)))
             else:
                 chosen = rows.filter(predicate)
-            doomed = lake.ibis.compile(chosen.select("_row"))
+            doomed = lake.engine.local.compile(chosen.select("_row"))
             connection.execute(f"CREATE OR REPLACE TEMP TABLE _doomed AS {doomed}")
             [[erased[name]]] = connection.execute("SELECT count(*) FROM _doomed").fetchall()
             connection.execute(f"DELETE FROM {target} WHERE rowid IN (SELECT _row FROM _doomed)")
@@ -68,10 +66,10 @@ def _delete(lake: Lake, what: Mapping[str, Predicate]) -> dict[str, int]:
     return erased
 
 
-def traces(lake: Lake, text: str) -> list[str]:
+def traces(lake: LakeView, catalog: Catalog, text: str) -> list[str]:
     """Where a text is still found: in the catalog's storage, or in any file (read as bytes and, Parquet, as rows)."""
-    found = lake.catalog.traces(text)
-    files = [row[0] for row in lake.connection.execute(f"FROM glob({literal(lake.catalog.data + '**')})").fetchall()]
+    found = catalog.traces(text)
+    files = [row[0] for row in lake.connection.execute(f"FROM glob({literal(catalog.data + '**')})").fetchall()]
     for file in files:
         local = "://" not in file and text.encode() in Path(file).read_bytes()
         if local or (file.endswith(".parquet") and _in_rows(lake, file, text)):
@@ -79,6 +77,6 @@ def traces(lake: Lake, text: str) -> list[str]:
     return found
 
 
-def _in_rows(lake: Lake, file: str, text: str) -> bool:
+def _in_rows(lake: LakeView, file: str, text: str) -> bool:
     query = f"SELECT 1 FROM read_parquet({literal(file)}) t WHERE contains(t::VARCHAR, ?) LIMIT 1"
     return lake.connection.execute(query, [text]).fetchone() is not None

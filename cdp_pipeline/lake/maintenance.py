@@ -7,13 +7,10 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
-from cdp_pipeline.lake.catalog import literal
+from cdp_pipeline.lake.catalog import Catalog, literal
 from cdp_pipeline.lake.errors import LakeBusyError
-
-if TYPE_CHECKING:
-    from cdp_pipeline.lake.lake import Lake
+from cdp_pipeline.lake.view import LakeView
 
 # A file that was replaced stays at least a day, for queries that had already listed it. Not just a day here, because
 # on a SQLite catalog DuckLake compares only the dates of two moments.
@@ -32,40 +29,40 @@ class Maintained:
     orphans_removed: int
 
 
-def maintain(lake: Lake, now: datetime, keep: timedelta) -> Maintained:
+def maintain(lake: LakeView, catalog: Catalog, now: datetime, keep: timedelta) -> Maintained:
     """Every step leaves a sound lake, so that being killed half way costs only the rest."""
-    with lake.catalog.alone():
+    with catalog.alone():
         rewritten = call(lake, f"ducklake_rewrite_data_files('lake', delete_threshold => {DELETED})")
         merged = call(lake, "ducklake_merge_adjacent_files('lake')")
         forgotten = _forget(lake, now - keep)
         removed = call(lake, f"ducklake_cleanup_old_files('lake', older_than => {_moment(now - GRACE)})")
         orphans = remove_orphans(lake)
         with suppress(LakeBusyError):  # somebody was reading all the time: then the next maintenance does it
-            lake.catalog.vacuum()
-    _remove_spill_of_the_dead(lake)
+            catalog.vacuum()
+    _remove_spill_of_the_dead(catalog)
     return Maintained(forgotten, rewritten + merged, removed, orphans)
 
 
-def remove_orphans(lake: Lake) -> int:
+def remove_orphans(lake: LakeView) -> int:
     """Remove the leftovers of writers that died: where nobody else is writing, a file the catalog does not know."""
     return call(lake, "ducklake_delete_orphaned_files('lake', cleanup_all => true)")
 
 
-def forget(lake: Lake, snapshots: list[int]) -> int:
+def forget(lake: LakeView, snapshots: list[int]) -> int:
     """Forget these snapshots; what only they refer to may then be removed."""
     if not snapshots:
         return 0
     return call(lake, f"ducklake_expire_snapshots('lake', versions => {snapshots})")
 
 
-def _forget(lake: Lake, before: datetime) -> int:
+def _forget(lake: LakeView, before: datetime) -> int:
     # The snapshot in force at that moment stays, so that every later moment can be read.
     older = f"QUALIFY lead(snapshot_time) OVER (ORDER BY snapshot_id) <= {_moment(before)}"
     rows = lake.connection.execute(f"SELECT snapshot_id FROM lake.snapshots() {older}").fetchall()
     return forget(lake, [row[0] for row in rows])
 
 
-def call(lake: Lake, function: str) -> int:
+def call(lake: LakeView, function: str) -> int:
     return len(lake.connection.execute(f"CALL {function}").fetchall())
 
 
@@ -73,8 +70,8 @@ def _moment(when: datetime) -> str:
     return f"{literal(when.isoformat())}::TIMESTAMPTZ"
 
 
-def _remove_spill_of_the_dead(lake: Lake) -> None:
-    for folder in lake.catalog.spill.glob("*-*"):
+def _remove_spill_of_the_dead(catalog: Catalog) -> None:
+    for folder in catalog.spill.glob("*-*"):
         process = folder.name.split("-")[0]
         if process.isdigit() and not _alive(int(process)):
             shutil.rmtree(folder, ignore_errors=True)

@@ -9,22 +9,20 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import duckdb
 import ibis
 import ibis.expr.datatypes as dt
 import pyarrow as pa
 
-from cdp_pipeline.lake.catalog import identifier, literal
+from cdp_pipeline.lake.catalog import Catalog, identifier, literal
 from cdp_pipeline.lake.columns import fitted, require_columns, stored_type
 from cdp_pipeline.lake.errors import DuplicateKeyError, LakeBusyError, LakeFullError, LakeMovedError, RowsError
 from cdp_pipeline.lake.maintenance import remove_orphans
 from cdp_pipeline.lake.schema import emptied, grow
 from cdp_pipeline.lake.table import Table
-
-if TYPE_CHECKING:
-    from cdp_pipeline.lake.lake import Lake
+from cdp_pipeline.lake.view import LakeView
 
 Rows: TypeAlias = ibis.Table | pa.Table | pa.RecordBatchReader
 ATTEMPTS = 8
@@ -104,16 +102,16 @@ class _Change:
     base: int
 
 
-def publish(lake: Lake, writes: Sequence[Mirror | Upsert], note: Note) -> Published:
+def publish(lake: LakeView, catalog: Catalog, writes: Sequence[Mirror | Upsert], note: Note) -> Published:
     """Commit all writes in one transaction, or none."""
     names = [write.table.name for write in writes]
     if len(set(names)) < len(names):
         raise RowsError(f"One publish writes each table once, but got {', '.join(names)}.")
-    with _temporary(lake) as temporary, _disk_full_is_clear(lake):
+    with _temporary(lake) as temporary, _disk_full_is_clear(lake, catalog):
         staged = [(write, *_stage(lake, write, temporary)) for write in writes]
         for attempt in range(ATTEMPTS):
             try:
-                return _commit(lake, staged, note, temporary)
+                return _commit(lake, catalog, staged, note, temporary)
             except (duckdb.TransactionException, LakeBusyError) as error:
                 if isinstance(error, LakeBusyError) or attempt == ATTEMPTS - 1:
                     raise LakeBusyError(f"{', '.join(names)}: other writers kept coming first. {error}") from error
@@ -121,13 +119,15 @@ def publish(lake: Lake, writes: Sequence[Mirror | Upsert], note: Note) -> Publis
     raise AssertionError("the last attempt returns or raises")
 
 
-def _commit(lake: Lake, staged: list[tuple[Mirror | Upsert, str, int]], note: Note, temporary: _Names) -> Published:
+def _commit(
+    lake: LakeView, catalog: Catalog, staged: list[tuple[Mirror | Upsert, str, int]], note: Note, temporary: _Names
+) -> Published:
     changes = [_compare(lake, write, name, rows, temporary) for write, name, rows in staged]
     if not any(_needs_writing(lake, change) for change in changes):
         return Published(max(change.base for change in changes), _counts(changes))
     key = uuid.uuid4().hex
     connection = lake.connection
-    with lake.catalog.writing(write.table.name for write, _, _ in staged):
+    with catalog.writing(write.table.name for write, _, _ in staged):
         _require_unmoved(lake, (write for write, _, _ in staged))
         changes = [
             change
@@ -155,7 +155,7 @@ def _commit(lake: Lake, staged: list[tuple[Mirror | Upsert, str, int]], note: No
     return Published(before if snapshot is None else snapshot, _counts(changes))
 
 
-def _require_unmoved(lake: Lake, writes: Iterable[Mirror | Upsert]) -> None:
+def _require_unmoved(lake: LakeView, writes: Iterable[Mirror | Upsert]) -> None:
     for write in writes:
         if isinstance(write, Upsert) and write.since is not None and lake.touched(write.table.name, write.since):
             raise LakeMovedError(f"{write.table.name}: somebody else wrote it first; nothing was written.")
@@ -165,11 +165,11 @@ def _counts(changes: list[_Change]) -> dict[str, Counts]:
     return {change.write.table.name: change.counts for change in changes}
 
 
-def _needs_writing(lake: Lake, change: _Change) -> bool:
+def _needs_writing(lake: LakeView, change: _Change) -> bool:
     return change.counts.changed > 0 or lake.grows(change.write.table)
 
 
-def _stage(lake: Lake, write: Mirror | Upsert, temporary: _Names) -> tuple[str, int]:
+def _stage(lake: LakeView, write: Mirror | Upsert, temporary: _Names) -> tuple[str, int]:
     """Compute the rows into a temporary table with the declared types, outside every lock and transaction.
 
     Cheap rows for an empty slice stay a view, computed when they are written.
@@ -178,11 +178,11 @@ def _stage(lake: Lake, write: Mirror | Upsert, temporary: _Names) -> tuple[str, 
     if not isinstance(rows, ibis.Table):
         source = temporary.new("given")
         lake.connection.register(source, rows)
-        rows = lake.ibis.table(source)
+        rows = lake.engine.local.table(source)
     require_columns(table, rows.columns)
     rows = lake.engine.materialize(fitted(rows, table.schema))
     source = temporary.new("source")
-    lake.ibis.create_view(source, rows, database=("memory", "main"))
+    lake.engine.local.create_view(source, rows, database=("memory", "main"))
     # The types are those declared here: Ibis leaves out casts that it believes change nothing.
     types = {identifier(name): stored_type(type) for name, type in table.schema.items()}
     if isinstance(write, Mirror) and write.cheap and _is_new_slice(lake, write, lake.latest()):
@@ -203,7 +203,7 @@ def _stage(lake: Lake, write: Mirror | Upsert, temporary: _Names) -> tuple[str, 
     return staged, count
 
 
-def _require_unique(lake: Lake, table: Table, staged: str, count: int) -> None:
+def _require_unique(lake: LakeView, table: Table, staged: str, count: int) -> None:
     key = ", ".join(identifier(name) for name in table.key)
     [distinct] = _row(lake, f"SELECT count(DISTINCT hash({key})) FROM {staged}")
     if distinct == count:
@@ -219,7 +219,7 @@ def _require_unique(lake: Lake, table: Table, staged: str, count: int) -> None:
         raise DuplicateKeyError(table.name, table.key, keys, rows, example)
 
 
-def _compare(lake: Lake, write: Mirror | Upsert, staged: str, rows: int, temporary: _Names) -> _Change:
+def _compare(lake: LakeView, write: Mirror | Upsert, staged: str, rows: int, temporary: _Names) -> _Change:
     """Stage what differs between the staged rows and the table as it is now: rows to insert, update and delete."""
     table, base = write.table, lake.latest()
     if _is_new_slice(lake, write, base):
@@ -261,7 +261,7 @@ def _compare(lake: Lake, write: Mirror | Upsert, staged: str, rows: int, tempora
     return _Change(write, staged, differing, Counts(rows, inserted, updated, deleted), base)
 
 
-def _is_new_slice(lake: Lake, write: Mirror | Upsert, base: int) -> bool:
+def _is_new_slice(lake: LakeView, write: Mirror | Upsert, base: int) -> bool:
     """Whether nothing is stored where the rows belong, so that there is nothing to compare them with."""
     if lake.is_empty(write.table.name, base):
         return True
@@ -302,7 +302,7 @@ def _value(value: Any) -> str:
     return str(value) if isinstance(value, int) else literal(str(value))
 
 
-def _apply(lake: Lake, change: _Change) -> None:
+def _apply(lake: LakeView, change: _Change) -> None:
     table = change.write.table
     grow(lake.connection, table, lake.stored_now(table.name))
     target = identifier("lake", *table.name.split("."))
@@ -336,7 +336,7 @@ class _Names:
 
 
 @contextmanager
-def _temporary(lake: Lake) -> Iterator[_Names]:
+def _temporary(lake: LakeView) -> Iterator[_Names]:
     names = _Names()
     lake.connection.execute("SET preserve_insertion_order = false")
     try:
@@ -354,7 +354,7 @@ def _temporary(lake: Lake) -> Iterator[_Names]:
                 lake.connection.execute(f"DROP TABLE IF EXISTS temp.main.{name}")
 
 
-def _row(lake: Lake, sql: str) -> tuple[Any, ...]:
+def _row(lake: LakeView, sql: str) -> tuple[Any, ...]:
     row = lake.connection.execute(sql).fetchone()
     assert row is not None
     return row
@@ -366,7 +366,7 @@ def _rollback(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 @contextmanager
-def _disk_full_is_clear(lake: Lake) -> Iterator[None]:
+def _disk_full_is_clear(lake: LakeView, catalog: Catalog) -> Iterator[None]:
     """Turn the many ways in which a full disk shows into one error, and give back what was written."""
     try:
         yield
@@ -374,9 +374,9 @@ def _disk_full_is_clear(lake: Lake) -> Iterator[None]:
         text = str(error).lower()
         if not any(sign in text for sign in ("no space left", "disk is full", "disk full", "failed to offload")):
             raise
-        with suppress(duckdb.Error, LakeBusyError), lake.catalog.alone():
+        with suppress(duckdb.Error, LakeBusyError), catalog.alone():
             remove_orphans(lake)
         raise LakeFullError(
-            f"No room left under {lake.catalog.spill.parent}. Nothing was published; the lake is as it was. "
+            f"No room left under {catalog.spill.parent}. Nothing was published; the lake is as it was. "
             "Free some room (`cdp doctor` shows what uses it) and run again."
         ) from error

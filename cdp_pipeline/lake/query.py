@@ -11,8 +11,8 @@ from typing import Any
 
 import duckdb
 
+from cdp_pipeline.lake import Lake, LakeView
 from cdp_pipeline.lake.errors import LakeError
-from cdp_pipeline.lake.lake import Lake, LakeView
 
 READING = {duckdb.StatementType.SELECT, duckdb.StatementType.RELATION}
 EXPLAINING = re.compile(r"\s*explain\s+(analyze\s+)?", re.IGNORECASE)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from cdp_pipeline.lake.catalog import META, identifier
 from cdp_pipeline.lake.engines import DuckDBEngine
-from cdp_pipeline.lake.lake import LakeView
+from cdp_pipeline.lake.view import LakeView
 
 GIVEN = "_given"
 

@@ -22,7 +22,7 @@ from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.traits.daily import daily_table
 
 if TYPE_CHECKING:
-    from cdp_pipeline.lake.lake import Lake, LakeView
+    from cdp_pipeline.lake import Lake, LakeView
     from cdp_pipeline.spec.project import Project
 
 VERSION = Column("string", "The definition's version: equal versions make equal values of equal data.")

@@ -31,7 +31,7 @@ from cdp_pipeline.traits.increment import KnownDay, one_more_day
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from cdp_pipeline.lake.lake import Lake, LakeView
+    from cdp_pipeline.lake import Lake, LakeView
     from cdp_pipeline.spec.project import Project
 
 # Below so many events, looking at all of them is quicker than finding out which need not be looked at.
