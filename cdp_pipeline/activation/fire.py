@@ -12,6 +12,7 @@ import pyarrow as pa
 from cdp_pipeline.activation.guards import guarded, guards_of
 from cdp_pipeline.activation.happenings import low_watermark, occasions_of_events, since
 from cdp_pipeline.activation.ledger import Ledger, utc
+from cdp_pipeline.activation.told import told_of
 from cdp_pipeline.activation.triggers import CATCH_UP, Occasion, fired, guarded_state, horizon, occasions
 from cdp_pipeline.audiences.members import HELD, SIZES, held_now
 from cdp_pipeline.audiences.rules import every_rule, leaves
@@ -19,6 +20,7 @@ from cdp_pipeline.audiences.scope import persons
 from cdp_pipeline.lake.errors import LakeVersionError
 from cdp_pipeline.lake.questions import Asked, Questions
 from cdp_pipeline.lake.view import LakeView
+from cdp_pipeline.profile.timeline import timeline_table
 from cdp_pipeline.profile.watermarks import WATERMARKS
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.trigger import DateReached, Trigger
@@ -88,16 +90,21 @@ def record(
 
     What waited for a guard that holds no more is 'released', to be sent as everything else is; what waits for an hour
     to come is kept back where a guard has come to hold. What is known of people is that of the newest day that traits
-    were computed for, up to the day of the evaluation.
+    were computed for, up to the day of the evaluation; guards are asked of today.
     """
     new = found.happened
     if trigger.on.event is not None:
         known = ledger.known_occasions(f"trigger:{trigger.name}", [occasion.text for occasion in new])
         new = [occasion for occasion in new if occasion.text not in known]
     ids = sorted({occasion.person_id for occasion in new})
+    today = now.astimezone(project.zone).date()
     day = computed_day(asked, found.day) or found.day
     waiting = {one: aliases.get(one, one) for one in ledger.waiting_people(trigger.name, now)}
-    kept = guarded(asked, project, trigger, {*ids, *waiting.values()}, day)
+    about = {*ids, *waiting.values()}
+    kept: dict[str, list[str]] = {}
+    if about and guards_of(project, trigger):
+        told = told_of(ledger, about, aliases, timeline_table(project).schema.to_pyarrow())
+        kept = guarded(asked, project, trigger, about, computed_day(asked, today) or today, today, told)
     ops = fired(
         trigger, new, people=known_people(asked, project, ids, day), destinations=project.destinations, guarded=kept
     )

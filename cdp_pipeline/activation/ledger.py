@@ -240,6 +240,15 @@ read_places = sa.Table(
     sa.Column("mark", sa.Text, nullable=False),
     sa.Column("at", sa.DateTime, nullable=False),
 )
+# What was read of people before it was loaded (told.py).
+told_events = sa.Table(
+    "told_events",
+    _metadata,
+    sa.Column("event_id", sa.Text, primary_key=True),
+    sa.Column("person_id", sa.Text, nullable=False, index=True),
+    sa.Column("row", sa.LargeBinary, nullable=False),
+    sa.Column("at", sa.DateTime, nullable=False),
+)
 readers = sa.Table(
     "readers",
     _metadata,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -24,10 +25,11 @@ from cdp_pipeline.activation.fire import (
     not_waiting,
     record,
 )
-from cdp_pipeline.activation.guards import guarded
+from cdp_pipeline.activation.guards import guarded, heeded
 from cdp_pipeline.activation.happenings import occasions_of, seen, since
 from cdp_pipeline.activation.ledger import Ledger, utc
 from cdp_pipeline.activation.positions import keep, positions
+from cdp_pipeline.activation.told import note
 from cdp_pipeline.activation.triggers import Occasion
 from cdp_pipeline.identity.people import IDENTIFIERS
 from cdp_pipeline.identity.rows import of_the_known
@@ -54,9 +56,14 @@ AHEAD = timedelta(minutes=1)
 
 
 def awaited(project: Project) -> set[str]:
-    """The events that triggers act on as soon as they are seen."""
+    """The events that triggers act on as soon as they are seen, and those that keep them from it."""
     seen = [trigger.on.seen for trigger in project.triggers.values() if trigger.on.seen is not None]
-    return {name for what in seen for name in what.event}
+    return {name for what in seen for name in what.event}.union(*heeds(project).values())
+
+
+def heeds(project: Project) -> dict[str, set[str]]:
+    """By trigger the events that its guards ask about."""
+    return {name: heeded(project, trigger) for name, trigger in project.triggers.items()}
 
 
 def telling(project: Project) -> dict[str, Source]:
@@ -86,6 +93,7 @@ class _Published:
     asked: Asked
     aliases: dict[str, str]
     triggers: list[Trigger]
+    heeds: Mapping[str, set[str]]
 
     def events(self, project: Project, source: Source, rows: str) -> pa.Table:
         """The awaited events that a table of rows tells of and that are somebody's for sure, shaped as the timeline."""
@@ -147,10 +155,13 @@ class Follower:
                 published.events(self.project, source, nothing)
         today = now.astimezone(self.project.zone).date()
         day = computed_day(published.asked, today) or today
-        events = timeline_table(self.project).schema.to_pyarrow().empty_table()
+        schema = timeline_table(self.project).schema.to_pyarrow()
+        nobody = pa.Table.from_pylist([{"person_id": ""}], schema=schema)
         for trigger in published.triggers:
-            published.occasions(trigger, events, utc(now), utc(now))
-            guarded(published.asked, self.project, trigger, [""], day)
+            if trigger.on.seen is not None:
+                published.occasions(trigger, schema.empty_table(), utc(now), utc(now))
+            for told in (None, nobody) if published.heeds[trigger.name] else (None,):
+                guarded(published.asked, self.project, trigger, [""], day, today, told)
         known_people(published.asked, self.project, [""], day)
 
     def look(self, lake: Lake, now: datetime) -> Counter[str]:
@@ -188,17 +199,20 @@ class Follower:
         return recorded
 
     def _act(self, lake: Lake, source: Source, rows: str, now: datetime) -> Counter[str]:
-        """Record what triggers call for on the events that rows tell of."""
+        """Record what triggers call for on the events that rows tell of, and whom guards spare because of them."""
         published = self._state_of(lake)
         events = published.events(self.project, source, rows)
         recorded: Counter[str] = Counter()
         names = set(events["event"].to_pylist())
+        for_guards = names.intersection(set().union(*published.heeds.values()))
+        if for_guards:
+            note(self.ledger, events.filter(pc.is_in(events["event"], pa.array(sorted(for_guards)))), now)
         for trigger in published.triggers:
-            if trigger.on.seen is None or names.isdisjoint(trigger.on.seen.event):
-                continue
-            after = since(utc(now), self.ledger.begun(trigger.name))
-            happened = published.occasions(trigger, events, after, utc(now) + AHEAD)
-            if happened:
+            happened = []
+            if trigger.on.seen is not None and not names.isdisjoint(trigger.on.seen.event):
+                after = since(utc(now), self.ledger.begun(trigger.name))
+                happened = published.occasions(trigger, events, after, utc(now) + AHEAD)
+            if happened or not names.isdisjoint(published.heeds[trigger.name]):
                 found = Evaluated(happened, now.astimezone(self.project.zone).date(), early=True)
                 aliases = published.aliases
                 states = record(self.ledger, published.asked, self.project, trigger, found, now=now, aliases=aliases)
@@ -209,6 +223,6 @@ class Follower:
         known = self._published
         if known is None or known.lake is not lake or known.snapshot != lake.snapshot:
             asked = self.questions.of(lake)
-            seeing = [trigger for trigger in not_waiting(lake, self.project) if trigger.on.seen is not None]
-            known = self._published = _Published(lake, lake.snapshot, asked, merged_people(lake), seeing)
+            triggers, aliases = not_waiting(lake, self.project), merged_people(lake)
+            known = self._published = _Published(lake, lake.snapshot, asked, aliases, triggers, heeds(self.project))
         return known

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from unittest.mock import patch
 
+import pyarrow as pa
 import pytest
 
 from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.fire import fire
 from cdp_pipeline.activation.ledger import Ledger, open_ledger
-from cdp_pipeline.activation.tables import prevented_rows
+from cdp_pipeline.activation.tables import outbox_rows, prevented_rows
+from cdp_pipeline.activation.told import note
 from cdp_pipeline.destinations import destination_for
-from cdp_pipeline.lake import Lake, Mirror
+from cdp_pipeline.lake import Lake, Mirror, Upsert
+from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.spec.guard import Guard
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.trait import Trait
 from cdp_pipeline_tests.activation.projects import DAY, NOW, mail, project, trigger, webhook
-from cdp_pipeline_tests.activation.test_fire import NOTE, ONE, PERSONS, people, publish, rows
+from cdp_pipeline_tests.activation.test_event_triggers import AT, REVIEWED, TIMELINE, shop, tell
+from cdp_pipeline_tests.activation.test_fire import DAILY, NOTE, ONE, PERSONS, people, publish, rows
+from cdp_pipeline_tests.activation.test_happenings import SCHEMA, event
 from cdp_pipeline_tests.destinations.servers import Receiver
+from cdp_pipeline_tests.predictions.people import prediction as churn_prediction
 
 RECENCY = Trait(kind="trait", name="recency", description="Days.", evaluation="days_since", event=["order"])
 
@@ -133,3 +142,85 @@ def test_a_guard_before_somebody_who_could_not_be_written_to_anyway_is_not_said_
     publish(lake, DAY, {"p1": 310})
     assert fire(ledger, lake, whole, now=NOW) == {"offer": {"suppressed": 1}}
     assert told(ledger) == []
+
+
+def test_a_guard_is_asked_of_those_too_of_whom_nothing_was_computed_yet(lake: Lake, ledger: Ledger) -> None:
+    calm = [{"none": [{"trait": "recency", "op": "<", "value": 100}]}]
+    whole = guarded(trigger(name="welcome", on={"entered": "vip"}, unless=calm), guards=())
+    publish(lake, DAY, {}, ("old", "new"))
+    known = rows(DAILY, {"person_id": "old", "day": DAY, "recency": 1})
+    lake.publish(Mirror(DAILY, known, within={"day": [DAY]}), note=NOTE)
+    assert fire(ledger, lake, whole, now=NOW) == {"welcome": {"pending": 1, "suppressed": 1}}
+    assert sorted(people(ledger)) == [("new", "suppressed"), ("old", "pending")]
+
+
+def test_a_guard_that_a_score_makes_holds_until_there_is_a_newer_one(lake: Lake, ledger: Ledger) -> None:
+    columns = {"person_id": Column("string"), "day": Column("date"), "score": Column("float64")}
+    churn = Table("predictions.churn", "Scores.", columns, key=("person_id", "day"))
+    scores = [{"person_id": "p1", "day": DAY - ONE, "score": score} for score in (0.9,)]
+    risky = [{"prediction": "churn", "op": ">", "value": 0.5}]
+    whole = guarded(trigger(name="offer", unless=risky), guards=())
+    whole = replace(whole, predictions={"churn": churn_prediction()})
+    lake.publish(Upsert(churn, rows(churn, *scores)), note=NOTE)
+    publish(lake, DAY, {"p1": 130, "p2": 130})
+    assert fire(ledger, lake, whole, now=NOW) == {"offer": {"pending": 1, "suppressed": 1}}
+    assert sorted(people(ledger)) == [("p1", "suppressed"), ("p2", "pending")]
+
+
+OPEN = "opened - closed"
+TICKETS = {
+    name: Trait.model_validate({"kind": "trait", "name": name, "description": "Tickets.", **fields})
+    for name, fields in {
+        "opened": {"evaluation": "count", "event": ["ticket_opened"]},
+        "closed": {"evaluation": "count", "event": ["ticket_closed"]},
+        "open_now": {"evaluation": "expression", "expression": OPEN},
+    }.items()
+}
+BY_TRAIT, BY_EVENT = (
+    [{"trait": "open_now", "op": ">", "value": 0}],
+    [{"event": "ticket_opened", "window": "last 2 days"}],
+)
+OF_DAY = Table("traits.daily", "Traits.", {"person_id": Column("string"), "day": Column("date"),
+               **{name: Column("int64") for name in TICKETS}}, key=("person_id", "day"))  # fmt: skip
+
+
+def test_what_happened_since_the_traits_were_computed_counts_for_guards_loaded_or_told(
+    lake: Lake, ledger: Ledger
+) -> None:
+    """Each second person was somebody else once; DAY ended nine hours before NOW."""
+    dice, everybody = random.Random(5), [f"p{number}" for number in range(60)]
+    aliases = {f"once_{person}": person for person in everybody[::2]}
+    events: list[tuple[dict[str, Any], str, str]] = []
+    for person in everybody:
+        for number in range(dice.randint(0, 4)):
+            at, name = AT - timedelta(hours=dice.randint(1, 60)), dice.choice(["ticket_opened", "ticket_closed"])
+            whose = dice.choice([person, *(one for one, survivor in aliases.items() if survivor == person)])
+            row = event(f"t{person}:{number}", name, at, whose)
+            events.append((row, person, dice.choice(["told", "loaded", "loaded", "both"])))
+    names = {"by_trait": BY_TRAIT, "by_event": BY_EVENT}
+    whole = shop(*(trigger(name=name, on=REVIEWED, unless=unless) for name, unless in names.items()))
+    whole = replace(whole, traits=TICKETS)
+    loaded = [row | {"person_id": person} for row, person, where in events if where != "told"]
+    tell(lake, *loaded, *(event(f"r{person}", "review", AT, person, stars=1) for person in everybody))
+    until_day = Counter((row["person_id"], row["event"]) for row in loaded if row["_day"] <= DAY)
+    computed = [
+        {"person_id": person, "day": DAY, "opened": opened, "closed": closed, "open_now": opened - closed}
+        for person in everybody
+        for opened, closed in [(until_day[person, "ticket_opened"], until_day[person, "ticket_closed"])]
+    ]
+    merged = [{"person_id": one, "merged_into": survivor} for one, survivor in aliases.items()]
+    lake.publish(Mirror(PERSONS, rows(PERSONS, *merged)), Mirror(OF_DAY, rows(OF_DAY, *computed)), note=NOTE)
+    note(ledger, pa.Table.from_pylist([row for row, _, where in events if where != "loaded"], schema=SCHEMA), NOW)
+    with patch("cdp_pipeline.activation.fire.timeline_table", lambda _: TIMELINE):
+        fire(ledger, lake, whole, now=NOW)
+    state = {(row["origin"], row["person_id"]): row["state"] for row in outbox_rows(ledger).to_pylist()}
+    assert len(state) == 2 * len(everybody)
+    for each in everybody:
+        theirs = [(row, where) for row, person, where in events if person == each]
+        # Traits are found anew of those of whom something was told; of others they are those of the day.
+        anew = any(where != "loaded" for _, where in theirs)
+        counted = Counter(row["event"] for row, _ in theirs if anew or row["_day"] <= DAY)
+        lately = any(row["event"] == "ticket_opened" and row["_day"] >= DAY for row, _ in theirs)
+        is_open = counted["ticket_opened"] > counted["ticket_closed"]
+        assert state["trigger:by_trait", each] == ("suppressed" if is_open else "pending"), theirs
+        assert state["trigger:by_event", each] == ("suppressed" if lately else "pending"), theirs

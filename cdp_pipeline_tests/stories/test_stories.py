@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from cdp_pipeline.activation.ledger import Ledger, open_ledger
+from cdp_pipeline.activation.live import Follower
 from cdp_pipeline.activation.refresh import plan_all
 from cdp_pipeline.activation.sync import approve, waiting
 from cdp_pipeline.activation.tables import prevented_rows
@@ -270,3 +271,33 @@ def test_news_of_a_price_rise_waits_until_the_ticket_is_closed(company: Company,
     [letter] = letters(post, DAN)
     assert letter["Subject"] == "Your care plan from 2026-02-15"
     assert "costs £4.29 a month instead of £3.99" in words(letter)
+
+
+def test_a_ticket_opened_minutes_ago_holds_the_news_back_although_nothing_was_loaded_since(
+    company: Company, ledger: Ledger, post: Mailbox
+) -> None:
+    """Ben opens a ticket at ten to ten, hears of no price rise at ten, and gets the letter once he has his answer."""
+
+    def look(minutes: int) -> None:
+        Follower(ledger, company.project).look(company.lake, TEN + timedelta(minutes=minutes))
+        company.delivers(ledger, TEN + timedelta(minutes=minutes))
+
+    ticket = {"ticket_id": "T901", "customer_id": "C9000002", "topic": "delivery"}
+    look(-15)
+    company.arrives(
+        "tickets", "2026-01-17", **ticket, event="ticket_opened", happened_at="2026-01-16T09:50:00+00:00",
+        contact_channel="phone", priority="normal",
+    )  # fmt: skip
+    look(-9)
+    company.arrives(
+        "price_notices", "", notice_id="P901", announced_at="2026-01-16T10:00:00Z", customer_id="C9000002", plan="care",
+        old_price=3.99, new_price=4.29, valid_from="2026-02-15",
+    )  # fmt: skip
+    look(1)
+    assert letters(post, BEN) == [] and ("open_ticket", "price_rise", FRIDAY, 1) in prevented(ledger)
+    company.arrives(
+        "tickets", "2026-01-18", **ticket, event="ticket_closed", happened_at="2026-01-16T10:20:00+00:00", csat=5,
+    )  # fmt: skip
+    look(21)
+    [letter] = letters(post, BEN)
+    assert letter["Subject"] == "Your care plan from 2026-02-15"
