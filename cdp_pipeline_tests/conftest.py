@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import shutil
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -18,6 +17,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from cdp_pipeline.lake import Lake, open_lake
 from cdp_pipeline.spec.project import LakeLocation
+from cdp_pipeline_tests.waiting import free_port
 
 hypothesis.settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("unhurried")
@@ -68,9 +68,7 @@ def postgres_server() -> Iterator[str]:
     # Not under tmp_path: as root the server runs as a user of its own, who must reach its folder.
     folder = Path(tempfile.mkdtemp(prefix="cdp_postgres_"))
     server = get_server(folder / "data", start=False)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     options = f"-h 127.0.0.1 -p {port} -k {server.pgdata} -c fsync=off -c max_connections=200"
     control = {"bin_path": server.bin_path, "user": server.system_user}
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,9 +14,10 @@ from cdp_pipeline.activation.ledger import Op, open_ledger
 from cdp_pipeline.orchestration.deliveries import deliver_due
 from cdp_pipeline.spec.load import load_project
 from cdp_pipeline_tests.cli.conftest import Here
-from cdp_pipeline_tests.destinations.servers import Mailbox, free_port
+from cdp_pipeline_tests.destinations.servers import Mailbox
 from cdp_pipeline_tests.destinations.test_bounces import report
 from cdp_pipeline_tests.orchestration.commands import Cdp
+from cdp_pipeline_tests.waiting import PATIENCE, eventually, free_port
 
 NOW = datetime.now(UTC)
 DECLARED = """
@@ -133,17 +133,19 @@ def test_a_click_that_was_answered_counts_though_the_receiver_was_killed_at_once
         sent(url, copy.project, [letter(person, "hal@example.com", "c1")], NOW)
         link = urlsplit(mailbox.messages[0]["List-Unsubscribe"].strip("<>"))
         receiver = copy.start("receive", "--port", str(port))
+
+        def called() -> http.client.HTTPConnection | None:
+            assert receiver.returncode is None
+            calling = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+            try:
+                calling.request("POST", f"{link.path}?{link.query}", "List-Unsubscribe=One-Click",
+                                {"Content-Type": "application/x-www-form-urlencoded"})  # fmt: skip
+            except ConnectionRefusedError:
+                return None
+            return calling
+
         try:
-            until = time.monotonic() + 60
-            while True:
-                try:
-                    calling = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-                    calling.request("POST", f"{link.path}?{link.query}", "List-Unsubscribe=One-Click",
-                                    {"Content-Type": "application/x-www-form-urlencoded"})  # fmt: skip
-                    break
-                except ConnectionRefusedError:
-                    assert receiver.returncode is None and time.monotonic() < until
-                    time.sleep(0.2)
+            calling = eventually(called, every=0.2)
             assert calling.getresponse().status == 200
         finally:
             receiver.kill()

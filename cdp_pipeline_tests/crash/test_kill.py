@@ -23,9 +23,9 @@ from cdp_pipeline_tests.crash.worker import (
     stamped,
 )
 from cdp_pipeline_tests.processes import processes
+from cdp_pipeline_tests.waiting import eventually
 
 META = "__ducklake_metadata_lake"
-PATIENCE = 480  # A machine may be busy.
 
 
 def test_kill_9_at_random_moments_loses_tears_and_doubles_nothing(location: LakeLocation, tmp_path: Path) -> None:
@@ -83,10 +83,8 @@ def lost_files(lake: Lake, folder: Path) -> set[str]:
 
 
 def _wait_for_more_than(stamp: int, acknowledged: Path, writer: BaseProcess) -> None:
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        if last_line(acknowledged) > stamp:
-            return
+    def published() -> bool:
         assert writer.is_alive(), "the writer failed by itself"
-        time.sleep(0.02)
-    raise AssertionError("the writer publishes nothing")
+        return last_line(acknowledged) > stamp
+
+    eventually(published, every=0.02)

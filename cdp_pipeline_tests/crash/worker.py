@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -85,34 +84,27 @@ def die_before_commit(location: LakeLocation) -> None:
         lake.publish(Mirror(STATE, stamped(99)), Upsert(LOG, pa.table({"stamp": [99]})))
 
 
-def append(location: LakeLocation, writer: int, seconds: float, report: Path) -> None:
+def append(location: LakeLocation, writer: int, batches: int) -> None:
     """Append batches, now and then rewrite the shared state, and (the first writer) tidy up."""
-    batch = 0
     with open_lake(location) as lake:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            batch += 1
+        for batch in range(1, batches + 1):
             events = pa.table({"writer": [writer] * BATCH, "batch": [batch] * BATCH, "item": range(BATCH)})
             noted = pa.table({"writer": [writer], "batch": [batch], "events": [BATCH]})
             writes = [Upsert(EVENTS, events), Upsert(BATCHES, noted)]
             if batch % 3 == writer % 3:
                 writes.append(Mirror(STATE, stamped(writer * 1000 + batch)))
             lake.publish(*writes, note=Note(run_id=str(os.getpid())))
-            if writer == 0 and batch % 5 == 0:
+            if writer == 0 and batch % 3 == 0:
                 lake.maintain(datetime.now(UTC), keep=timedelta(days=1))
-    report.write_text(str(batch))
 
 
-def look(location: LakeLocation, seconds: float, report: Path) -> None:
-    """Look at the newest snapshot over and over; every look must see whole publishes."""
-    looks = 0
+def look(location: LakeLocation, looked: Path, enough: Path) -> None:
+    """Look at the newest snapshot over and over until there is a file `enough`; every look must see whole publishes."""
     with open_lake(location, read_only=True) as lake:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        while not enough.exists():
             lake.refresh()
             events, noted, state = (lake.read(table) for table in (EVENTS, BATCHES, STATE))
             seen = int(events.count().to_pyarrow().as_py())
             assert seen == (noted.events.sum().to_pyarrow().as_py() or 0), "a publish was seen in part"
             assert state.stamp.nunique().to_pyarrow().as_py() <= 1, "torn state"
-            looks += 1
-    report.write_text(str(looks))
+            looked.touch()

@@ -21,6 +21,8 @@ from urllib.parse import parse_qsl
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP
 
+from cdp_pipeline_tests.waiting import PATIENCE, free_port
+
 SECRET = "whsec_" + base64.b64encode(b"a key that only tests know").decode()
 
 
@@ -78,7 +80,7 @@ class Receiver:
         self.effects: dict[str, Any] = {}
         self.order: list[str] = []
         self.arrivals: Counter[str] = Counter()
-        self.lines = 0
+        self.lines = self.lines_closed = 0
         self.answer = answer or (lambda _: Answer())
         receiver, self._lock = self, threading.Lock()
 
@@ -117,7 +119,12 @@ class Receiver:
             def log_message(self, format: str, *args: object) -> None:
                 """Silent."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            def shutdown_request(self, request: Any) -> None:
+                super().shutdown_request(request)
+                receiver.lines_closed += 1
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self.port = self._server.server_address[1]
@@ -200,7 +207,8 @@ class Mailbox:
             def factory(self) -> SMTP:
                 return (Dsn if dsn else SMTP)(self.handler, **self.SMTP_kwargs)
 
-        self._controller = Server(Handler(), hostname="127.0.0.1", port=free_port(), **controller)
+        self._controller = Server(Handler(), hostname="127.0.0.1", port=free_port(),
+                                  ready_timeout=PATIENCE, **controller)  # fmt: skip
         self.port = self._controller.port
 
     def __enter__(self) -> Self:
@@ -211,9 +219,3 @@ class Mailbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._controller.stop()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

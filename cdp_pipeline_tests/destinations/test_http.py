@@ -9,7 +9,8 @@ import pytest
 from cdp_pipeline.destinations import http
 from cdp_pipeline.destinations.http import HttpClient, code_word
 from cdp_pipeline_tests.activation.projects import NOW
-from cdp_pipeline_tests.destinations.servers import Answer, Receiver, free_port
+from cdp_pipeline_tests.destinations.servers import Answer, Receiver
+from cdp_pipeline_tests.waiting import free_port
 
 MINUTE = timedelta(minutes=1)
 

@@ -32,6 +32,7 @@ from cdp_pipeline.spec.project import Project
 from cdp_pipeline_tests.activation.projects import mail, project, trigger, webhook
 from cdp_pipeline_tests.consent.people import EMAIL, PHONE, consent
 from cdp_pipeline_tests.destinations.fakes.twilio import twilio
+from cdp_pipeline_tests.waiting import PATIENCE
 
 NOW = datetime(2026, 3, 10, 9, 0, tzinfo=UTC)
 ONE_CLICK = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -62,7 +63,7 @@ class Running:
     arrived: list[list[str]] = field(default_factory=list)
 
     def call(self, method: str, path: str, body: bytes | str = b"", headers: dict[str, str] | None = None) -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         connection.request(method, path, body, headers or {})
         response = connection.getresponse()
         self.page = response.read().decode()
@@ -113,7 +114,7 @@ def receiving(whole: Project, tmp_path: Path) -> Iterator[Running]:
 
         thread = threading.Thread(target=run)
         thread.start()
-        started.wait(10)
+        assert started.wait(PATIENCE)
         try:
             yield found
         finally:

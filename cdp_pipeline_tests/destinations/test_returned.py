@@ -6,7 +6,6 @@ import imaplib
 import mailbox
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,8 +21,8 @@ from cdp_pipeline.destinations.callbacks import take_in_mail
 from cdp_pipeline.destinations.returned import mails_in, unread
 from cdp_pipeline_tests.activation.projects import NOW, mail, project, trigger
 from cdp_pipeline_tests.consent.people import EMAIL
-from cdp_pipeline_tests.destinations.servers import free_port
 from cdp_pipeline_tests.destinations.test_bounces import report
+from cdp_pipeline_tests.waiting import PATIENCE, eventually, free_port
 
 FIELDS = """
     Reporting-MTA: dns; mx.example.net
@@ -46,21 +45,23 @@ def server() -> Iterator[str]:
     command = [sys.executable, "-c", start, "--host", "127.0.0.1", "--port", str(port), "--no-tls", "dict",
                "--demo-data", "--demo-user", "letters@shop", "--demo-password", "a/secret:"]  # fmt: skip
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def is_up() -> bool:
+        assert running.poll() is None
+        try:
+            with imaplib.IMAP4("127.0.0.1", port) as session:
+                session.login("letters@shop", "a/secret:")
+                session.create('"Came back"')
+        except OSError:
+            return False
+        return True
+
     try:
-        until = time.monotonic() + 60
-        while True:
-            try:
-                with imaplib.IMAP4("127.0.0.1", port, timeout=5) as session:
-                    session.login("letters@shop", "a/secret:")
-                    session.create('"Came back"')
-                break
-            except OSError:
-                assert running.poll() is None and time.monotonic() < until
-                time.sleep(0.2)
+        eventually(is_up, every=0.2)
         yield f"imap://letters%40shop:a%2Fsecret%3A@127.0.0.1:{port}/Came%20back"
     finally:
         running.terminate()
-        running.wait(10)
+        running.wait(PATIENCE)
 
 
 def put_on(place: str, *mails: bytes) -> None:

@@ -132,7 +132,7 @@ def test_a_refused_login_rests_the_destination() -> None:
 
 
 def test_a_session_the_server_closed_is_opened_again() -> None:
-    with Mailbox(timeout=0.2) as mailbox, SmtpConnection(mail(mailbox.port)) as connection:
+    with Mailbox() as mailbox, SmtpConnection(mail(mailbox.port)) as connection:
         for _ in range(2):
             [outcome] = connection.deliver([letter()], now=NOW, within=MINUTE)
             assert outcome.state == "delivered"

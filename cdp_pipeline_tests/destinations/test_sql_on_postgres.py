@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from cdp_pipeline_tests.destinations.fakes.sql import LACKS, create, labels, sql
 from cdp_pipeline_tests.destinations.kit import Bench
-from cdp_pipeline_tests.destinations.servers import free_port
 from cdp_pipeline_tests.destinations.test_conformance import *  # noqa: F403
+from cdp_pipeline_tests.waiting import free_port
 
 
 @pytest.fixture

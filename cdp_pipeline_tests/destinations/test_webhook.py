@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from datetime import timedelta
 
 import aiohttp
@@ -15,6 +14,7 @@ from cdp_pipeline.destinations.http import retry_after
 from cdp_pipeline.destinations.webhook import WebhookConnection, signature, signing_key
 from cdp_pipeline_tests.activation.projects import NOW, webhook
 from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
+from cdp_pipeline_tests.waiting import eventually
 
 MINUTE = timedelta(minutes=1)
 DELIVERY = Delivery("op-1", "act", {"name": "Zoë", "amount": "12.5000"})
@@ -185,9 +185,9 @@ def test_a_line_that_was_closed_meanwhile_is_not_written_to() -> None:
     """Where repeating is not safe, such a request would be in doubt though nobody ever saw it."""
     closing = Receiver(lambda _: Answer(closes=True))
     with closing as receiver, WebhookConnection(webhook(receiver.url)) as connection:
-        for each in many(5):
+        for number, each in enumerate(many(5), 1):
             assert connection.deliver([each], now=NOW, within=MINUTE)[0].state == "delivered"
-            time.sleep(0.1)
+            eventually(lambda closed=number: receiver.lines_closed == closed, every=0.01)
 
 
 def refusing(*numbers: int, code: int = 422) -> Receiver:

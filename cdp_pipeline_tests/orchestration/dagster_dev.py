@@ -2,10 +2,8 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,25 +12,9 @@ from typing import Any
 
 import httpx
 
+from cdp_pipeline_tests.waiting import PATIENCE, eventually, free_port
+
 REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": "cdp_pipeline"}
-PATIENCE = 480
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def eventually(what: Callable[[], Any], patience: float = PATIENCE) -> Any:
-    """The first truthy answer; an AssertionError with the last one when patience runs out."""
-    end = time.monotonic() + patience
-    while True:
-        answer = what()
-        if answer:
-            return answer
-        assert time.monotonic() < end, f"gave up waiting, last answer: {answer!r}"
-        time.sleep(0.5)
 
 
 @dataclass
@@ -52,7 +34,9 @@ class Dev:
             raise
 
     def ask(self, query: str, **variables: Any) -> Any:
-        answer = httpx.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=60).json()
+        answer = httpx.post(
+            f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=PATIENCE
+        ).json()
         assert "errors" not in answer, answer["errors"]
         return answer["data"]
 
@@ -118,8 +102,7 @@ def dev(environment: dict[str, str], folder: Path) -> Iterator[Dev]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            # Dagster gives its webserver and then its daemon a minute each.
-            process.wait(150)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             raise

@@ -6,6 +6,7 @@ import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -30,15 +31,25 @@ def test_runs_and_questions_at_once_disturb_nobody(tmp_path: Path) -> None:
     together = Cdp(alone.project, alone.data, tmp_path / "together")
     together.run("run")
 
+    asked = Event()
+
     def again_and_again(command: tuple[str, ...]) -> None:
-        for _ in range(ROUNDS):
+        rounds = 0
+        # However unevenly a machine shares itself, there are runs for as long as questions are asked.
+        while rounds < ROUNDS or not asked.is_set():
             together.run(*command)
+            rounds += 1
 
     def answers(others: list[Future[None]]) -> list[str]:
         said = [together.run(*QUESTION)]
-        while not all(other.done() for other in others):
-            time.sleep(0.5)
-            said.append(together.run(*QUESTION))
+        try:
+            while len(said) <= ROUNDS or not all(other.done() for other in others):
+                time.sleep(0.5)
+                said.append(together.run(*QUESTION))
+                if len(said) > ROUNDS:
+                    asked.set()
+        finally:
+            asked.set()
         return said
 
     with ThreadPoolExecutor(len(RUNS)) as threads:
@@ -46,5 +57,5 @@ def test_runs_and_questions_at_once_disturb_nobody(tmp_path: Path) -> None:
         said = answers(running)
         for each in running:
             each.result()
-    assert len(said) > ROUNDS and len(set(said)) == 1, "every question finds the whole table"
+    assert len(set(said)) == 1, "every question finds the whole table"
     assert state(together, OF_ONE_LEDGER) == state(alone, OF_ONE_LEDGER)

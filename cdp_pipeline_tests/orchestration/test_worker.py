@@ -1,5 +1,6 @@
 """The resident worker and the sensor's tick that does the same: on files that grow, to a receiver that counts."""
 
+import itertools
 import os
 import random
 import signal
@@ -8,6 +9,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -23,8 +25,8 @@ from cdp_pipeline.orchestration.worker import Worker
 from cdp_pipeline_tests.activation.wired import WIRE, Wired, environment, opened, wired
 from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
 from cdp_pipeline_tests.orchestration.commands import Cdp
-from cdp_pipeline_tests.orchestration.dagster_dev import PATIENCE, eventually
 from cdp_pipeline_tests.processes import processes
+from cdp_pipeline_tests.waiting import PATIENCE, eventually
 
 
 def look(wire: Wired) -> None:
@@ -155,7 +157,13 @@ def test_a_tick_acts_and_delivers_at_once_unless_a_worker_reads(tmp_path: Path) 
         assert isinstance(tick(), dg.SensorResult) and len(receiver.effects) == 2
 
 
-def test_what_comes_while_a_tick_watches_is_acted_on_in_that_tick(tmp_path: Path) -> None:
+def test_what_comes_while_a_tick_watches_is_acted_on_in_that_tick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A second passes with each look: however slow the machine, there are four in a tick.
+    passing = SimpleNamespace(monotonic=itertools.count().__next__, sleep=time.sleep)
+    monkeypatch.setattr("cdp_pipeline.orchestration.sensors.time", passing)
+
     def answer(_: Received) -> Answer:
         if not receiver.effects:
             wire.click("late", "alarm_raised", 0, account="B2")
@@ -166,7 +174,7 @@ def test_what_comes_while_a_tick_watches_is_acted_on_in_that_tick(tmp_path: Path
         look(wire)
         wire.click("soon", "alarm_raised", 0, account="A1")
         with dg.build_sensor_context() as context:
-            result = events_sensor(wire.project, lambda: datetime.now(UTC), timedelta(seconds=6))(context)
+            result = events_sensor(wire.project, lambda: datetime.now(UTC), timedelta(seconds=4))(context)
         assert isinstance(result, dg.SensorResult)
         assert {event.asset_key.path[-1]: event.metadata for event in result.asset_events} == {
             "outbox": {"alarm pending": dg.IntMetadataValue(2)},

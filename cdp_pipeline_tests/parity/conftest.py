@@ -20,7 +20,6 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,6 +33,7 @@ import pyarrow as pa
 import pytest
 
 from cdp_pipeline.lake.engines import DuckDBEngine, SparkEngine
+from cdp_pipeline_tests.waiting import eventually, free_port
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,7 @@ def spark_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     import pyspark
 
     folder = tmp_path_factory.mktemp("spark")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     settings = {
         "spark.connect.grpc.binding.address": "127.0.0.1",
         "spark.connect.grpc.binding.port": port,
@@ -110,13 +108,14 @@ def spark_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             command, cwd=folder, stdout=out, stderr=out, env={**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"}
         )
     try:
-        for _ in range(600):
+
+        def answers() -> bool:
             if server.poll() is not None:
                 pytest.skip(f"Apache Spark does not start here: {log.read_text()[-300:]}")
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.2)
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+
+        eventually(answers, every=0.2)
         yield f"sc://127.0.0.1:{port}"
     finally:
         server.terminate()

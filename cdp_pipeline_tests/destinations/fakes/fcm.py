@@ -13,7 +13,8 @@ from typing import Any
 
 from cdp_pipeline.spec.destination import Fcm
 from cdp_pipeline_tests.destinations.kit import NAMES, Bench
-from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver, free_port
+from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
+from cdp_pipeline_tests.waiting import free_port
 
 DEVICES = {name: f"{name}:APA91b_the_token_of_a_device" for name in NAMES}
 

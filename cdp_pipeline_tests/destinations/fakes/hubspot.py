@@ -14,7 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from cdp_pipeline.spec.destination import Hubspot
 from cdp_pipeline_tests.destinations.fakes.people import ALLOWED, DESCRIPTION, Fake, PeopleBench, treated
-from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver, free_port
+from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
+from cdp_pipeline_tests.waiting import free_port
 
 TOKEN = "pat-eu1-that-only-tests-know"
 

@@ -17,7 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from cdp_pipeline.spec.destination import Klaviyo
 from cdp_pipeline_tests.destinations.fakes.people import ALLOWED, DESCRIPTION, Fake, PeopleBench, treated
-from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver, free_port
+from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
+from cdp_pipeline_tests.waiting import free_port
 
 KEY = "pk_that_only_tests_know"
 PAGE = 2

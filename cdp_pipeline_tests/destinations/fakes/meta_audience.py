@@ -13,7 +13,8 @@ from typing import Any
 
 from cdp_pipeline.spec.destination import MetaAudience
 from cdp_pipeline_tests.destinations.fakes.people import ALLOWED, DESCRIPTION, Fake, PeopleBench, treated
-from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver, free_port
+from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
+from cdp_pipeline_tests.waiting import free_port
 
 TOKEN = "EAAthatonlytestsknow"
 

@@ -11,7 +11,8 @@ from typing import Any
 from cdp_pipeline.spec.destination import S3
 from cdp_pipeline_tests.destinations.fakes.file import LACKS, operations
 from cdp_pipeline_tests.destinations.kit import Bench
-from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver, free_port
+from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
+from cdp_pipeline_tests.waiting import free_port
 
 KEY_ID, SECRET = "AKIAONLYFORTESTS", "a secret that only tests know"
 

@@ -15,7 +15,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from cdp_pipeline.spec.destination import Salesforce
 from cdp_pipeline_tests.destinations.fakes.people import ALLOWED, DESCRIPTION, Fake, PeopleBench, treated
-from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver, free_port
+from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
+from cdp_pipeline_tests.waiting import free_port
 
 SECRET = "a-client-secret-that-only-tests-know"
 

@@ -15,7 +15,7 @@ import asyncssh
 from cdp_pipeline.spec.destination import Sftp
 from cdp_pipeline_tests.destinations.fakes.file import LACKS, picked_up
 from cdp_pipeline_tests.destinations.kit import Bench
-from cdp_pipeline_tests.destinations.servers import free_port
+from cdp_pipeline_tests.waiting import PATIENCE, free_port
 
 PASSWORD = "a password that only tests know"
 
@@ -103,7 +103,7 @@ class SftpServer:
             )
 
         self._thread.start()
-        self._server = asyncio.run_coroutine_threadsafe(listen(), self._loop).result(20)
+        self._server = asyncio.run_coroutine_threadsafe(listen(), self._loop).result(PATIENCE)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -113,7 +113,7 @@ class SftpServer:
             self._server.close()
             await self._server.wait_closed()
 
-        asyncio.run_coroutine_threadsafe(end(), self._loop).result(20)
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result(PATIENCE)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -10,7 +10,8 @@ from typing import Any
 
 from cdp_pipeline.spec.destination import Slack
 from cdp_pipeline_tests.destinations.kit import Bench, label_in
-from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver, free_port
+from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
+from cdp_pipeline_tests.waiting import free_port
 
 TOKEN = "xoxb-a-bot-that-only-tests-know"
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from cdp_pipeline_tests.activation.projects import mail
 from cdp_pipeline_tests.destinations.kit import Bench
-from cdp_pipeline_tests.destinations.servers import Mailbox, free_port
+from cdp_pipeline_tests.destinations.servers import Mailbox
+from cdp_pipeline_tests.waiting import free_port
 
 
 def _script(step: str, recipient: str) -> str | None:

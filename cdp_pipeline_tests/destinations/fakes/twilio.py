@@ -11,7 +11,8 @@ from typing import Any
 
 from cdp_pipeline.spec.destination import Twilio
 from cdp_pipeline_tests.destinations.kit import Bench, label_in
-from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver, free_port
+from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
+from cdp_pipeline_tests.waiting import free_port
 
 ACCOUNT, SECRET = "AC0123456789", "a token that only tests know"
 NUMBERS = {

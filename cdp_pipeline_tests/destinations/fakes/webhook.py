@@ -9,7 +9,8 @@ from pathlib import Path
 
 from cdp_pipeline_tests.activation.projects import webhook
 from cdp_pipeline_tests.destinations.kit import Bench
-from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver, free_port
+from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
+from cdp_pipeline_tests.waiting import free_port
 
 
 def _answer(request: Received) -> Answer:
