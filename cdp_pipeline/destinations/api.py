@@ -22,7 +22,7 @@ from cdp_pipeline.destinations.http import (
     json_bytes,
     untried,
 )
-from cdp_pipeline.spec.destination import Api
+from cdp_pipeline.spec.destination import Api, Crm
 
 STATE_KINDS = frozenset({"add", "update", "remove"})
 """What a sync does to records: done twice it is done once, wherever records have keys."""
@@ -60,6 +60,7 @@ Call = Callable[[Sequence[Delivery], Round], Said]
 
 
 Spec = TypeVar("Spec", bound=Api)
+CrmSpec = TypeVar("CrmSpec", bound=Crm)
 
 
 class ApiConnection(Closing, Generic[Spec]):
@@ -130,13 +131,17 @@ class ApiConnection(Closing, Generic[Spec]):
         self.http.close()
 
 
-class CrmConnection(ApiConnection[Spec]):
+class CrmConnection(ApiConnection[CrmSpec]):
     """Of a tool that holds people: puts there who is to be there, takes out who is not, and makes tasks of acts.
 
     `knows_operations`: it keeps an operation's id with a task, so that one that is made again is the same one.
+    `owner_field`: what a task calls its owner, who in a mapping may be an id or an e-mail address.
     """
 
-    def __init__(self, spec: Spec, bearer: str = "", *, knows_operations: bool) -> None:
+    owner_field: str
+    no_owner = "the owner is no user there"
+
+    def __init__(self, spec: CrmSpec, bearer: str = "", *, knows_operations: bool) -> None:
         super().__init__(spec, bearer)
         self.repeatable = True if knows_operations else STATE_KINDS | {"entered", "left"}
 
@@ -155,6 +160,50 @@ class CrmConnection(ApiConnection[Spec]):
         raise NotImplementedError
 
     def _tasks(self, part: Sequence[Delivery], at: Round) -> Said:
+        """Tasks about whom the key in the mapping names; its other fields are the task's."""
+        about = self._about({str(key) for each in part if (key := fields(each).get(self.spec.key))}, at)
+        if isinstance(about, Answer):
+            return about
+        named = {str(fields(each).get(self.owner_field) or "").lower() for each in part}
+        owners = self._owners({owner for owner in named if "@" in owner}, at)
+        if isinstance(owners, Answer):
+            return owners
+        outcomes, ready, tasks = dict[str, Outcome](), list[Delivery](), list[dict[str, object]]()
+        for each in part:
+            data = fields(each)
+            key, owner = (str(data.pop(name, "") or "") for name in (self.spec.key, self.owner_field))
+            if not key:
+                outcomes |= refused([each], f"no '{self.spec.key}' in its mapping")
+            elif key.lower() not in about:
+                outcomes |= refused([each], f"nobody there has this {self.spec.key}")
+            elif "@" in owner and owner.lower() not in owners:
+                outcomes |= refused([each], self.no_owner)
+            else:
+                ready.append(each)
+                tasks.append(self._task(each, data, about[key.lower()], owners.get(owner.lower(), owner), at))
+        if not ready:
+            return outcomes
+        said = self._make(ready, tasks, about, at)
+        if isinstance(said, Answer) and said.state == "delivered":
+            said = told(ready, {}, said)
+        return outcomes | said if isinstance(said, dict) else said
+
+    def _about(self, keys: set[str], at: Round) -> dict[str, str] | Answer:
+        """The ids of whom tasks are about, by their keys in lower case."""
+        raise NotImplementedError
+
+    def _owners(self, addresses: set[str], at: Round) -> dict[str, str] | Answer:
+        """The ids of those with these e-mail addresses who can own a task, by address in lower case."""
+        raise NotImplementedError
+
+    def _task(
+        self, delivery: Delivery, data: dict[str, object], about: str, owner: str, at: Round
+    ) -> dict[str, object]:
+        raise NotImplementedError
+
+    def _make(
+        self, part: Sequence[Delivery], tasks: Sequence[Mapping[str, object]], about: Mapping[str, str], at: Round
+    ) -> Said:
         raise NotImplementedError
 
 

@@ -55,10 +55,12 @@ class HubspotConnection(CrmConnection[Hubspot]):
     """Upserts contacts; takes people out by an update, which makes nobody a contact; makes tasks."""
 
     batch_size = 100
+    owner_field = "hubspot_owner_id"
+    no_owner = "the owner is no user of HubSpot"
 
     def __init__(self, spec: Hubspot, bearer: str) -> None:
         super().__init__(spec, bearer, knows_operations=spec.operation_property is not None)
-        self._owners: dict[str, str] = {}
+        self._known_owners: dict[str, str] = {}
 
     def _upsert(self, part: Sequence[Delivery], at: Round) -> Said:
         inputs = [
@@ -89,37 +91,8 @@ class HubspotConnection(CrmConnection[Hubspot]):
     def _member(self, member: bool) -> dict[str, object]:
         return {} if self.spec.member_property is None else {self.spec.member_property: member}
 
-    def _tasks(self, part: Sequence[Delivery], at: Round) -> Said:
-        """Tasks on the contacts that the key in the mapping names; its other fields are the task's properties."""
-        found = self._contacts(part, at)
-        if isinstance(found, Answer):
-            return found
-        owners = self._owner_ids(part, at)
-        if isinstance(owners, Answer):
-            return owners
-        outcomes = dict[str, Outcome]()
-        inputs, ready = list[dict[str, object]](), list[Delivery]()
-        for each in part:
-            data = fields(each)
-            key = str(data.pop(self.spec.key, "") or "").lower()
-            owner = str(data.get("hubspot_owner_id") or "")
-            if each.kind == "act" and key not in found:
-                reason = f"no contact has this {self.spec.key}" if key else f"no '{self.spec.key}' in its mapping"
-                outcomes |= refused([each], reason)
-            elif "@" in owner and owner.lower() not in owners:
-                outcomes |= refused([each], "the owner is no user of HubSpot")
-            else:
-                ready.append(each)
-                inputs.append(self._task(each, data, found.get(key), owners.get(owner.lower(), owner), at))
-        if not ready:
-            return outcomes
-        said = self._made(ready, inputs, found, at)
-        if isinstance(said, Answer) and said.state == "delivered":
-            said = told(ready, {}, said)
-        return outcomes | said if isinstance(said, dict) else said
-
     def _task(
-        self, delivery: Delivery, data: Mapping[str, object], contact: str | None, owner: str, at: Round
+        self, delivery: Delivery, data: dict[str, object], about: str, owner: str, at: Round
     ) -> dict[str, object]:
         payload = delivery.payload
         task: dict[str, object] = {
@@ -135,30 +108,29 @@ class HubspotConnection(CrmConnection[Hubspot]):
         made: dict[str, object] = {"objectWriteTraceId": delivery.op_id, "properties": task}
         if self.spec.operation_property is not None:
             return {**made, "idProperty": self.spec.operation_property, "id": delivery.op_id}
-        if contact is not None:
-            kind = {"associationCategory": "HUBSPOT_DEFINED", "associationTypeId": TASK_TO_CONTACT}
-            made["associations"] = [{"to": {"id": contact}, "types": [kind]}]
-        return made
+        kind = {"associationCategory": "HUBSPOT_DEFINED", "associationTypeId": TASK_TO_CONTACT}
+        return {**made, "associations": [{"to": {"id": about}, "types": [kind]}]}
 
-    def _made(
-        self, part: Sequence[Delivery], inputs: Sequence[Mapping[str, object]], found: Mapping[str, str], at: Round
+    def _make(
+        self, part: Sequence[Delivery], tasks: Sequence[Mapping[str, object]], about: Mapping[str, str], at: Round
     ) -> Said:
         if self.spec.operation_property is None:
-            return self._judged(part, self._post("/crm/v3/objects/tasks/batch/create", inputs, at))
-        answer = self._post("/crm/v3/objects/tasks/batch/upsert", inputs, at)
+            return self._judged(part, self._post("/crm/v3/objects/tasks/batch/create", tasks, at))
+        answer = self._post("/crm/v3/objects/tasks/batch/upsert", tasks, at)
         said = self._judged(part, answer)
         if isinstance(said, Answer):
             return said
         outcomes = said
         # An upsert takes no associations: they are made next, which may be done twice.
+        named = self.spec.operation_property
         ids = {
-            str(each.get("properties", {}).get(self.spec.operation_property)): str(each.get("id"))
+            str(each.get("objectWriteTraceId") or each.get("properties", {}).get(named)): str(each.get("id"))
             for each in listed(answer, "results")
         }
         pairs = [
-            {"from": {"id": ids[each.op_id]}, "to": {"id": found[key]}}
+            {"from": {"id": ids[each.op_id]}, "to": {"id": about[str(fields(each)[self.spec.key]).lower()]}}
             for each in part
-            if each.op_id in ids and (key := str(fields(each).get(self.spec.key) or "").lower()) in found
+            if each.op_id in ids
         ]
         if pairs:
             linked = self._post("/crm/v4/associations/tasks/contacts/batch/associate/default", pairs, at)
@@ -168,15 +140,14 @@ class HubspotConnection(CrmConnection[Hubspot]):
                 return outcomes | {op_id: again.outcome(op_id) for op_id in ids if op_id in outcomes}
         return outcomes
 
-    def _contacts(self, part: Sequence[Delivery], at: Round) -> dict[str, str] | Answer:
-        """The ids of the contacts the tasks are about, by their key in lower case, as HubSpot compares e-mails."""
-        keys = sorted({str(key) for each in part if (key := fields(each).get(self.spec.key))})
+    def _about(self, keys: set[str], at: Round) -> dict[str, str] | Answer:
+        """Keys in lower case, as HubSpot compares e-mails."""
         if not keys:
             return {}
         asked = {
             "idProperty": self.spec.key,
             "properties": [self.spec.key],
-            "inputs": [{"id": key} for key in keys],
+            "inputs": [{"id": key} for key in sorted(keys)],
         }
         answer = self._asked("POST", "/crm/v3/objects/contacts/batch/read", asked, at)
         if answer.state != "delivered":
@@ -186,17 +157,14 @@ class HubspotConnection(CrmConnection[Hubspot]):
             for each in listed(answer, "results")
         }
 
-    def _owner_ids(self, part: Sequence[Delivery], at: Round) -> dict[str, str] | Answer:
-        """The owners' ids by e-mail in lower case; an owner given by id needs no look-up."""
-        for owner in {str(fields(each).get("hubspot_owner_id") or "").lower() for each in part}:
-            if "@" not in owner or owner in self._owners:
-                continue
-            answer = self._asked("GET", f"/crm/v3/owners?email={quote(owner, safe='')}&limit=1", None, at)
+    def _owners(self, addresses: set[str], at: Round) -> dict[str, str] | Answer:
+        for address in sorted(addresses - self._known_owners.keys()):
+            answer = self._asked("GET", f"/crm/v3/owners?email={quote(address, safe='')}&limit=1", None, at)
             if answer.state != "delivered":
                 return answer
             for each in listed(answer, "results"):
-                self._owners[owner] = str(each["id"])
-        return self._owners
+                self._known_owners[address] = str(each["id"])
+        return self._known_owners
 
     def _asked(self, method: str, path: str, value: Mapping[str, object] | None, at: Round) -> Answer:
         """A question: whatever becomes of it, nothing was written."""

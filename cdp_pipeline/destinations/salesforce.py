@@ -53,6 +53,8 @@ class SalesforceConnection(CrmConnection[Salesforce]):
 
     # A collection takes 200; a look-up of 200 keys would not fit into an address.
     batch_size = 100
+    owner_field = "OwnerId"
+    no_owner = "the owner is no active user of Salesforce"
 
     def __init__(self, spec: Salesforce) -> None:
         super().__init__(spec, knows_operations=spec.operation_field is not None)
@@ -87,42 +89,21 @@ class SalesforceConnection(CrmConnection[Salesforce]):
         path = f"{self._path}/composite/sobjects/{self.spec.object}/{self.spec.key}"
         return self._judged(part, self._ask("PATCH", path, records, at))
 
-    def _tasks(self, part: Sequence[Delivery], at: Round) -> Said:
-        """Tasks about the record that the key in the mapping names; its other fields are the task's fields."""
-        keys = {str(key) for each in part if (key := fields(each).get(self.spec.key))}
-        about = self._ids(self.spec.object, self.spec.key, keys, at)
-        if isinstance(about, Answer):
-            return about
-        names = {owner for each in part if "@" in (owner := str(fields(each).get("OwnerId") or ""))}
-        owners = self._ids("User", "Email", names, at, "IsActive = true")
-        if isinstance(owners, Answer):
-            return owners
-        outcomes, ready, records = dict[str, Outcome](), list[Delivery](), list[Mapping[str, object]]()
-        for each in part:
-            data = fields(each)
-            key = str(data.pop(self.spec.key, "") or "")
-            owner = str(data.pop("OwnerId", "") or "")
-            if key.lower() not in about:
-                which = f"no {self.spec.object} has this {self.spec.key}"
-                outcomes |= refused([each], which if key else f"no '{self.spec.key}' in its mapping")
-            elif "@" in owner and owner.lower() not in owners:
-                outcomes |= refused([each], "the owner is no active user of Salesforce")
-            else:
-                ready.append(each)
-                records.append(self._task(each, data, about[key.lower()], owners.get(owner.lower(), owner), at))
-        if not ready:
-            return outcomes
-        field = self.spec.operation_field
-        said = self._judged(
-            ready,
-            self._ask("POST", f"{self._path}/composite/sobjects", records, at)
-            if field is None
-            else self._ask("PATCH", f"{self._path}/composite/sobjects/Task/{field}", records, at),
-        )
-        return outcomes | said if isinstance(said, dict) else said
+    def _about(self, keys: set[str], at: Round) -> dict[str, str] | Answer:
+        return self._ids(self.spec.object, self.spec.key, keys, at)
+
+    def _owners(self, addresses: set[str], at: Round) -> dict[str, str] | Answer:
+        return self._ids("User", "Email", addresses, at, "IsActive = true")
+
+    def _make(
+        self, part: Sequence[Delivery], tasks: Sequence[Mapping[str, object]], about: Mapping[str, str], at: Round
+    ) -> Said:
+        field, path = self.spec.operation_field, f"{self._path}/composite/sobjects"
+        method, path = ("POST", path) if field is None else ("PATCH", f"{path}/Task/{field}")
+        return self._judged(part, self._ask(method, path, tasks, at))
 
     def _task(
-        self, delivery: Delivery, data: Mapping[str, object], about: str, owner: str, at: Round
+        self, delivery: Delivery, data: dict[str, object], about: str, owner: str, at: Round
     ) -> dict[str, object]:
         task: dict[str, object] = {
             "attributes": {"type": "Task"},
