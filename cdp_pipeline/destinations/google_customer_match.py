@@ -104,7 +104,8 @@ class GoogleCustomerMatchConnection(ApiConnection[GoogleCustomerMatch]):
         if not waiting:
             return outcomes
         if answer.state != "delivered":
-            if not outcomes or answer.rests:
+            # A refusal that names no member is about the list, the account or the terms: halves would fare no better.
+            if answer.state == "retry" and (not outcomes or answer.rests):
                 return answer
             return outcomes | {each.op_id: answer.outcome(each.op_id) for each in waiting}
         if not told_in(answer).get("requestId"):
@@ -131,7 +132,7 @@ class GoogleCustomerMatchConnection(ApiConnection[GoogleCustomerMatch]):
         status = str(found[0].get("requestStatus")) if found else "PROCESSING"
         if status == "SUCCESS":
             return {each.op_id: Outcome(each.op_id, "delivered", "SUCCESS", code=200) for each in part}
-        if status in ("FAILED", "FAILURE", "PARTIAL_SUCCESS"):
+        if status in ("FAILED", "PARTIAL_SUCCESS"):
             state = "delivered" if status == "PARTIAL_SUCCESS" else "retry"
             reason = f"{status}: {_counted(found[0])}"
             return {each.op_id: Outcome(each.op_id, state, reason, code=200) for each in part}  # type: ignore[arg-type]
@@ -148,8 +149,14 @@ class GoogleCustomerMatchConnection(ApiConnection[GoogleCustomerMatch]):
         answer = self.request(method, path, value, at)
         if answer.code == 401:
             self._token.forget()
-        status = code_word((told_in(answer).get("error") or {}).get("status"))
-        return replace(answer, reason=f"{answer.reason}, {status}") if status else answer
+        error = told_in(answer).get("error") or {}
+        details = error.get("details")
+        # ErrorInfo's reason says more (TERMS_AND_CONDITIONS_NOT_SIGNED) than the status (INVALID_ARGUMENT).
+        reasons = [
+            each.get("reason") for each in (details if isinstance(details, list) else []) if isinstance(each, dict)
+        ]
+        why = next((word for each in [*reasons, error.get("status")] if (word := code_word(each))), "")
+        return replace(answer, reason=f"{answer.reason}, {why}") if why else answer
 
 
 def _accepted(op_id: str, reference: str) -> Outcome:

@@ -128,20 +128,26 @@ class KlaviyoConnection(ApiConnection[Klaviyo]):
         errors = self._errors(job, at) if told.get("failed_count") else {}
         if isinstance(errors, Answer):
             return {each.op_id: _accepted(each)._replace(reason=errors.reason) for each in part}
+        # An error that points at nobody: somebody was refused, and nobody says who.
+        taken = "imported" if None not in errors else f"imported, but some in this import were refused: {errors[None]}"
         outcomes = dict[str, Outcome]()
         for each in part:
-            place = int(each.reference.rpartition(":")[2])
-            bad = errors.get(place)
+            bad = errors.get(int(each.reference.rpartition(":")[2])) or errors.get(_named_as(profile(fields(each))))
             outcomes[each.op_id] = (
-                Outcome(each.op_id, "delivered", "imported", code=200)
+                Outcome(each.op_id, "delivered", taken, code=200)
                 if bad is None
                 else Outcome(each.op_id, "failed", f"import error: {bad}", code=200)
             )
         return outcomes
 
-    def _errors(self, job: str, at: Round) -> dict[int, str] | Answer:
-        """Why profiles were refused, by their place in the import; the answers repeat the profiles, we do not."""
-        found, path = dict[int, str](), f"/api/profile-bulk-import-jobs/{job}/import-errors?page%5Bsize%5D=100"
+    def _errors(self, job: str, at: Round) -> dict[int | str | None, str] | Answer:
+        """Why profiles were refused: by their place in the import, else by who they are, else (None) by neither.
+
+        The answers repeat the profiles, we do not. Klaviyo's reference promises a JSON pointer and the profile as it
+        was sent, but not how deep the pointer leads.
+        """
+        found = dict[int | str | None, str]()
+        path = f"/api/profile-bulk-import-jobs/{job}/import-errors?page%5Bsize%5D=100"
         while path:
             answer = self.request("GET", path, None, at)
             if answer.state != "delivered":
@@ -149,8 +155,8 @@ class KlaviyoConnection(ApiConnection[Klaviyo]):
             for each in listed(answer, "data"):
                 said = each.get("attributes") or {}
                 place = re.search(r"/profiles/data/(\d+)", str((said.get("source") or {}).get("pointer")))
-                if place is not None:
-                    found[int(place[1])] = code_word(said.get("code")) or "refused"
+                who = None if place else _named_as(said.get("original_payload") or {})
+                found[int(place[1]) if place else who] = code_word(said.get("code")) or "refused"
             following = str((told_in(answer).get("links") or {}).get("next") or "")
             # Only the page is taken from what the other side says; where to ask stays ours.
             path = f"{path.partition('?')[0]}?{following.partition('?')[2]}" if "?" in following else ""
@@ -191,6 +197,13 @@ def _metric(delivery: Delivery, name: str) -> str:
 
 def _known_by(delivery: Delivery) -> str:
     return next(name for name in FOUND_BY if fields(delivery).get(name))
+
+
+def _named_as(given: Mapping[str, object]) -> str | None:
+    """What tells a profile from others, as it was sent or as an error repeats it."""
+    own = given.get("attributes")
+    said = own if isinstance(own, Mapping) else given
+    return next((f"{name}:{str(said[name]).lower()}" for name in FOUND_BY if said.get(name)), None)
 
 
 def _accepted(delivery: Delivery) -> Outcome:

@@ -56,8 +56,13 @@ class MetaAudienceConnection(ApiConnection[MetaAudience]):
     def _users(self, method: str, part: Sequence[Delivery], at: Round) -> Said:
         rows = [meta_row(fields(each)) for each in part]
         schema = sorted({column for row in rows for column in row})
-        data = [[row.get(column, "") for column in schema] for row in rows]
+        data: list[list[object]] = [[row.get(column, "") for column in schema] for row in rows]
+        if self.spec.limited_data_use and method == "POST":
+            schema, data = [*schema, "DATA_PROCESSING_OPTIONS"], [[*row, ["LDU"]] for row in data]
         answer = judged(self.request(method, self._path, {"payload": {"schema": schema, "data": data}}, at))
+        if answer.state == "failed":
+            # An error of the Graph API is about the audience, the token or the terms; entries are only counted.
+            return {each.op_id: answer.outcome(each.op_id) for each in part}
         if answer.state != "delivered":
             return answer
         invalid = told_in(answer).get("num_invalid_entries")

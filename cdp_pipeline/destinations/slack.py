@@ -25,12 +25,14 @@ MEANS = {
     401: (
         "invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "missing_scope",
         "no_permission", "not_allowed_token_type", "org_login_required", "ekm_access_denied", "access_denied",
+        "team_access_not_granted", "accesslimited", "two_factor_setup_required", "enterprise_is_restricted",
     ),
     403: (
         "channel_not_found", "not_in_channel", "is_archived", "restricted_action", "user_not_found",
-        "restricted_action_read_only_channel", "cannot_dm_bot", "messages_tab_disabled",
+        "restricted_action_read_only_channel", "restricted_action_thread_only_channel", "cannot_dm_bot",
+        "messages_tab_disabled",
     ),
-    429: ("ratelimited", "rate_limited"),
+    429: ("ratelimited", "rate_limited", "message_limit_exceeded"),
     503: ("service_unavailable", "team_added_to_org"),
     500: ("fatal_error", "internal_error", "request_timeout"),
 }  # fmt: skip

@@ -34,6 +34,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def signing_key(secret: str) -> bytes:
     """The key of a Standard Webhooks secret: base64 after an optional 'whsec_'; other text is taken as it is."""
     encoded = secret.removeprefix("whsec_")
+    if encoded != secret:
+        # The libraries of Standard Webhooks take secrets without their padding, too.
+        encoded = encoded.rstrip("=") + "=" * (-len(encoded.rstrip("=")) % 4)
     try:
         key = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):

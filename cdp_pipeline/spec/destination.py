@@ -245,13 +245,19 @@ class Segment(Api):
     rate: Annotated[float, Field(gt=0)] = 500
 
 
-class Hubspot(Api):
-    """HubSpot: contacts, and tasks for those responsible for them."""
+class Crm(Api):
+    """A tool that holds people, and tasks for those responsible for them."""
 
     words: ClassVar[tuple[str, ...]] = ("subject", "body")
     needed: ClassVar[tuple[str, ...]] = ("subject",)
     fields: ClassVar[bool] = True
     keyed_by: ClassVar[str | None] = "key"
+    key: str
+
+
+class Hubspot(Crm):
+    """HubSpot: contacts, and tasks for those responsible for them."""
+
     removes_by: ClassVar[str | None] = "member_property"
     type: Literal["hubspot"]
     url: Url = "https://api.hubapi.com"
@@ -264,13 +270,9 @@ class Hubspot(Api):
     rate: Annotated[float, Field(gt=0)] = 200
 
 
-class Salesforce(Api):
+class Salesforce(Crm):
     """Salesforce: contacts, leads or other objects, and tasks for those responsible for them."""
 
-    words: ClassVar[tuple[str, ...]] = ("subject", "body")
-    needed: ClassVar[tuple[str, ...]] = ("subject",)
-    fields: ClassVar[bool] = True
-    keyed_by: ClassVar[str | None] = "key"
     removes_by: ClassVar[str | None] = "member_field"
     type: Literal["salesforce"]
     url: Annotated[Url, Field(description="The org's My Domain.", examples=["https://acme.my.salesforce.com"])]
@@ -295,9 +297,12 @@ class MetaAudience(Api):
     found_by: ClassVar[tuple[str, ...]] = ("email", "phone", "external_id", "mobile_id")
     type: Literal["meta_audience"]
     url: Url = "https://graph.facebook.com"
-    version: Annotated[str, Field(pattern=r"^v\d+\.0$")] = "v25.0"
+    version: Annotated[str, Field(pattern=r"^v\d+\.0$")] = "v26.0"
     token: Secret
     audience_id: Annotated[str, Field(pattern=r"^\d+$")]
+    limited_data_use: Flag = Field(
+        default=False, description="True: Meta processes the people as a service provider only (US state laws)."
+    )
     rate: Annotated[float, Field(gt=0)] = 2000
 
 
@@ -332,7 +337,7 @@ class Klaviyo(Api):
     type: Literal["klaviyo"]
     url: Url = "https://a.klaviyo.com"
     api_key: Secret
-    revision: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")] = "2025-10-15"
+    revision: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")] = "2026-10-15"
     list_id: Annotated[str, Field(pattern=r"^\w+$")] | None = Field(
         default=None, description="The list members are on."
     )

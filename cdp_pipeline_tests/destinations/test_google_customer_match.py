@@ -40,6 +40,14 @@ def test_a_refused_member_is_named_and_the_others_go_again_without_them() -> Non
     assert fake.asked("POST", ":ingest") == 2
 
 
+def test_a_list_that_is_not_ours_fails_all_in_one_call_with_googles_own_reason() -> None:
+    fake = FakeGoogle()
+    with sent(fake, google, list_id="98") as send:
+        outcomes = send(*(member(f"ann-{i}") for i in range(500)))
+    assert {(each.state, each.reason) for each in outcomes.values()} == {("failed", "HTTP 400, INVALID_USER_LIST_ID")}
+    assert fake.asked("POST", ":ingest") == 1
+
+
 def test_what_google_could_not_use_is_told_by_number_and_reason() -> None:
     fake = FakeGoogle(ends="PARTIAL_SUCCESS")
     with sent(fake, google) as send:

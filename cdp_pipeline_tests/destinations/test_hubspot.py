@@ -21,12 +21,22 @@ def known(fake: FakeHubspot, *labels: str) -> None:
 
 
 def test_one_invalid_contact_in_a_hundred_is_found_in_few_calls_and_the_others_arrive() -> None:
-    fake = FakeHubspot(all_or_nothing=True)
+    fake = FakeHubspot()
     people = [member(f"{'refuse' if i == 61 else 'ann'}-{i}") for i in range(100)]
     with sent(fake, hubspot) as send:
         outcomes = send(*people)
     assert [op_id for op_id, outcome in outcomes.items() if outcome.state == "failed"] == ["vips-add-refuse-61"]
     assert len(fake.members) == 99 and len(fake.requests) <= 15
+
+
+def test_who_is_named_in_an_answer_of_many_fails_and_the_others_do_not_go_again() -> None:
+    fake = FakeHubspot(multi_status=True)
+    with sent(fake, hubspot) as send:
+        outcomes = send(member("ann-1"), member("refuse-2"), member("ann-3"))
+    assert [(each.state, each.reason) for each in outcomes.values()] == [
+        ("delivered", "HTTP 207"), ("failed", "HTTP 207, VALIDATION_ERROR"), ("delivered", "HTTP 207"),
+    ]  # fmt: skip
+    assert len(fake.requests) == 1
 
 
 def test_a_property_that_does_not_exist_fails_all_in_one_call() -> None:
@@ -118,7 +128,7 @@ def test_a_task_about_nobody_or_for_nobody_is_refused_and_the_others_are_made() 
         )
     assert states(outcomes) == ["delivered", "failed", "failed"]
     assert [outcome.reason for outcome in outcomes.values()][1:] == [
-        "no contact has this email", "the owner is no user of HubSpot",
+        "nobody there has this email", "the owner is no user of HubSpot",
     ]  # fmt: skip
     assert len(fake.tasks) == 1
 

@@ -65,10 +65,13 @@ def test_google_gets_the_hashes_of_its_own_examples(email: str, published: str) 
 
 @pytest.mark.parametrize(
     ("given_as", "normal"),
-    [("cloudy.San.Francisco@GMAIL.com ", "cloudysanfrancisco@gmail.com"), ("a. b@example.com", "a.b@example.com"),
-     ("a.b+c@googlemail.com", "ab+c@googlemail.com")],
+    # The first two are the examples of its page "Format user data".
+    [("cloudy.sanfrancisco+shopping@gmail.com", "cloudysanfrancisco@gmail.com"),
+     ("user.name+NYC@Example.com", "user.name+nyc@example.com"), ("a.b+c@googlemail.com", "ab@googlemail.com"),
+     ("a. b@example.com", "a.b@example.com"),
+     ("Cloudy.San.Francisco@GMAIL.com ", "cloudysanfrancisco@gmail.com")],
 )  # fmt: skip
-def test_google_drops_white_space_and_the_dots_of_its_own_mail(given_as: str, normal: str) -> None:
+def test_google_drops_white_space_and_of_its_own_mail_dots_and_what_follows_a_plus(given_as: str, normal: str) -> None:
     assert google_identifiers({"email": given_as}) == [{"emailAddress": sha(normal)}]
 
 
@@ -82,6 +85,8 @@ def test_the_plus_of_a_phone_number_is_googles_and_never_metas(given_as: str, no
 
 def test_google_takes_no_phone_without_its_country_and_no_address_in_parts() -> None:
     assert google_identifiers({"phone": "044 668 18 00", "first_name": "Ann", "country": "CH"}) == []
+    whole = {"first_name": "Ann", "last_name": "Frei", "country": "Switzerland", "postal_code": "8004"}
+    assert google_identifiers(whole) == google_identifiers({"email": "+@gmail.com"}) == []
     address = {"first_name": " Ann ", "last_name": "O'Neil", "country": "ch", "postal_code": "8004"}
     assert google_identifiers(address) == [
         {"address": {"givenName": sha("ann"), "familyName": sha("oneil"), "regionCode": "CH", "postalCode": "8004"}}

@@ -27,6 +27,18 @@ def test_an_import_that_takes_its_time_says_later_who_was_refused() -> None:
     assert fake.jobs == 1
 
 
+def test_who_was_refused_is_known_by_their_profile_where_an_error_points_nowhere() -> None:
+    people = [member("ann-1"), member("refuse-2"), member("ann-3")]
+    with sent(FakeKlaviyo(points="profile"), klaviyo) as send:
+        assert states(send(*people)) == ["delivered", "failed", "delivered"]
+    with sent(FakeKlaviyo(points="nobody"), klaviyo) as send:
+        outcomes = send(*people)
+    # Somebody was refused and nobody says who: that is said of all, and nothing is claimed of one.
+    assert {(each.state, each.reason) for each in outcomes.values()} == {
+        ("delivered", "imported, but some in this import were refused: refused")
+    }
+
+
 def test_an_import_that_was_cancelled_or_forgotten_is_made_again() -> None:
     fake = FakeKlaviyo(ends="cancelled")
     person = member("ann-1")

@@ -29,6 +29,27 @@ def test_a_call_of_which_all_is_invalid_is_made_once() -> None:
     assert len(fake.requests) == 1
 
 
+def test_an_audience_that_is_not_ours_fails_all_in_one_call() -> None:
+    """Nobody in the call is to blame: halves of it would be refused alike."""
+    fake = FakeMeta()
+    with sent(fake, meta, audience_id="999") as send:
+        outcomes = send(*(member(f"ann-{i}") for i in range(500)))
+    assert {(each.state, each.reason) for each in outcomes.values()} == {("failed", "HTTP 400, Meta 100/33")}
+    assert len(fake.requests) == 1
+
+
+def test_limited_data_use_is_said_of_everybody_who_is_added() -> None:
+    fake = FakeMeta()
+    with sent(fake, meta, limited_data_use=True) as send:
+        assert states(send(member("ann-1"), member("ann-2"))) == ["delivered"] * 2
+        assert states(send(member("ann-1", "remove"))) == ["delivered"]
+    added, removed = (each.json["payload"] for each in fake.requests)
+    assert (
+        added["schema"] == ["EMAIL", "DATA_PROCESSING_OPTIONS"] and [row[1] for row in added["data"]] == [["LDU"]] * 2
+    )
+    assert removed["schema"] == ["EMAIL"]
+
+
 def test_nothing_that_names_a_person_is_in_any_request() -> None:
     fake = FakeMeta()
     with sent(fake, meta) as send:

@@ -24,8 +24,9 @@ from cdp_pipeline.activation.claims import claim
 from cdp_pipeline.activation.ledger import Ledger, Op, open_ledger
 from cdp_pipeline.activation.receipts import of_operations
 from cdp_pipeline.consent.ledger import open_consents
-from cdp_pipeline.destinations.callbacks import take_in
+from cdp_pipeline.destinations.callbacks import Callback, take_in
 from cdp_pipeline.destinations.receiver import application
+from cdp_pipeline.destinations.twilio import genuine as by_twilios_token
 from cdp_pipeline.destinations.unsubscribe import unsubscribe_link
 from cdp_pipeline.destinations.webhook import signature
 from cdp_pipeline.spec.project import Project
@@ -242,6 +243,17 @@ def test_twilio_tells_what_became_of_a_text(
     said = heard.get(("phone", "+4915112345601"))
     assert (said is not None and said.suppressed == [("bounce", "sms")]) == dead
     assert (said is not None and said.decisions == {"purpose:marketing": "denied"}) == (event == "message_unsubscribed")
+
+
+def test_twilios_signature_is_that_of_its_published_example() -> None:
+    # tests/unit/test_request_validator.py of twilio-python.
+    form = {"CallSid": "CA1234567890ABCDE", "Caller": "+14158675309", "Digits": "1234", "From": "+14158675309",
+            "To": "+18005551212"}  # fmt: skip
+    spec = twilio("http://127.0.0.1:9", callback_url="https://mycompany.com/myapp.php", callback_token="12345")
+    for signed, genuine in (("RSOYDt4T1cUTdK1PDd93/VVr8B8=", True), ("RSOYDt4T1cUTdK1PDd93/VVr8B9=", False)):
+        headers = {"x-twilio-signature": signed}
+        callback = Callback("sms", NOW, urlencode(form).encode(), "foo=1&bar=2", headers)
+        assert by_twilios_token(spec, callback, NOW) is genuine
 
 
 def test_what_twilio_did_not_sign_is_refused(receiver: Running) -> None:

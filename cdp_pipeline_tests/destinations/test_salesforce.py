@@ -106,7 +106,7 @@ def test_a_task_for_somebody_who_left_the_company_or_about_nobody_is_refused() -
             act("nobody", words=TASK, person_id="p1"),
         )
     assert [outcome.reason for outcome in outcomes.values()] == [
-        "the owner is no active user of Salesforce", "no Contact has this Cdp_Email__c",
+        "the owner is no active user of Salesforce", "nobody there has this Cdp_Email__c",
         "no 'Cdp_Email__c' in its mapping",
     ]  # fmt: skip
 

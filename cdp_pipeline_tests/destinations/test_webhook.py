@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
+from standardwebhooks import Webhook as Library
+from standardwebhooks import WebhookVerificationError
 
 from cdp_pipeline.activation.protocol import Delivery, DestinationError, Outcome
 from cdp_pipeline.destinations.addresses import AddressRefusedError, allowed_address
+from cdp_pipeline.destinations.callbacks import Callback
 from cdp_pipeline.destinations.http import retry_after
-from cdp_pipeline.destinations.webhook import WebhookConnection, signature, signing_key
+from cdp_pipeline.destinations.webhook import WebhookConnection, genuine, signature, signing_key
 from cdp_pipeline_tests.activation.projects import NOW, webhook
 from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
 from cdp_pipeline_tests.waiting import eventually
@@ -39,6 +42,35 @@ def test_what_arrives_is_signed_and_says_the_same_as_the_stored_payload() -> Non
     assert request.is_signed_with(b"a key that only tests know") and not request.is_signed_with(b"another key")
     assert request.headers["webhook-timestamp"] == str(int(NOW.timestamp()))
     assert request.body.decode() == '{"amount":"12.5000","name":"Zoë"}'
+
+
+PUBLISHED = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+# The library takes a secret without its padding as well.
+SECRETS = [PUBLISHED, "whsec_" + base64.b64encode(b"a secret of 22 bytes..").decode().rstrip("=")]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("batch", [1, 10])
+def test_the_standards_own_library_verifies_what_we_send(secret: str, batch: int) -> None:
+    now = datetime.now(UTC)  # It asks the clock itself.
+    with Receiver() as receiver, WebhookConnection(webhook(receiver.url, secret=secret, batch=batch)) as connection:
+        connection.deliver([DELIVERY, DELIVERY._replace(op_id="op-2")], now=now, within=MINUTE)
+    assert len(receiver.requests) == (2 if batch == 1 else 1)
+    for request in receiver.requests:
+        said = Library(secret).verify(request.body, request.headers)
+        assert said == DELIVERY.payload if batch == 1 else [one["id"] for one in said["items"]] == ["op-1", "op-2"]
+        with pytest.raises(WebhookVerificationError):
+            Library(secret).verify(request.body + b" ", request.headers)
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_we_verify_what_the_standards_own_library_signs(secret: str) -> None:
+    body = '{"op_id": "op-1", "event": "message_opened"}'
+    signed = Library(secret).sign("msg_1", NOW, body)
+    headers = {"webhook-id": "msg_1", "webhook-timestamp": str(int(NOW.timestamp())), "webhook-signature": signed}
+    spec = webhook("https://mailer.example.com/", secret=secret)
+    assert genuine(spec, Callback("hook", NOW, body.encode(), headers=headers), NOW)
+    assert not genuine(spec, Callback("hook", NOW, body.encode() + b" ", headers=headers), NOW)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cdp_pipeline.spec.destination import Fcm
+from cdp_pipeline_tests.destinations.fakes import shapes
 from cdp_pipeline_tests.destinations.kit import NAMES, Bench
 from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
 from cdp_pipeline_tests.waiting import free_port
@@ -59,6 +60,8 @@ class FakeFcm:
             return Answer(404)
         if request.headers["authorization"].removeprefix("Bearer ") not in self.valid:
             return error(401, "UNAUTHENTICATED")
+        if shapes.unknown(request.json, shapes.FCM):
+            return error(400, "INVALID_ARGUMENT")
         message = request.json["message"]
         match message["token"].partition(":")[0]:
             case "refuse":

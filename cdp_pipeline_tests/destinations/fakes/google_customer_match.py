@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cdp_pipeline.spec.destination import GoogleCustomerMatch
+from cdp_pipeline_tests.destinations.fakes import shapes
 from cdp_pipeline_tests.destinations.fakes.people import ALLOWED, DESCRIPTION, Fake, PeopleBench, treated
 from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
 from cdp_pipeline_tests.waiting import free_port
@@ -57,6 +59,12 @@ class FakeGoogle(Fake):
         if request.path not in ("/v1/audienceMembers:ingest", "/v1/audienceMembers:remove"):
             return Answer(404)
         asked = request.json
+        shape = shapes.GOOGLE_INGEST if request.path.endswith("ingest") else shapes.GOOGLE_REMOVE
+        if shapes.unknown(asked, shape) or len(asked["audienceMembers"]) > 10_000:
+            return self._refused(400, "INVALID_ARGUMENT", [])
+        if asked["destinations"][0]["productDestinationId"] != "99":
+            listed = {"field": "destinations[0].product_destination_id", "reason": "INVALID_USER_LIST_ID"}
+            return self._refused(400, "INVALID_ARGUMENT", [listed], "INVALID_USER_LIST_ID")
         labels = [
             self.labels.get(each["userData"]["userIdentifiers"][0].get("emailAddress", ""), "unknown")
             for each in asked["audienceMembers"]
@@ -71,7 +79,9 @@ class FakeGoogle(Fake):
                 "description": f"{label} is malformed",
                 "reason": "INVALID_SHA256_FORMAT",
             }
-            for i, label in enumerate(labels) if treated(label) == "refuse"
+            for i, label in enumerate(labels)
+            if treated(label) == "refuse" or any(not self._hashed(each) for each in
+                                                 asked["audienceMembers"][i]["userData"]["userIdentifiers"])
         ]  # fmt: skip
         if bad:
             return self._refused(400, "INVALID_ARGUMENT", bad)
@@ -95,8 +105,17 @@ class FakeGoogle(Fake):
             status["errorInfo"] = {"errorCounts": [{"recordCount": "2", "reason": reason}]}
         return Answer(body={"requestStatusPerDestination": [status]})
 
-    def _refused(self, code: int, status: str, violations: list[dict[str, str]]) -> Answer:
-        details: list[dict[str, Any]] = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": status}]
+    def _hashed(self, identifier: dict[str, Any]) -> bool:
+        """In hex what has to be hashed, and a country in two letters: INVALID_COUNTRY_CODE otherwise."""
+        address = identifier.get("address", {})
+        hashes = [identifier.get("emailAddress"), identifier.get("phoneNumber"), address.get("givenName"),
+                  address.get("familyName")]  # fmt: skip
+        return all(re.fullmatch("[0-9a-f]{64}", each) for each in hashes if each is not None) and (
+            not address or re.fullmatch("[A-Z]{2}", address["regionCode"]) is not None
+        )
+
+    def _refused(self, code: int, status: str, violations: list[dict[str, str]], why: str = "") -> Answer:
+        details: list[dict[str, Any]] = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": why or status}]
         if violations:
             details.append({"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": violations})
         return Answer(code, body={"error": {"code": code, "status": status, "message": "m", "details": details}})

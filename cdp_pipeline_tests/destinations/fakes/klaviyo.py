@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from cdp_pipeline.spec.destination import Klaviyo
+from cdp_pipeline_tests.destinations.fakes import shapes
 from cdp_pipeline_tests.destinations.fakes.people import ALLOWED, DESCRIPTION, Fake, PeopleBench, treated
 from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
 from cdp_pipeline_tests.waiting import free_port
@@ -31,9 +32,11 @@ def klaviyo(url: str, **fields: Any) -> Klaviyo:
 
 
 class FakeKlaviyo(Fake):
-    def __init__(self, takes_until: int = 0, ends: str = "complete") -> None:
+    """`points`: what the errors of an import tell of whom: their place, only the profile as it was sent, or nothing."""
+
+    def __init__(self, takes_until: int = 0, ends: str = "complete", points: str = "place") -> None:
         super().__init__()
-        self.takes_until, self.ends = takes_until, ends
+        self.takes_until, self.ends, self.points = takes_until, ends, points
         self.questions: Counter[str] = Counter()
         self.profiles: dict[str, dict[str, Any]] = {}
         self.errors: dict[str, list[dict[str, Any]]] = {}
@@ -45,6 +48,10 @@ class FakeKlaviyo(Fake):
         if request.headers["authorization"] != f"Klaviyo-API-Key {KEY}":
             return self._refused(401, "not_authenticated")
         if not re.fullmatch(r"\d{4}-\d\d-\d\d", request.headers.get("revision", "")):
+            return self._refused(400, "invalid")
+        wanted = {"profile-bulk-import-jobs": shapes.KLAVIYO_IMPORT, "events": shapes.KLAVIYO_EVENT,
+                  "lists": shapes.KLAVIYO_LEAVERS}  # fmt: skip
+        if request.body and shapes.unknown(request.json, wanted[parts.path.split("/")[2]]):
             return self._refused(400, "invalid")
         match request.method, parts.path.split("/")[2:]:
             case "POST", ["profile-bulk-import-jobs"]:
@@ -75,9 +82,10 @@ class FakeKlaviyo(Fake):
         self.errors[number] = []
         for i, (each, label) in enumerate(zip(attributes, labels, strict=True)):
             if treated(label) == "refuse":
+                place = f"/attributes/profiles/data/{i}/attributes/email" if self.points == "place" else ""
                 error = {"code": "invalid", "title": "Invalid", "detail": f"{each['email']} is not valid",
-                         "source": {"pointer": f"/data/attributes/profiles/data/{i}/attributes/email"},
-                         "original_payload": each}  # fmt: skip
+                         "source": {"pointer": f"/data{place}"},
+                         "original_payload": None if self.points == "nobody" else each}  # fmt: skip
                 self.errors[number].append({"type": "import-error", "id": str(i), "attributes": error})
                 continue
             one = self.profiles.setdefault(each["email"], {"id": f"01GD{len(self.profiles)}"})

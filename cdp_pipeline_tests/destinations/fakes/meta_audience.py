@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from cdp_pipeline.spec.destination import MetaAudience
+from cdp_pipeline_tests.destinations.fakes import shapes
 from cdp_pipeline_tests.destinations.fakes.people import ALLOWED, DESCRIPTION, Fake, PeopleBench, treated
 from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
 from cdp_pipeline_tests.waiting import free_port
 
 TOKEN = "EAAthatonlytestsknow"
+# "Customer information parameters", and the option of "Data Processing Options for US Users".
+COLUMNS = {"EMAIL", "PHONE", "GEN", "DOBY", "DOBM", "DOBD", "LN", "FN", "ST", "CT", "ZIP", "COUNTRY", "MADID",
+           "EXTERN_ID", "DATA_PROCESSING_OPTIONS"}  # fmt: skip
 
 
 def meta(url: str, **fields: Any) -> MetaAudience:
@@ -41,6 +45,8 @@ class FakeMeta(Fake):
         if request.headers["authorization"] != f"Bearer {TOKEN}":
             return self._refused(190, 463, "Error validating access token: Session has expired")
         payload = request.json["payload"]
+        if shapes.unknown(request.json, shapes.META) or not set(payload["schema"]) <= COLUMNS:
+            return self._refused(100, None, "Invalid parameter")
         if len(payload["data"]) > 10_000:
             return self._refused(100, 1, "too many")
         place = payload["schema"].index("EMAIL")

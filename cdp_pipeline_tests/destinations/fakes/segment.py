@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cdp_pipeline.spec.destination import Segment
+from cdp_pipeline_tests.destinations.fakes import shapes
 from cdp_pipeline_tests.destinations.fakes.people import ALLOWED, DESCRIPTION, Fake, PeopleBench, treated
 from cdp_pipeline_tests.destinations.servers import Answer, Received, Receiver
 from cdp_pipeline_tests.waiting import free_port
@@ -39,6 +40,8 @@ class FakeSegment(Fake):
         if request.headers["authorization"] != f"Basic {wanted}":
             return Answer(401, body=b"Failed to read writeKey from header")
         if len(request.body) > 500 * 1024:
+            return Answer(400, body={"success": False, "message": "malformed JSON"})
+        if shapes.unknown(request.json, shapes.SEGMENT):
             return Answer(400, body={"success": False, "message": "malformed JSON"})
         batch = request.json["batch"]
         labels = [str(each.get("userId")).partition("@")[0] for each in batch]
