@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import imaplib
 import mailbox
+import ssl
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -59,10 +60,8 @@ def mails_in(path: Path) -> Iterator[bytes]:
 def _on_server(place: str) -> Iterator[bytes]:
     said = urlsplit(place)
     host, folder = said.hostname or "", unquote(said.path.strip("/")) or "INBOX"
-    kind = imaplib.IMAP4_SSL if said.scheme == "imaps" else imaplib.IMAP4
-    port = said.port or (993 if said.scheme == "imaps" else 143)
     try:
-        with kind(host, port, timeout=TIMEOUT) as server:
+        with _session(host, said.port, said.scheme == "imaps") as server:
             server.login(unquote(said.username or ""), unquote(said.password or ""))
             _ok(server.select(f'"{folder}"'))
             for uid in _ok(server.uid("SEARCH", "UNSEEN"))[0].split():
@@ -72,6 +71,13 @@ def _on_server(place: str) -> Iterator[bytes]:
                     _ok(server.uid("STORE", uid, "+FLAGS", r"(\Seen)"))
     except (imaplib.IMAP4.error, OSError) as error:
         raise DestinationError(f"the mailbox at {host} cannot be read ({type(error).__name__})") from None
+
+
+def _session(host: str, port: int | None, encrypted: bool) -> imaplib.IMAP4:
+    if not encrypted:
+        return imaplib.IMAP4(host, port or 143, timeout=TIMEOUT)
+    # Of itself imaplib takes any certificate, whoever it is of, and the password is sent next.
+    return imaplib.IMAP4_SSL(host, port or 993, timeout=TIMEOUT, ssl_context=ssl.create_default_context())
 
 
 def _ok(answer: tuple[str, list[Any]]) -> list[Any]:

@@ -7,13 +7,19 @@ import hashlib
 import hmac
 import json
 import socket
+import socketserver
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv4Address
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl
@@ -219,3 +225,62 @@ class Mailbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._controller.stop()
+
+
+def certificate(folder: Path) -> Path:
+    """A self-signed certificate for 127.0.0.1, with its key, in one file."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    key, today = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, today - timedelta(1), today + timedelta(2))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, SHA256())
+    )
+    both = folder / "both.pem"
+    own = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    both.write_bytes(made.public_bytes(Encoding.PEM) + own)
+    return both
+
+
+class Encrypted(socketserver.ThreadingTCPServer):
+    """What listens on a port of this machine, by TLS on another one."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int, certificate: Path) -> None:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(certificate)
+
+        class Line(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                try:
+                    outside = tls.wrap_socket(self.request, server_side=True)
+                except OSError:
+                    return  # Whoever called does not trust us.
+                with outside, socket.create_connection(("127.0.0.1", port)) as inside:
+                    threading.Thread(target=pass_on, args=(inside, outside), daemon=True).start()
+                    pass_on(outside, inside)
+
+        def pass_on(read: socket.socket, written: socket.socket) -> None:
+            with suppress(OSError):
+                while some := read.recv(65536):
+                    written.sendall(some)
+                written.shutdown(socket.SHUT_RDWR)
+
+        super().__init__(("127.0.0.1", 0), Line)
+        self.port = int(self.server_address[1])
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        self.shutdown()
+        self.server_close()

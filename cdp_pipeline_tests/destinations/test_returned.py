@@ -21,6 +21,7 @@ from cdp_pipeline.destinations.callbacks import take_in_mail
 from cdp_pipeline.destinations.returned import mails_in, unread
 from cdp_pipeline_tests.activation.projects import NOW, mail, project, trigger
 from cdp_pipeline_tests.consent.people import EMAIL
+from cdp_pipeline_tests.destinations.servers import Encrypted, certificate
 from cdp_pipeline_tests.destinations.test_bounces import report
 from cdp_pipeline_tests.waiting import PATIENCE, eventually, free_port
 
@@ -137,6 +138,23 @@ def test_a_mailbox_that_cannot_be_read_is_told_of_without_its_password(
         gone = project(mail(25, returned=str(tmp_path / "nowhere")))
         assert take_in_mail(ledger, open_consents(ledger), gone, NOW) == {}
     assert caplog.text.count("mail that came back") == 2 and "secret" not in caplog.text
+
+
+def test_an_encrypted_mailbox_is_read_if_its_server_proves_who_it_is(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_on(server, bounce("op7"))
+    plain, own = server.removeprefix("imap").rpartition(":")[0], certificate(tmp_path)
+    with Encrypted(int(server.rpartition(":")[2].partition("/")[0]), own) as encrypted:
+        place = f"imaps{plain}:{encrypted.port}/Came%20back"
+        # Nobody vouches for it: not even the password is sent.
+        with pytest.raises(DestinationError, match=r"cannot be read \(SSLCertVerificationError\)"):
+            list(unread(place))
+        monkeypatch.setenv("SSL_CERT_FILE", str(own))
+        assert [b"op7" in one for one in unread(place)] == [True]
+        assert list(unread(place)) == []
+        with pytest.raises(DestinationError, match="SSLCertVerificationError"):
+            list(unread(place.replace("127.0.0.1", "localhost")))
 
 
 def test_files_are_read_as_what_they_are_and_not_marked(tmp_path: Path) -> None:

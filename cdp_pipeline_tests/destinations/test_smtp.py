@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import subprocess
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from cdp_pipeline.activation.protocol import Delivery, Outcome
 from cdp_pipeline.destinations.smtp import MessageRefusedError, SmtpConnection, message
 from cdp_pipeline.destinations.unsubscribe import unsubscribed
 from cdp_pipeline_tests.activation.projects import NOW, mail
+from cdp_pipeline_tests.destinations import servers
 from cdp_pipeline_tests.destinations.servers import Mailbox
 
 MINUTE = timedelta(minutes=1)
@@ -96,17 +96,7 @@ def test_an_international_address_is_sent_as_it_is() -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A self-signed certificate for 127.0.0.1, with its key, in one file."""
-    folder = tmp_path_factory.mktemp("tls")
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
-            "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]  # fmt: skip
-    try:
-        subprocess.run(made, cwd=folder, check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("no openssl command to make a certificate with")
-    both = folder / "both.pem"
-    both.write_text((folder / "cert.pem").read_text() + (folder / "key.pem").read_text())
-    return both
+    return servers.certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
