@@ -170,6 +170,9 @@ def _judged(answer: Answer) -> Answer:
         (code_word(each["errorCode"]) for each in details if "errorCode" in each), code_word(error.get("status"))
     )
     reason = f"HTTP {answer.code}, FCM {code}" if code else answer.reason
+    if answer.code == 404 and code != GONE:
+        # Only UNREGISTERED is about the device; else it is the project that is not there.
+        return replace(answer, state="retry", reason=reason, after=WAIT_AFTER_REFUSED_KEY, code=403)
     if code in DEVICE_REFUSED:
         address: AddressIs | None = "dead" if code == GONE else None
         return replace(answer, state="failed", reason=reason, after=None, address=address)

@@ -66,7 +66,7 @@ class SegmentConnection(ApiConnection[Segment]):
             if said is None:
                 yield [delivery], lambda part, at: refused(part, "no user_id and no anonymous_id to name somebody by")
             elif length > MOST_IN_A_MESSAGE:
-                # The API says 200 to a call and drops messages like this one.
+                # To a call with a message like this one the API says 400, whatever else is in it ("HTTP API: errors").
                 yield [delivery], lambda part, at: refused(part, "longer than the 32 KB a message may have")
             else:
                 if size + length > MOST_IN_A_CALL:

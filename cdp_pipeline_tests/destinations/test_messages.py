@@ -158,6 +158,7 @@ def test_a_notification_says_its_words_and_replaces_itself_on_the_device() -> No
     [(error(404, "NOT_FOUND", "UNREGISTERED"), "failed", False),
      (error(403, "PERMISSION_DENIED", "SENDER_ID_MISMATCH"), "failed", False),
      (error(400, "INVALID_ARGUMENT", "INVALID_ARGUMENT"), "failed", False),
+     (error(404, "NOT_FOUND"), "retry", True),
      (error(403, "PERMISSION_DENIED"), "retry", True),
      (error(401, "UNAUTHENTICATED", "THIRD_PARTY_AUTH_ERROR"), "retry", True),
      (error(503, "UNAVAILABLE", "UNAVAILABLE"), "retry", False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -284,6 +285,17 @@ def test_sendgrids_signature_is_that_of_its_published_example() -> None:
 def test_what_is_no_key_of_sendgrids_is_told_of_itself() -> None:
     with pytest.raises(DestinationError, match="verification key"):
         sendgrid.genuine("whatever", Callback("mail", NOW, b"[]"))
+
+
+@pytest.mark.parametrize("provider", ["sendgrid", "ses"])
+def test_signatures_that_need_a_package_say_how_to_get_it(
+    provider: str, amazon: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (body, headers), key = BY[provider]({"eventType": "Send"}), KEYS[provider]()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "cryptography"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(DestinationError, match=r"cdp-pipeline\[events\]"):
+        {"sendgrid": sendgrid, "ses": ses}[provider].genuine(key, Callback("mail", NOW, body, headers=headers))
 
 
 @pytest.fixture

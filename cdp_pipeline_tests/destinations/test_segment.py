@@ -33,7 +33,7 @@ def test_the_same_operation_is_known_by_its_message_id() -> None:
     assert [each["messageId"] for each in fake.messages] == ["low_nps-ann"]
 
 
-def test_a_message_that_would_be_dropped_silently_is_refused_here() -> None:
+def test_a_message_that_would_cost_its_whole_call_is_refused_here() -> None:
     fake = FakeSegment()
     with sent(fake, segment) as send:
         outcomes = send(act("ann", user_id="u1", essay="x" * 40_000), act("bea", user_id="u2"))

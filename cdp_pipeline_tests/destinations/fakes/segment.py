@@ -1,6 +1,6 @@
 """Segment's and RudderStack's /v1/batch: one answer for the whole call, messages known again by their messageId.
 
-Like RudderStack it refuses a wrong write key (Segment says 200 to it); like both it drops what is too long unsaid.
+Like RudderStack it refuses a wrong write key (Segment says 200 to it). What is too long is 400, for all of a call.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class FakeSegment(Fake):
             return Answer(401, body=b"Failed to read writeKey from header")
         if len(request.body) > 500 * 1024:
             return Answer(400, body={"success": False, "message": "malformed JSON"})
-        if shapes.unknown(request.json, shapes.SEGMENT):
+        too_long = any(len(json.dumps(each)) > 32 * 1024 for each in request.json["batch"])
+        if too_long or shapes.unknown(request.json, shapes.SEGMENT):
             return Answer(400, body={"success": False, "message": "malformed JSON"})
         batch = request.json["batch"]
         labels = [str(each.get("userId")).partition("@")[0] for each in batch]
@@ -49,7 +50,7 @@ class FakeSegment(Fake):
             return Answer(429, {"Retry-After": "60"})
         before = len(self.arrived)
         for each, label in zip(batch, labels, strict=True):
-            if each["messageId"] in self.seen or len(json.dumps(each)) > 32 * 1024:
+            if each["messageId"] in self.seen:
                 continue
             self.seen.add(each["messageId"])
             self.messages.append(each)
