@@ -113,7 +113,7 @@ def plan(
     seen: dict[str, str] = {}
     proven: dict[str, tuple[str, str, str]] = {}
     aliases, fingerprints = aliases or {}, fingerprints or {}
-    unchanged, size, moves = 0, 0, sync.mode in ("append", "event")
+    unchanged, size = 0, 0
     for person_id in sorted(members):
         size += 1
         person = {**people.get(person_id, {}), "person_id": person_id}
@@ -132,18 +132,16 @@ def plan(
         payload = {"type": f"sync.{sync.name}", "key": key, "member": True, "data": data}
         held = holds.get(key)
         known_by = fingerprints.get(person_id)
-        same = held is not None and held.present and aliases.get(held.person_id, held.person_id) == person_id
-        theirs = held if same else None
+        theirs = held is not None and aliases.get(held.person_id, held.person_id) == person_id
         wanted = _op(
-            sync, _name(sync, held), key, person_id, payload, held, fingerprint=known_by, epoch=epoch,
-            moved=moves and theirs is not None and theirs.payload_hash is not None,
-        )  # fmt: skip
-        if theirs is None or not theirs.certain:
+            sync, _name(sync, held), key, person_id, payload, held, theirs=theirs, fingerprint=known_by, epoch=epoch
+        )
+        if held is None or not (held.certain and held.present and theirs):
             ops.append(wanted)
-        elif moves or theirs.payload_hash == wanted.payload_hash:
+        elif sync.moves or held.payload_hash == wanted.payload_hash:
             unchanged += 1
             if person_id in fingerprints:
-                proven[key] = person_id, fingerprints[person_id], theirs.op_id
+                proven[key] = person_id, fingerprints[person_id], held.op_id
         else:
             ops.append(wanted)
     gone = [(key, held) for key, held in sorted(holds.items()) if key not in seen and held.present]
@@ -178,16 +176,17 @@ def _op(
     suppressed: str | None = None,
     fingerprint: str | None = None,
     epoch: str | None = None,
-    moved: bool = False,
+    theirs: bool = True,
 ) -> Op:
     op = Op("", f"sync:{sync.name}", sync.destination, person_id, kind, payload, key=key)
     target = None if kind in LEAVES else op.payload_hash
     # The id of the operation before is part of the id: who left and came back is a new operation. One that was tried
-    # without success stays itself as long as it is still what is wanted.
-    if held is not None and not held.certain and (held.payload_hash == target or moved):
-        op_id = held.op_id
-    else:
-        op_id = operation_id("sync", sync.name, sync.destination, key, target, held.op_id if held else epoch)
+    # without success stays itself as long as it is still what is wanted; a move that may have arrived, whatever else
+    # would be said of it now.
+    op_id = operation_id("sync", sync.name, sync.destination, key, person_id, target, held.op_id if held else epoch)
+    if held is not None and theirs and not held.certain:
+        moved = sync.moves and held.present and None not in (held.payload_hash, target)
+        op_id = held.op_id if moved or held.payload_hash == target else op_id
     return Op(
         op_id, op.origin, op.destination, person_id, kind, payload, key=key,
         state="pending" if suppressed is None else "suppressed", reason=suppressed or "",

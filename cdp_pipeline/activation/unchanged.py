@@ -47,7 +47,7 @@ def compare(sync: Sync, people: pa.Table, held: str, refused: Collection[str] = 
     key = sync.mapping[sync.key]
     comparable = key in names and _says_itself(people.schema.field(key).type)
     # What is sent of somebody who moves is of no account once it is sent.
-    said = ["person_id", key] if sync.mode in ("append", "event") and comparable else names
+    said = ["person_id", key] if sync.moves and comparable else names
     with duckdb.connect() as connection:
         connection.register("people", people)
         each, other = ", ".join(f'"{name}"' for name in said), key if comparable else "person_id"

@@ -45,6 +45,11 @@ class Sync(Document):
             raise ValueError(f"'{self.key}' is the key: whoever has none cannot be told apart, so it has no default")
         return self
 
+    @property
+    def moves(self) -> bool:
+        """Whether it tells of moves, of which nothing more is said later, and not of what is known of people."""
+        return self.mode in ("append", "event")
+
     def fields(self, person: Mapping[str, object]) -> dict[str, object]:
         """What is sent of a person, by field."""
         found: dict[str, object] = {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +14,7 @@ from cdp_pipeline.activation import claims
 from cdp_pipeline.activation.ledger import Ledger, LedgerError, open_ledger
 from cdp_pipeline.activation.plan import PLAN, Held, SyncPlan, guards, plan, plan_rows
 from cdp_pipeline.activation.protocol import Delivery, Outcome
-from cdp_pipeline.activation.sync import approve, conservation, holds, submit
+from cdp_pipeline.activation.sync import approve, conservation, held_fingerprints, holds, submit
 from cdp_pipeline.spec.sync import Sync
 from cdp_pipeline_tests.activation.projects import NOW, sync
 from cdp_pipeline_tests.activation.taking import take
@@ -54,21 +56,28 @@ class World:
             assert submit(self.ledger, found, dry_run=False, now=self.now).state == "applied"
         return found
 
-    def work(self, faults: list[str], rounds: int = 1) -> None:
+    def work(self, faults: list[str], rounds: int = 1, repeatable: bool = True) -> None:
         for _ in range(rounds):
             self.now += 12 * HOUR  # Longer than any lease or wait.
-            claim = take(self.ledger, self.now, limit=10)
+            claim = take(self.ledger, self.now, limit=10, repeatable=repeatable)
             if not claim.ops:
                 return
             outcomes = []
             for claimed in claim.ops:
                 fault = faults.pop() if faults else "fine"
-                if fault in ("fine", "answer lost", "crash"):
+                if fault in ("fine", "answer lost", "nobody knows", "crash"):
                     self.there.take(claimed.delivery)
-                state = {"fine": "delivered", "rejected": "failed"}.get(fault, "retry")
+                state = {"fine": "delivered", "rejected": "failed", "nobody knows": "unknown"}.get(fault, "retry")
                 if fault != "crash":
                     outcomes.append(Outcome(claimed.delivery.op_id, state))  # type: ignore[arg-type]
             claims.settle(self.ledger, claim, outcomes, now=self.now, max_attempts=3)
+
+    @property
+    def states(self) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for (_, _, state), number in self.ledger.counts().items():
+            found[state] += number
+        return found
 
     def settle_down(self, people: People) -> None:
         for _ in range(3):
@@ -272,3 +281,133 @@ def test_who_leaves_while_the_destination_still_processes_them_is_removed(ledger
     assert removal.delivery.payload == {
         "type": "sync.vips", "key": "p1", "member": False, "data": {"person_id": "p1"},
     }  # fmt: skip
+
+
+def test_whose_key_changed_and_into_whom_somebody_was_merged_are_still_accounted_for(ledger: Ledger) -> None:
+    world = World(ledger, sync(mapping={"mail": "email"}, key="mail"))
+    world.plan({"p1": {"email": "a@x.y"}, "p2": {"email": "b@x.y"}})
+    world.work([])
+    world.plan({"p1": {"email": "c@x.y"}, "p2": {"email": "b@x.y"}})
+    world.work([], rounds=3)
+    assert sorted(world.there.rows) == ["b@x.y", "c@x.y"]
+    assert conservation(ledger, world.sync, ["p1", "p2"]).states == {"delivered": 2}
+    world.plan({"p1": {"email": "c@x.y"}})  # p2 is a part of p1 now, and the address is gone
+    world.work([])
+    assert conservation(ledger, world.sync, ["p1"], {"p2": "p1"}).states == {"delivered": 1}
+
+
+@pytest.mark.parametrize("mode", ["event", "append"])
+def test_a_move_that_may_have_arrived_is_not_told_again_whatever_is_known_now(ledger: Ledger, mode: str) -> None:
+    world = World(ledger, sync(mode=mode, mapping={"id": "person_id", "tier": "tier"}, key="id"))
+    world.plan({"p1": person(0)})
+    world.work(["nobody knows"], repeatable=False)
+    for people in ({"p1": person(1)}, {"p1": person(0)}):
+        world.plan(people)
+        world.work([], repeatable=False)
+    assert world.there.log == [("p1", True)]
+    assert ledger.counts() == {("sync:vips", "hook", "unknown"): 1}
+
+
+@pytest.mark.parametrize("mode", ["event", "mirror"])
+def test_who_leaves_and_is_back_before_anybody_is_told_is_not_sent_again_where_that_may_have_arrived(
+    ledger: Ledger, mode: str
+) -> None:
+    world = World(ledger, sync(mode=mode, mapping={"id": "person_id"}, key="id"))
+    world.plan({"p1": {}})
+    world.work(["nobody knows"], repeatable=False)
+    world.plan({})
+    assert world.states == {"doubtful": 1, "pending": 1}
+    world.plan({"p1": {}})
+    world.work([], repeatable=False)
+    assert world.there.log == [("p1", True)] and world.states == {"unknown": 1, "suppressed": 1}
+    assert ledger.retry(world.now) == 1, "somebody is asked again"
+
+
+def test_a_sync_that_is_sent_elsewhere_starts_anew_and_finds_what_it_left_when_it_comes_back(ledger: Ledger) -> None:
+    here = sync(mapping={"id": "person_id", "tier": "tier"}, key="id")
+    elsewhere = here.model_copy(update={"destination": "other"})
+    world = World(ledger, here)
+    world.plan({"p1": person(), "p2": person()})
+    world.work([])
+    world.plan({"p1": person(1), "p3": person()})  # Decided, not sent yet: one to update, one to add, one to remove.
+    first = plan(elsewhere, ["p1"], {"p1": person(1)}, holds(ledger, elsewhere))
+    submitted = submit(ledger, first, dry_run=False, now=world.now)
+    assert submitted.reasons == ["it is the first synchronisation to 'other'"]
+    approve(ledger, first.plan_id, by="ann", now=world.now)
+    sent = take(ledger, world.now + 12 * HOUR, destination="other")
+    assert [one.delivery.payload["key"] for one in sent.ops] == ["p1"]
+    claims.settle(ledger, sent, [Outcome(first.ops[0].op_id, "delivered")], now=world.now, max_attempts=3)
+    assert conservation(ledger, elsewhere, ["p1"]).states == {"delivered": 1}
+    # Nobody is added any more where it was sent before, but whoever was to be taken out is.
+    world.work([])
+    assert world.there.rows == {"p1": {"id": "p1", "tier": 0}}
+    assert [op.kind for op in world.plan({"p1": person(1)}).ops] == ["update"]
+
+
+def test_a_release_that_a_later_plan_has_dropped_is_asked_for_again(ledger: Ledger) -> None:
+    world = World(ledger, sync(mapping={"id": "person_id"}, key="id"))
+    world.plan(crowd(300))
+    world.work([], rounds=40)
+    for _ in range(2):
+        fewer = plan(world.sync, crowd(100), {}, holds(ledger, world.sync))
+        assert submit(ledger, fewer, dry_run=False, now=world.now).state == "held"
+        approve(ledger, fewer.plan_id, by="ann", now=world.now)
+        assert submit(ledger, fewer, dry_run=False, now=world.now).state == "applied"
+        whole = plan(world.sync, crowd(300), {}, holds(ledger, world.sync))
+        assert submit(ledger, whole, dry_run=False, now=world.now).state == "unchanged"
+    world.work([])
+    assert len(world.there.rows) == 300
+
+
+def test_who_is_kept_away_for_another_reason_than_before_is_shown_with_that_one(ledger: Ledger) -> None:
+    world = World(ledger, sync(mapping={"mail": "email"}, key="mail"))
+    world.plan({"p1": {"email": None}})
+    refused = plan(world.sync, ["p1"], {"p1": {"email": "a@x.y"}}, {}, {"p1": "gate: no consent"})
+    submit(ledger, refused, dry_run=False, now=world.now)
+    assert [(row["state"], row["reason"]) for row in ledger.about(["p1"])] == [("suppressed", "gate: no consent")]
+
+
+def test_a_key_that_is_somebody_else_s_before_it_was_sent_is_sent_as_theirs(ledger: Ledger) -> None:
+    """Otherwise the gates ask whom it belonged to whether it may be sent."""
+    world = World(ledger, sync(mapping={"mail": "email"}, key="mail"))
+    for name in ("p1", "p2"):
+        world.plan({name: {"email": "a@x.y"}})
+    [one] = take(ledger, world.now).ops
+    assert one.person_id == "p2"
+    assert conservation(ledger, world.sync, ["p2"]).states == {"pending": 1}
+
+
+def test_what_a_slow_plan_has_found_unchanged_is_not_written_over_what_was_sent_meanwhile(ledger: Ledger) -> None:
+    vips = sync(mapping={"id": "person_id", "tier": "tier"}, key="id")
+    world = World(ledger, vips)
+    first = world.plan({"p1": person(0)})
+    world.work([])
+    slow = replace(first, ops=[], proven={"p1": ("p1", "0" * 16, first.ops[0].op_id)})
+    world.plan({"p1": person(1)})
+    world.work([])
+    submit(ledger, slow, dry_run=False, now=world.now)
+    assert held_fingerprints(ledger, vips) == ""
+    submit(ledger, replace(slow, proven={"p1": ("p1", "0" * 16, holds(ledger, vips)["p1"].op_id)}), dry_run=False,
+           now=world.now)  # fmt: skip
+    assert held_fingerprints(ledger, vips) == "0" * 16
+
+
+def test_what_was_there_by_a_ledger_that_did_not_say_where_is_there_still(ledger_address: str) -> None:
+    vips = sync(mapping={"id": "person_id"}, key="id")
+    with open_ledger(ledger_address) as ledger:
+        world = World(ledger, vips)
+        world.plan({"p1": {}, "p2": {}})
+        world.work([])
+        known = holds(ledger, vips)
+        with ledger.writing() as connection:
+            connection.exec_driver_sql("CREATE TABLE before AS SELECT * FROM acknowledged")
+            connection.exec_driver_sql("ALTER TABLE before DROP COLUMN destination")
+            connection.exec_driver_sql("DROP TABLE acknowledged")
+            connection.exec_driver_sql("ALTER TABLE before RENAME TO acknowledged")
+            connection.exec_driver_sql("ALTER TABLE plans DROP COLUMN destination")
+    for _ in range(2):
+        with open_ledger(ledger_address) as ledger:
+            assert holds(ledger, vips) == known and len(known) == 2
+    with open_ledger(ledger_address) as ledger:
+        more = plan(vips, ["p1", "p2", "p3"], {}, holds(ledger, vips))
+        assert submit(ledger, more, dry_run=False, now=NOW).state == "applied"
