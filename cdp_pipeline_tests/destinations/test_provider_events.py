@@ -6,7 +6,8 @@ import base64
 import hmac
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -233,6 +234,35 @@ def test_what_is_no_event_is_said_so(provider: str, said: bytes) -> None:
     assert (
         mailgun.genuine("key", Callback("mail", NOW, said)) is ses.genuine(TOPIC, Callback("mail", NOW, said)) is False
     )
+
+
+def changed(said: Any) -> Iterator[Any]:
+    """The same with one value, somewhere in it, that nobody expects there: once for each place and each such value."""
+    yield from (None, True, 7, -1.5, "Ä", [], {}, [[]], [7])
+    for place in said if isinstance(said, dict) else range(len(said)) if isinstance(said, list) else ():
+        for new in changed(said[place]):
+            yield {**said, place: new} if isinstance(said, dict) else [*said[:place], new, *said[place + 1 :]]
+
+
+def envelope_of(said: Any) -> dict[str, Any]:
+    return {"Type": "Notification", "MessageId": "1", "TopicArn": TOPIC, "Message": json.dumps(said), "Signature": "AA",
+            "Timestamp": AT, "SignatureVersion": "1", "SigningCertURL": CERTIFICATE}  # fmt: skip
+
+
+@pytest.mark.parametrize("provider", KEYS)
+def test_whatever_a_call_holds_it_is_understood_or_said_to_be_none(provider: str, amazon: list[str]) -> None:
+    for said in [said for name, said, _, _ in TOLD if name == provider]:
+        calls: list[Iterable[Any]] = [changed(said)]
+        if provider == "ses":
+            calls = [map(envelope_of, changed(said)), changed(envelope_of(said))]
+        elif provider == "mailgun":
+            calls = [changed({"signature": {"timestamp": "1", "token": "t", "signature": "s"}, "event-data": said})]
+        for body in (json.dumps(each).encode() for call in calls for each in call):
+            callback = Callback("mail", NOW, body)
+            with suppress(ValueError):
+                assert all(isinstance(one.op_id, str) and one.at <= NOW for one in TELLS[provider](callback))
+            if provider in ("mailgun", "ses"):
+                assert not {"mailgun": mailgun, "ses": ses}[provider].genuine(TOPIC, callback)
 
 
 @pytest.mark.parametrize("at", ["soon", None, True, 1e30])

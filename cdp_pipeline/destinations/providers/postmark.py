@@ -42,12 +42,13 @@ def genuine(key: str, callback: Callback) -> bool:
 def told(callback: Callback) -> list[Report]:
     [said] = objects(callback.body)
     op_id, kind = str(part(said, "Metadata").get(NAME) or ""), str(said.get("Type"))
-    if not op_id or said.get("RecordType") not in EVENTS:
+    known = EVENTS.get(str(said.get("RecordType")))
+    if not op_id or known is None:
         return []
-    event, when = EVENTS[said["RecordType"]]
+    event, when = known
     if event == "message_unsubscribed":
         # It tells of suppressions for other reasons as well, which come as events of their own, and of their end.
-        if said.get("SuppressSending") is not True or said.get("SuppressionReason") not in OPTED_OUT:
+        if said.get("SuppressSending") is not True or str(said.get("SuppressionReason")) not in OPTED_OUT:
             return []
     elif event == "message_bounced":
         if kind in NO_BOUNCE:

@@ -76,14 +76,14 @@ def genuine(key: str, callback: Callback) -> bool:
         from cryptography.x509 import load_pem_x509_certificate
     except ImportError:
         raise DestinationError("Amazon's events need cryptography: pip install 'cdp-pipeline[events]'") from None
-    kinds = {"1": SHA1(), "2": SHA256()}
+    kind = {"1": SHA1(), "2": SHA256()}.get(str(said.get("SignatureVersion")))
     text = "".join(f"{name}\n{said[name]}\n" for name in names if said.get(name) is not None)
     try:
         public = load_pem_x509_certificate(certificate(where)).public_key()
-        if not isinstance(public, RSAPublicKey) or said.get("SignatureVersion") not in kinds:
+        if not isinstance(public, RSAPublicKey) or kind is None:
             return False
         signed = base64.b64decode(str(said.get("Signature")))
-        public.verify(signed, text.encode(), PKCS1v15(), kinds[said["SignatureVersion"]])
+        public.verify(signed, text.encode(), PKCS1v15(), kind)
     except (InvalidSignature, binascii.Error, ValueError):
         return False
     return True
@@ -117,8 +117,9 @@ def told(callback: Callback) -> list[Report]:
     detail = f"SES {about.get('bounceType')} {about.get('bounceSubType')}" if event == "message_bounced" else None
     if detail is not None and not re.fullmatch(r"[\w ]{1,80}", detail):
         detail = None
-    named = about.get("bouncedRecipients") or about.get("complainedRecipients") or []
-    addresses: list[Any] = [each.get("emailAddress") for each in named if isinstance(each, dict)]
+    named = about.get("bouncedRecipients") or about.get("complainedRecipients")
+    addresses: list[Any] = [each.get("emailAddress") for each in (named if isinstance(named, list) else [])
+                            if isinstance(each, dict)]  # fmt: skip
     # Our letters have one recipient each; complaints may name others that might have complained.
     address = str(addresses[0]) if len(addresses) == 1 else None
     at = instant(about.get("timestamp") or mail.get("timestamp"), callback.at)
