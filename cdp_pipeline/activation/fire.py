@@ -104,7 +104,8 @@ def record(
     kept: dict[str, list[str]] = {}
     if about and guards_of(project, trigger):
         told = told_of(ledger, about, aliases, timeline_table(project).schema.to_pyarrow())
-        kept = guarded(asked, project, trigger, about, computed_day(asked, today) or today, today, told)
+        newest = day if found.day == today else computed_day(asked, today) or today
+        kept = guarded(asked, project, trigger, about, newest, today, told)
     ops = fired(
         trigger, new, people=known_people(asked, project, ids, day), destinations=project.destinations, guarded=kept
     )

@@ -669,10 +669,11 @@ class _Past:
     ) -> None:
         self._elder = elder
         self._ops: set[tuple[str, str, str]] = set()
-        self._acted: dict[str, dict[str, datetime]] = {}
+        self._acted: dict[str, dict[str, datetime]] = {}  # By person the two last occasions, and when.
         self._not_acts = {"suppressed"} if counts_dry_run else {"suppressed", "dry_run"}
         ids = people | {alias for alias, survivor in elder.items() if survivor in people}
-        query = sa.select(outbox).where(outbox.c.origin == origin, ledger.among(outbox.c.person_id, ids))
+        columns = (outbox.c[name] for name in ("person_id", "occasion", "key", "state", "created_at"))
+        query = sa.select(*columns).where(outbox.c.origin == origin, ledger.among(outbox.c.person_id, ids))
         for row in connection.execute(query):
             self.add(row, row.state, row.created_at)
 
@@ -685,6 +686,8 @@ class _Past:
         if state not in self._not_acts:
             acted = self._acted.setdefault(person, {})
             acted[op.occasion] = max(at, acted.get(op.occasion, at))
+            if len(acted) > 2:
+                del acted[min(acted, key=acted.__getitem__)]
 
     def knows(self, op: Op) -> bool:
         return (self._person(op.person_id), op.occasion, op.key) in self._ops

@@ -1,7 +1,8 @@
 """Reads a table or query of a database into a temporary table of texts: in batches, so that memory stays bounded.
 
 Any dialect through SQLAlchemy. With a cursor only what is at or after the last value (less the overlap) is read; rows
-without a cursor value are read every time, because nothing says when they came.
+without a cursor value are read every time, because nothing says when they came, as are those from days to come: one
+wrong clock would else hide all that follows.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -25,21 +26,26 @@ from cdp_pipeline.sources.report import FileLoad
 from cdp_pipeline.spec.source import Source, Sql
 
 _BATCH = 50_000
+_AHEAD = timedelta(days=1)
+"""So far the database's clock may be ahead of ours, by its zone if nothing else."""
 
 
-def read_database(scratch: Scratch, source: Source, cursor: str | None) -> tuple[Staged, FileLoad]:
+def read_database(scratch: Scratch, source: Source, cursor: str | None, now: datetime) -> tuple[Staged, FileLoad]:
     """Stage what is new since `cursor` (as an earlier load kept it), or everything without one."""
     assert source.sql is not None
     with _connected(source, source.sql) as connection:
-        return _stage(scratch, source, connection, source.sql, cursor)
+        return _stage(scratch, source, connection, source.sql, cursor, now)
 
 
-def newest_cursor(source: Source) -> str | None:
+def newest_cursor(source: Source, now: datetime) -> str | None:
     """The highest value of the cursor column as it is now, as a load would keep it."""
     assert source.sql is not None
     with _connected(source, source.sql) as connection:
         column = _cursor_column(source, _relation(source, connection, source.sql), source.sql)
         highest = connection.execute(sa.select(sa.func.max(column))).scalar()
+        if highest is not None and _may_be(highest, now) != highest:
+            until = sa.select(sa.func.max(column)).where(column <= _may_be(highest, now))
+            highest = connection.execute(until).scalar()
     return None if highest is None else _to_text(highest)
 
 
@@ -85,7 +91,7 @@ def _plain(problem: BaseException) -> str:
 
 
 def _stage(
-    scratch: Scratch, source: Source, connection: sa.Connection, sql: Sql, cursor: str | None
+    scratch: Scratch, source: Source, connection: sa.Connection, sql: Sql, cursor: str | None, now: datetime
 ) -> tuple[Staged, FileLoad]:
     relation = _relation(source, connection, sql)
     statement = sa.select(relation)
@@ -114,17 +120,24 @@ def _stage(
         except DBAPIError as problem:
             failures.append(problem)
             raise
+        except (ValueError, TypeError, ArithmeticError) as problem:
+            # Only the kind: the driver quotes the value.
+            failures.append(
+                SourceError(f"source {source.name}: a value is not of its column's type ({type(problem).__name__})")
+            )
+            raise
 
     def batches() -> Iterator[pa.RecordBatch]:
         nonlocal highest
         for chunk in chunks():
             by_column = list(zip(*chunk, strict=True))
             if place is not None:
-                highest = max([value for value in by_column[place] if value is not None], default=highest)
+                values = [value for value in by_column[place] if value is not None and _may_be(value, now) == value]
+                highest = max([*([highest] if highest is not None else []), *values], default=None)
             yield pa.record_batch([_texts(values) for values in by_column], schema=schema)
 
     schema = pa.schema([(column, pa.string()) for column in columns.values()])
-    failures: list[DBAPIError] = []
+    failures: list[Exception] = []
     with scratch.arrow(pa.RecordBatchReader.from_batches(schema, batches())) as rows:
         try:
             scratch.connection.execute(f"INSERT INTO {table} SELECT 0, NULL, NULL, * FROM {rows}")
@@ -198,6 +211,22 @@ def _from_text(text: str) -> Any:
     if kind in ("timestamp", "date"):
         return _KINDS[kind].fromisoformat(value)
     return _KINDS[kind](value) if kind in _KINDS else value
+
+
+def _may_be(value: Any, now: datetime) -> Any:
+    """The cursor's value, if it is a time one that may have come by now: what is beyond, no later than that."""
+    latest = now.astimezone(UTC) + _AHEAD
+    if isinstance(value, datetime):
+        return min(value, latest if value.tzinfo is not None else latest.replace(tzinfo=None))
+    if isinstance(value, date):
+        return min(value, latest.date())
+    if isinstance(value, str):
+        try:
+            told = datetime.fromisoformat(value)
+        except ValueError:
+            return value
+        return value if _may_be(told, now) == told else latest.replace(tzinfo=None).isoformat(sep=value[10:11] or "T")
+    return value
 
 
 def _less_overlap(value: Any, overlap: timedelta) -> Any:

@@ -200,7 +200,9 @@ class _Load:
         copied_at = self.at if self.source.mode == "snapshot" else None
         cursor = next((row["cursor"] for row in reversed(self.loaded) if row["cursor"]), None)
         self.overlap_from = cursor
-        staged, read = read_database(self.scratch, self.source, None if copied_at else cursor)
+        staged, read = read_database(
+            self.scratch, self.source, None if copied_at else cursor, self.at.replace(tzinfo=UTC)
+        )
         before = self.last_from.get(read.place, {"status": None})
         if before["status"] == "loaded" and before["fingerprint"] == read.fingerprint:
             self._read_in_vain(before)

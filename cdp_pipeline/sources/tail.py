@@ -259,11 +259,11 @@ def _behind_cursor(
 
     assert source.sql is not None
     if SOURCE not in marks:
-        return News({SOURCE: json.dumps({"cursor": newest_cursor(source)})})
+        return News({SOURCE: json.dumps({"cursor": newest_cursor(source, now)})})
     before = json.loads(marks[SOURCE])
     overlap = min(source.sql.overlap or timedelta(), LATE)
     near = source.model_copy(update={"sql": source.sql.model_copy(update={"overlap": overlap})})
-    staged, read = read_database(scratch, near, before["cursor"])
+    staged, read = read_database(scratch, near, before["cursor"], now)
     if read.fingerprint == before.get("fingerprint"):
         return News()
     missing_columns(source, read.place, list(staged.text))

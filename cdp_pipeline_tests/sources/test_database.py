@@ -195,3 +195,26 @@ def test_of_an_overlap_without_news_only_the_time_is_noted(
     before = lake.latest()
     assert loaded(lake, one, now=NOW + timedelta(hours=1)).loads == []
     assert_only_noted_when(lake, NOW + timedelta(hours=1), before)
+
+
+def test_a_row_of_days_to_come_does_not_hide_those_that_follow(
+    lake: Lake, tmp_path: Path, shop: sqlite3.Connection
+) -> None:
+    one = source(**from_shop(tmp_path, cursor="updated_at"))
+    add(shop, (1, AT, None, 1, "2024-05-01 10:00:00"), (2, AT, None, 2, "2099-01-01 00:00:00"))
+    loaded(lake, one)
+    add(shop, (3, AT, None, 3, "2024-05-02 10:00:00"))
+    report = loaded(lake, one, now=NOW + timedelta(hours=1))
+    assert (report.total("read"), report.inserted) == (3, 1)
+    assert [row["place"] for row in ledger(lake)] == ["orders", "orders from updated_at 2024-05-01 10:00:00"]
+    assert database.newest_cursor(one, NOW) == '["string", "2024-05-02 10:00:00"]'
+
+
+def test_a_value_that_the_driver_cannot_read_is_said_without_it(
+    lake: Lake, tmp_path: Path, shop: sqlite3.Connection
+) -> None:
+    shop.execute("CREATE TABLE dated (order_id, ordered_at TIMESTAMP, email TEXT, amount)")
+    shop.execute("INSERT INTO dated VALUES (1, 'ann@x.io', 'b@x.io', 1)")
+    with pytest.raises(SourceError, match="source orders: a value is not of its column's type") as caught:
+        loaded(lake, source(**from_shop(tmp_path, table="dated")))
+    assert "ann@x.io" not in str(caught.value)
