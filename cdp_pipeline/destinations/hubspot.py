@@ -22,12 +22,13 @@ from cdp_pipeline.destinations.api import (
     told,
     told_in,
 )
-from cdp_pipeline.destinations.http import Answer, code_word
+from cdp_pipeline.destinations.http import Answer, code_word, retry_after
 from cdp_pipeline.spec.destination import Hubspot
 
 TASK_TO_CONTACT = 204
 WAIT_PER_POLICY = {"TEN_SECONDLY_ROLLING": timedelta(seconds=10), "SECONDLY": timedelta(seconds=1),
                    "DAILY": timedelta(hours=1)}  # fmt: skip
+WAIT_PER_CODE = {423: timedelta(seconds=2), 477: timedelta(hours=1)}
 # About what was asked for, not about whom: halves of the batch would be refused alike.
 BLAMES_ALL = (b"PROPERTY_DOESNT_EXIST", b"READ_ONLY_VALUE", b"MISSING_SCOPES")
 
@@ -168,10 +169,10 @@ class HubspotConnection(CrmConnection[Hubspot]):
 
     def _asked(self, method: str, path: str, value: Mapping[str, object] | None, at: Round) -> Answer:
         """A question: whatever becomes of it, nothing was written."""
-        return replace(_waits(self.request(method, path, value, at)), sent=False)
+        return replace(_waits(self.request(method, path, value, at), at), sent=False)
 
     def _post(self, path: str, inputs: Sequence[Mapping[str, object]], at: Round) -> Answer:
-        return _waits(self.request("POST", path, {"inputs": list(inputs)}, at))
+        return _waits(self.request("POST", path, {"inputs": list(inputs)}, at), at)
 
     def _judged(self, part: Sequence[Delivery], answer: Answer, gone: str = "failed") -> Said:
         """Of an answer that is partly good (207), who was refused, by the trace ids or the ids in its errors."""
@@ -202,8 +203,14 @@ class HubspotConnection(CrmConnection[Hubspot]):
         return told(part, outcomes, answer)
 
 
-def _waits(answer: Answer) -> Answer:
-    """HubSpot's 429 often comes without Retry-After: its policy says how long."""
+def _waits(answer: Answer, at: Round) -> Answer:
+    """HubSpot's 429 often comes without Retry-After: its policy says how long.
+
+    It locks for two seconds where much is written (423), and for up to a day while an account moves (477).
+    """
+    if answer.code in WAIT_PER_CODE:
+        wait = retry_after(answer.headers.get("retry-after"), at.now) or WAIT_PER_CODE[answer.code]
+        return replace(answer, state="retry", after=wait, code=429)
     if answer.code != 429 or answer.after is not None:
         return answer
     policy = str(told_in(answer).get("policyName") or "")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from cdp_pipeline.activation.messages import message
 from cdp_pipeline.activation.protocol import Delivery
 from cdp_pipeline.spec.trigger import Act
 from cdp_pipeline_tests.activation.projects import DAY
 from cdp_pipeline_tests.destinations.fakes.hubspot import FakeHubspot, hubspot
 from cdp_pipeline_tests.destinations.fakes.people import act, member, sent, states
+from cdp_pipeline_tests.destinations.servers import Answer
 
 TASK = {"subject": "Call Zoë", "body": "She gave us a 3."}
 
@@ -150,6 +153,24 @@ def test_a_daily_limit_rests_longer_than_one_of_ten_seconds() -> None:
     assert [(outcome.state, outcome.after) for outcome in outcomes.values()] == [
         ("retry", timedelta(seconds=10)), ("untried", timedelta(seconds=10)),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "headers", "after"),
+    [
+        (423, {}, timedelta(seconds=2)),
+        (477, {"Retry-After": "86400"}, timedelta(days=1)),
+        (477, {}, timedelta(hours=1)),
+    ],
+)
+def test_a_locked_or_a_moving_account_rests_and_nobody_is_refused_for_it(
+    code: int, headers: dict[str, str], after: timedelta
+) -> None:
+    """HubSpot's page on errors: a lock lasts two seconds, a migration says in Retry-After how long (up to a day)."""
+    with sent(lambda _: Answer(code, headers), hubspot) as send:
+        outcomes = send(member("ann"), member("bea"))
+    assert [(each.state, each.after) for each in outcomes.values()] == [("retry", after), ("untried", after)]
+    assert f"HTTP {code}" in next(iter(outcomes.values())).reason
 
 
 def test_who_enters_and_leaves_by_event_is_marked_alike() -> None:
