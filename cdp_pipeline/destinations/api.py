@@ -26,7 +26,8 @@ from cdp_pipeline.spec.destination import Api, Crm
 
 STATE_KINDS = frozenset({"add", "update", "remove"})
 """What a sync does to records: done twice it is done once, wherever records have keys."""
-_BLAMES_ONE = {400, 409, 413, 422}
+# 414 and 431: a look-up of many was too long for an address.
+_BLAMES_ONE = {400, 409, 413, 414, 422, 431}
 _OAUTH_LIFE, _RENEWED_BEFORE = timedelta(minutes=30), timedelta(minutes=1)
 
 

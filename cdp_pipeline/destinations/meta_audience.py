@@ -60,7 +60,7 @@ class MetaAudienceConnection(ApiConnection[MetaAudience]):
         if self.spec.limited_data_use and method == "POST":
             schema, data = [*schema, "DATA_PROCESSING_OPTIONS"], [[*row, ["LDU"]] for row in data]
         answer = judged(self.request(method, self._path, {"payload": {"schema": schema, "data": data}}, at))
-        if answer.state == "failed":
+        if answer.state == "failed" and answer.code == 400:
             # An error of the Graph API is about the audience, the token or the terms; entries are only counted.
             return {each.op_id: answer.outcome(each.op_id) for each in part}
         if answer.state != "delivered":

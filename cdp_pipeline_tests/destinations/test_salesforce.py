@@ -72,6 +72,15 @@ def test_who_leaves_is_unmarked_and_who_never_was_there_is_not_made() -> None:
     assert set(fake.records["Contact"]) == {"ann@example.com"}
 
 
+def test_a_look_up_that_is_too_long_for_an_address_is_made_in_parts() -> None:
+    fake = FakeSalesforce()
+    people = [f"{'x' * 300}-{i}" for i in range(100)]
+    with sent(fake, salesforce) as send:
+        send(*map(member, people))
+        assert states(send(*map(leaver, people))) == ["delivered"] * 100
+    assert not any(each["Cdp_Vip__c"] for each in fake.records["Contact"].values())
+
+
 def test_no_key_ends_a_query_early() -> None:
     fake = FakeSalesforce()
     odd = r"o'neil\') OR Id != null OR Email IN ('@example.com"
