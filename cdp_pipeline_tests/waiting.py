@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 PATIENCE = 480
@@ -27,6 +28,14 @@ def eventually(what: Callable[[], Any], every: float = 0.5) -> Any:
             return answer
         assert time.monotonic() < end, f"gave up waiting, last answer: {answer!r}"
         time.sleep(every)
+
+
+def long_before_midnight(minutes: int) -> None:
+    """Wait for tomorrow (UTC) where today does not last so long any more: for what is told in days from today."""
+    now = datetime.now(UTC)
+    midnight = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
+    if midnight - now < timedelta(minutes=minutes):
+        time.sleep((midnight - now).total_seconds() + 1)
 
 
 def free_port() -> int:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from cdp_pipeline.identity.history import QUALITY
 from cdp_pipeline.lake import open_lake
 from cdp_pipeline.spec.project import LakeLocation
 from cdp_pipeline_tests.orchestration.commands import Cdp
@@ -110,6 +111,10 @@ def state(cdp: Cdp, without: Collection[str] = ()) -> dict[str, list[dict[str, A
         ).fetchall()
         found = {}
         for (name,) in sorted(names):
-            kept = [column for column in lake.table(name).columns if column not in {*VOLATILE, *without}]
-            found[name] = sorted(lake.table(name).select(*kept).to_pyarrow().to_pylist(), key=repr)
+            rows = lake.table(name)
+            if name == QUALITY.name:
+                # Measured on each day that somebody runs it: what was said last, whenever that was.
+                rows = rows.filter(rows.day == rows.day.max()).drop("day")
+            kept = [column for column in rows.columns if column not in {*VOLATILE, *without}]
+            found[name] = sorted(rows.select(*kept).to_pyarrow().to_pylist(), key=repr)
         return found

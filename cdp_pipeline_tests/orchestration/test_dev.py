@@ -13,6 +13,7 @@ import pytest
 from cdp_pipeline_tests.destinations.servers import SECRET, Mailbox, Receiver
 from cdp_pipeline_tests.orchestration.dagster_dev import Dev, dev
 from cdp_pipeline_tests.processes import Command
+from cdp_pipeline_tests.waiting import long_before_midnight
 
 pytestmark = pytest.mark.slow
 SHOP = Path(__file__).parent / "shop"
@@ -53,6 +54,7 @@ class Life:
 @pytest.fixture(scope="module")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     folder = tmp_path_factory.mktemp("life")
+    long_before_midnight(20)
     today = datetime.now(UTC).date()
     with Receiver() as hook, Mailbox() as mailbox:
         environment = {

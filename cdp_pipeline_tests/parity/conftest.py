@@ -98,6 +98,10 @@ def spark_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "spark.ui.enabled": "false",
         "spark.sql.shuffle.partitions": 4,
         "spark.sql.warehouse.dir": folder / "warehouse",
+        # A handful of rows: to compile each query would take longer than to answer it.
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
     }
     command = [Path(pyspark.__file__).parent / "bin" / "spark-submit", "--master", "local[2]"]
     command += [part for name, value in settings.items() for part in ("--conf", f"{name}={value}")]
