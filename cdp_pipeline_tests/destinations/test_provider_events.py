@@ -24,6 +24,7 @@ from cdp_pipeline.destinations.smtp import message
 from cdp_pipeline.spec.destination import Smtp
 from cdp_pipeline_tests.activation.projects import mail, project, trigger
 from cdp_pipeline_tests.consent.people import EMAIL
+from cdp_pipeline_tests.destinations.servers import Receiver
 from cdp_pipeline_tests.destinations.test_receiver import LINKS, NOW, ONE_CLICK, in_the_link, receiving
 
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:letters"
@@ -371,6 +372,12 @@ def test_a_certificate_is_fetched_from_amazon_alone(where: str, amazon: list[str
     said = json.loads(by_amazon({"eventType": "Send"})[0]) | {"SigningCertURL": where}
     assert not ses.genuine(TOPIC, Callback("mail", NOW, json.dumps(said).encode()))
     assert amazon == []
+
+
+def test_nothing_of_our_own_network_is_fetched_as_if_it_were_amazons() -> None:
+    with Receiver() as receiver, pytest.raises(DestinationError, match="private network"):
+        ses.fetched(receiver.url)
+    assert receiver.requests == []
 
 
 @pytest.mark.parametrize("provider", KEYS)
