@@ -101,11 +101,8 @@ def record(
     day = computed_day(asked, found.day) or found.day
     waiting = {one: aliases.get(one, one) for one in ledger.waiting_people(trigger.name, now)}
     about = {*ids, *waiting.values()}
-    kept: dict[str, list[str]] = {}
-    if about and guards_of(project, trigger):
-        told = told_of(ledger, about, aliases, timeline_table(project).schema.to_pyarrow())
-        newest = day if found.day == today else computed_day(asked, today) or today
-        kept = guarded(asked, project, trigger, about, newest, today, told)
+    newest = day if found.day == today else None
+    kept = kept_back(ledger, asked, project, trigger, about, today, aliases, newest)
     ops = fired(
         trigger, new, people=known_people(asked, project, ids, day), destinations=project.destinations, guarded=kept
     )
@@ -130,6 +127,26 @@ def record(
     if before:
         counts["known"] = counts.get("known", 0) + before
     return counts | {name: n for name, n in (("released", free), ("kept by a guard", stopped)) if n}
+
+
+def kept_back(
+    ledger: Ledger,
+    asked: Asked,
+    project: Project,
+    trigger: Trigger,
+    about: Collection[str],
+    today: date,
+    aliases: Mapping[str, str],
+    newest: date | None = None,
+) -> dict[str, list[str]]:
+    """Those of these people whom a guard keeps from the trigger, by all that is known today, with the guards' names.
+
+    `newest`: the newest day that traits were computed for, if it is known.
+    """
+    if not about or not guards_of(project, trigger):
+        return {}
+    told = told_of(ledger, about, aliases, timeline_table(project).schema.to_pyarrow())
+    return guarded(asked, project, trigger, about, newest or computed_day(asked, today) or today, today, told)
 
 
 def _evaluated(ledger: Ledger, lake: LakeView, project: Project, trigger: Trigger, now: datetime) -> Evaluated | None:

@@ -110,13 +110,18 @@ class ContactGates:
         return barred_people(self._subjects.everybody(), self._consents, self._project, sync, people, destination, now)
 
     def standing(self, trigger: Trigger, person_id: str, destination: Destination, now: datetime) -> str | None:
-        """What speaks against ever sending this to a person as things are; when and how often is another matter."""
+        """What would keep this from a person if it were sent now, by what they said, how often and when."""
         self._meet({person_id})
         subject = self._known[person_id]
         if subject is None:
             return GONE
         asked = _Asked(f"trigger:{trigger.name}", trigger.purpose, subject, NOBODYS)
-        return self._reasons({person_id: asked}, destination, now).get(person_id)
+        reason = self._reasons({person_id: asked}, destination, now).get(person_id)
+        if reason is None and self._project.contact_policy is not None:
+            turn = Turn("", asked.origin, asked.purpose, subject, self._asleep(destination, now)(asked))
+            outcome = self._turns.against(turn, destination, now)
+            reason = None if outcome is None else outcome.reason
+        return reason
 
     def _reasons(self, asked: Mapping[str, _Asked], destination: Destination, now: datetime) -> dict[str, str]:
         """Why some must not be sent what is asked for, by what they and their addresses say at this instant."""

@@ -16,6 +16,7 @@ from types import MappingProxyType
 import pyarrow as pa
 
 from cdp_pipeline.activation.ledger import LEAVES, Op, operation_id
+from cdp_pipeline.activation.words import in_words
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.spec.sync import Sync
 
@@ -86,7 +87,7 @@ class SyncPlan:
     def suppressed_because(self) -> str:
         """Why members are not sent, the most frequent reason first, with how many each concerns."""
         found = Counter(op.reason for op in self.ops if op.state == "suppressed")
-        return "; ".join(f"{count:,}: {reason}" for reason, count in found.most_common())
+        return "; ".join(f"{count:,}: {in_words(reason)}" for reason, count in found.most_common())
 
 
 def plan(

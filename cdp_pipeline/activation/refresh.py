@@ -37,8 +37,8 @@ class PlannedSync:
 
     @property
     def because(self) -> str:
-        """Why it is held; in a dry run, why it would be."""
-        said = "; ".join(self.reasons)
+        """Why it is held; in a dry run, why it would be; nothing where nothing is to be sent."""
+        said = "; ".join(self.reasons) if self.state != "unchanged" else ""
         return f"would be held: {said}" if said and self.state == "shown" else said
 
 

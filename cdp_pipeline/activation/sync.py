@@ -223,6 +223,20 @@ def open_cases(ledger: Ledger, sync: str | None = None) -> list[dict[str, Any]]:
         return [dict(row) for row in connection.execute(query.group_by(*columns).order_by(*columns)).mappings()]
 
 
+def put_off(ledger: Ledger, now: datetime) -> list[dict[str, Any]]:
+    """What waits for a later time, by origin, destination and reason, and when the first of it is due: 'next_at'."""
+    columns = [outbox.c[name] for name in ("origin", "destination", "state", "reason")]
+    waits = sa.text("outbox.state IN ('pending', 'retry')")
+    query = (
+        sa.select(*columns, sa.func.count().label("operations"), sa.func.min(outbox.c.next_at).label("next_at"))
+        .where(waits, outbox.c.next_at > utc(now), outbox.c.reason != "")
+        .group_by(*columns)
+        .order_by(*columns)
+    )
+    with ledger.reading() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
 def standing(ledger: Ledger, project: Project) -> list[dict[str, Any]]:
     """One row per declared sync: how many are over there, what waits, fails or is paused, and what its plan was."""
     stopped, counts = paused(ledger), ledger.counts()

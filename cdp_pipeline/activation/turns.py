@@ -76,27 +76,39 @@ class Turns:
         if not caps and not budgets:
             return {turn.op_id: _sleeps(turn.op_id, turn.quiet, now) for turn in turns if turn.quiet is not None}
         self._prepare()
-        refused: dict[str, Outcome] = {}
         with self._ledger.writing("contacts") as connection:
-            # In a dry run what was shown before counts as if it had arrived; of what is sent it never takes a turn.
-            reached = (*REACHED, SHOWN) if destination.dry_run else REACHED
-            contacts = self._contacts(connection, turns, reached, now) if caps else defaultdict(list)
-            spent = [self._spent(connection, budget, turns, reached, now) for budget in budgets]
-            priorities = {origin: self._priority(origin) for origin in {turn.origin for turn in turns}}
-            for turn in sorted(turns, key=lambda turn: -priorities[turn.origin]):
-                mine, priority = contacts[turn.person.person_id], priorities[turn.origin]
-                outcome = _capped(caps, turn, priority, destination.channel, mine, now)
-                if outcome is None and turn.quiet is not None:
-                    outcome = _sleeps(turn.op_id, turn.quiet, now)
-                if outcome is None:
-                    outcome = _broke(budgets, spent, turn, destination.channel)
-                if outcome is not None:
-                    refused[turn.op_id] = outcome
-                    continue
-                mine.append(_Contact(destination.channel, turn.purpose, "inflight", now, priority))
-                for i, budget in enumerate(budgets):
-                    spent[i] += _pays(budget, turn.origin, destination.channel, turn.purpose)
+            refused = self._refused(connection, turns, destination, now)
             self._take(connection, [turn.op_id for turn in turns if turn.op_id not in refused], now)
+        return refused
+
+    def against(self, turn: Turn, destination: Destination, now: datetime) -> Outcome | None:
+        """What would be said of this message if it came now; it takes no turn."""
+        with self._ledger.reading() as connection:
+            return self._refused(connection, [turn], destination, now).get(turn.op_id)
+
+    def _refused(
+        self, connection: Connection, turns: Sequence[Turn], destination: Destination, now: datetime
+    ) -> dict[str, Outcome]:
+        caps, budgets = self._policy.caps, self._policy.budgets
+        refused: dict[str, Outcome] = {}
+        # In a dry run what was shown before counts as if it had arrived; of what is sent it never takes a turn.
+        reached = (*REACHED, SHOWN) if destination.dry_run else REACHED
+        contacts = self._contacts(connection, turns, reached, now) if caps else defaultdict(list)
+        spent = [self._spent(connection, budget, turns, reached, now) for budget in budgets]
+        priorities = {origin: self._priority(origin) for origin in {turn.origin for turn in turns}}
+        for turn in sorted(turns, key=lambda turn: -priorities[turn.origin]):
+            mine, priority = contacts[turn.person.person_id], priorities[turn.origin]
+            outcome = _capped(caps, turn, priority, destination.channel, mine, now)
+            if outcome is None and turn.quiet is not None:
+                outcome = _sleeps(turn.op_id, turn.quiet, now)
+            if outcome is None:
+                outcome = _broke(budgets, spent, turn, destination.channel)
+            if outcome is not None:
+                refused[turn.op_id] = outcome
+                continue
+            mine.append(_Contact(destination.channel, turn.purpose, "inflight", now, priority))
+            for i, budget in enumerate(budgets):
+                spent[i] += _pays(budget, turn.origin, destination.channel, turn.purpose)
         return refused
 
     def _prepare(self) -> None:

@@ -79,6 +79,10 @@ def recommend(
         known = [each for each, prediction in declared.predictions.items() if prediction.a_list]
         if name is not None and name not in known:
             raise RefusedError(unknown("ranking", name, known))
+        if not known:
+            raise RefusedError(
+                "no ranking is declared: `kind: prediction` with `type: ranking`, see docs/predictions.md"
+            )
         person_id = person_id_of(lake, declared, identifier)
         rows = [
             {"list": each, **row}
@@ -147,7 +151,7 @@ def explain_contact(person: str, project: Folder = None, as_json: Json = False) 
         person_id = person_id_of(lake, declared, person)
         subject = subjects(everybody(lake, declared), [person_id])[person_id]
         with gates_of(declared, ledger, system_clock, lambda: lake) as gates:
-            found = explain_contacts(ledger, declared, subject, gates, system_clock())
+            found = explain_contacts(ledger, lake, declared, subject, gates, system_clock())
     if as_json:
         print_json(found.as_json())
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cdp_pipeline.cli.terminal import Folder, Json, RefusedError, err, out, tell, the_lake, the_project
+from cdp_pipeline.cli.terminal import Folder, Json, RefusedError, err, known, out, tell, the_lake, the_project
 from cdp_pipeline.spec.base import counted, unknown
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 app = typer.Typer(help="What syncs send: plan, approve, apply, retry.", no_args_is_help=True)
 
 
+BECAME = {
+    "retry": "to be tried again", "dry_run": "shown (dry run)", "waits": "wait", "pending": "not tried yet",
+    "unknown": "may have arrived", "paused": "paused: cdp status says why", "unusable": "declared wrongly",
+}  # fmt: skip
 Syncs = Annotated[list[str] | None, typer.Argument(metavar="[SYNC]...", help="Which syncs; default: all.")]
 
 
@@ -76,16 +80,23 @@ def _planned(names: list[str] | None, project: Path | None, as_json: bool, *, on
 
 def _deliver(ledger: Ledger, declared: Project, syncs: list[str], lake: Callable[[], Lake] | None = None) -> None:
     """Deliver what is due to the destinations of some syncs, and say on the error stream what became of it."""
+    from cdp_pipeline.activation.sync import put_off
+    from cdp_pipeline.activation.words import in_words
     from cdp_pipeline.orchestration.deliveries import deliver_due
     from cdp_pipeline.orchestration.installation import system_clock
 
     there = {declared.syncs[name].destination for name in syncs}
     summary = deliver_due(declared, ledger, system_clock, worker="apply", only=there, lake=lake)
     for name, counts in sorted(summary.by_destination.items()):
-        said = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in sorted(counts.items()))
+        said = ", ".join(f"{count:,} {BECAME.get(state, state)}" for state, count in sorted(counts.items()))
         err.print(f"{name}: {said}", highlight=False)
     if not summary.by_destination:
         err.print("nothing is due", highlight=False)
+    for late in put_off(ledger, system_clock()):
+        if late["destination"] in there:
+            err.print(f"{late['origin']} to {late['destination']}: {late['operations']:,} wait until "
+                      f"{late['next_at']:%H:%M:%S} UTC: {in_words(late['reason'])}",
+                      highlight=False, soft_wrap=True)  # fmt: skip
 
 
 @app.command("deliver")
@@ -198,9 +209,9 @@ def sync_retry(of: OfSync = None, destination: OfDestination = None, op: Operati
 
     declared = the_project(project)
     with ledger_of(declared) as ledger:
-        origin = None if of is None else f"sync:{_syncs(declared, [of])[0]}"
+        origin = _meant(declared, of, destination)
         count = ledger.retry(datetime.now(UTC), op_ids=op, destination=destination, origin=origin)
-    tell([{"due_again": count}], as_json)
+    _counted_cases("due_again", count, "Due again: {}. At once: cdp sync deliver", as_json)
 
 
 @app.command("dismiss")
@@ -214,10 +225,26 @@ def sync_dismiss(reason: Reason, of: OfSync = None, destination: OfDestination =
 
     declared = the_project(project)
     with ledger_of(declared) as ledger:
-        origin = None if of is None else f"sync:{_syncs(declared, [of])[0]}"
+        origin = _meant(declared, of, destination)
         count = ledger.dismiss(datetime.now(UTC), reason, op_ids=op, destination=destination, origin=origin,
                                not_arrived=not_arrived)  # fmt: skip
-    tell([{"dismissed": count}], as_json)
+    _counted_cases("dismissed", count, "Dismissed: {}.", as_json)
+
+
+def _meant(declared: Project, sync: str | None, destination: str | None) -> str | None:
+    """The origin of what a sync sends; refuses what is not declared."""
+    if destination is not None:
+        known("destination", destination, declared.destinations)
+    return None if sync is None else f"sync:{_syncs(declared, [sync])[0]}"
+
+
+def _counted_cases(name: str, count: int, words: str, as_json: bool) -> None:
+    if as_json:
+        tell([{name: count}], as_json)
+    elif count:
+        out.print(words.format(counted(count, "operation")), highlight=False, soft_wrap=True)
+    else:
+        out.print("Of these nothing has failed, and nothing may have arrived: cdp sync failed", highlight=False)
 
 
 @app.command("resume")

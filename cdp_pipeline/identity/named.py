@@ -44,6 +44,9 @@ def resolve_identifier(text: str, identifiers: ibis.Table, people: ibis.Table, p
         return found.person_id
     rows = people.filter(people["person_id"] == text).to_pyarrow().to_pylist()
     if not rows:
+        mine = identifiers.filter(identifiers["value"].isin([text, text.strip().lower()])).order_by("type").limit(1)
+        for row in mine.to_pyarrow().to_pylist():
+            raise UnknownIdentifier(f"no person '{text}', did you mean {row['type']}:{row['value']}?")
         known = ", ".join(sorted(project.identifiers))
         raise UnknownIdentifier(f"no person '{text}': give a person id, or type:value with type one of {known}")
     return rows[0]["merged_into"] or text

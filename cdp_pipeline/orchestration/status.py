@@ -13,7 +13,8 @@ from dagster import AssetCheckKey
 from cdp_pipeline.activation.live import followed
 from cdp_pipeline.activation.pauses import paused
 from cdp_pipeline.activation.positions import LEASE, last_reader
-from cdp_pipeline.activation.sync import waiting
+from cdp_pipeline.activation.sync import put_off, waiting
+from cdp_pipeline.activation.words import in_words
 from cdp_pipeline.audiences.members import HELD, SIZES, held_now
 from cdp_pipeline.lake.errors import LakeMissingError
 from cdp_pipeline.orchestration.audiences import freshness_of
@@ -26,6 +27,9 @@ from cdp_pipeline.spec.base import counted
 from cdp_pipeline.spec.project import Project
 
 SILENT_AFTER = timedelta(minutes=5)
+TOLD_AS_IT_IS = {"no_plan_is_held"}
+"""Checks of what the ledger itself is asked here: a plan may have been released since the last run."""
+SAID = {"retry": "to be tried again", "unknown": "may have arrived", "dry_run": "shown, in dry run"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def status(project: Project, now: datetime) -> list[Finding]:
             *_runs(instance),
             *_ticks(project, instance, now),
             *_events(project, now),
-            *_deliveries(project),
+            *_deliveries(project, now),
         ]
     order = {"fail": 0, "warn": 1, "ok": 2}
     return sorted(found, key=lambda finding: order[finding.state])
@@ -117,13 +121,18 @@ def _checks(project: Project, instance: dg.DagsterInstance) -> Iterator[Finding]
         if evaluation is None:
             continue
         passed += evaluation.passed
-        if not evaluation.passed:
+        if not evaluation.passed and key.name not in TOLD_AS_IT_IS:
             asset = key.asset_key.to_user_string()
             state = "fail" if evaluation.severity == dg.AssetCheckSeverity.ERROR else "warn"
-            yield Finding(
-                "check", f"{asset}: {key.name}", state, evaluation.description or "failed", f"cdp run {asset}"
-            )
+            found = [f"{name}: {one.value}" for name, one in evaluation.metadata.items() if is_plain(one.value)]
+            said = evaluation.description or "; ".join(found) or "failed"
+            yield Finding("check", f"{asset}: {key.name}", state, said, f"cdp run {asset}")
     yield Finding("check", "all others", "ok", f"{passed} passed, {len(keys)} declared")
+
+
+def is_plain(value: object) -> bool:
+    """Whether a value of a check's metadata fits into a line."""
+    return isinstance(value, str | int | float)
 
 
 def _runs(instance: dg.DagsterInstance) -> Iterator[Finding]:
@@ -168,7 +177,7 @@ def _events(project: Project, now: datetime) -> Iterator[Finding]:
         yield Finding("events", "reader", "ok", f"read by {reader}, heard of {_words(age)} ago")
 
 
-def _deliveries(project: Project) -> Iterator[Finding]:
+def _deliveries(project: Project, now: datetime) -> Iterator[Finding]:
     with ledger_of(project) as ledger:
         for pause in paused(ledger).values():
             yield Finding(
@@ -178,11 +187,15 @@ def _deliveries(project: Project) -> Iterator[Finding]:
             if plan["state"] == "held":
                 do = f"cdp sync plan, then cdp sync approve {plan['plan_id']}"
                 yield Finding("sync", plan["sync"], "warn", f"held: {plan['reason']}", do)
+        for late in put_off(ledger, now):
+            said = f"{late['operations']:,} wait until {late['next_at']:%H:%M} UTC: {in_words(late['reason'])}"
+            state = "warn" if late["state"] == "retry" else "ok"
+            yield Finding("delivery", f"{late['origin']} → {late['destination']}", state, said)
         for (origin, destination, state), count in sorted(ledger.counts().items()):
             bad = state in ("failed", "unknown")
-            yield Finding(
-                "delivery", f"{origin} → {destination}", "warn" if bad else "ok", f"{count:,} {state.replace('_', ' ')}"
-            )
+            said = f"{count:,} {SAID.get(state, state.replace('_', ' '))}"
+            do = "cdp sync failed, then cdp sync retry, or cdp sync dismiss WHY" if bad else ""
+            yield Finding("delivery", f"{origin} → {destination}", "warn" if bad else "ok", said, do)
 
 
 def _words(age: timedelta) -> str:

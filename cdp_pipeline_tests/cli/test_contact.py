@@ -59,6 +59,21 @@ events:
 """
 
 
+POLICY = """
+---
+kind: guard
+name: good_customer
+description: Good customers are called.
+purposes: [news]
+when: [{audience: good_customers}]
+---
+kind: contact_policy
+name: contacts
+description: One letter a week.
+caps: [{channel: email, most: 1, within: 7 days}]
+"""
+
+
 def letter(person: str, to: str, op_id: str) -> Op:
     payload = {"to": to, "subject": "Thanks", "body": "Thanks."}
     return Op(op_id, "trigger:thanks", "letters", person, "act", payload, f"seen:{op_id}", "0")
@@ -117,12 +132,35 @@ def test_a_letter_that_bounced_is_told_and_the_next_is_not_sent(copy: Cdp, cdp: 
         ("trigger:thanks", "gate: suppressed: bounce")
     ]
     spoken = cdp("explain", "contact", "email:fay@example.com").out
-    assert "trigger:thanks by email: would not be sent: gate: suppressed: bounce" in spoken
+    assert "trigger:thanks by email: would not be sent: a message to this address came back" in spoken
     assert "fay@example.com" not in spoken
 
     copy.run("run", 'key:"sources/receipts" or key:"profile/timeline"')
     events = [row["event"] for row in cdp.json("timeline", "email:fay@example.com")]
     assert "message_sent" in events and "message_bounced" in events
+
+
+def test_what_would_keep_a_letter_now_is_told_guards_caps_and_quiet_hours_included(copy: Cdp, cdp: Here) -> None:
+    with Mailbox() as mailbox:
+        declared = DECLARED.format(port=mailbox.port).replace("on: {", "purpose: news\non: {")
+        (copy.project / "letters.yaml").write_text(declared + POLICY)
+        fay, hal = (cdp.json("person", f"email:{name}@example.com")["person_id"] for name in ("fay", "hal"))
+        url, now = f"sqlite:///{copy.lake / 'ledger.sqlite'}", datetime.now(UTC)
+        assert "nothing was ever decided" in cdp("explain", "contact", "email:hal@example.com").out
+        assert "thanks by email: may be sent" in cdp("explain", "contact", "email:hal@example.com").out
+
+        sent(url, copy.project, [letter(hal, "hal@example.com", "d1")], now)
+        waits = Op("d2", "trigger:thanks", "letters", fay, "act", {}, "seen:d2", "0", state="held",
+                   reason="guard: good_customer")  # fmt: skip
+        with open_ledger(url) as ledger:
+            ledger.send_once([waits], now)
+
+        said = cdp("explain", "contact", "email:hal@example.com").out
+        assert ": 1 operation\n" in said and "would not be sent: has had 1 in 7 days" in said
+        said = cdp("explain", "contact", "email:fay@example.com").out
+        assert "waits until no guard holds: kept by guard good_customer" in said
+        assert "thanks by email: would not be sent: kept by guard good_customer" in said
+        assert len(mailbox.messages) == 1, "to ask takes nobody's turn and sends nothing"
 
 
 def test_a_click_that_was_answered_counts_though_the_receiver_was_killed_at_once(copy: Cdp, cdp: Here) -> None:

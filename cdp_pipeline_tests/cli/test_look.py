@@ -51,7 +51,12 @@ def test_a_person_as_of_a_day_has_the_traits_of_that_day_or_none(cdp: Here) -> N
     assert earlier["traits"] == {} and earlier["audiences"] == [] and earlier["identifiers"]
 
 
+def test_rankings_that_nobody_declared_are_not_nothing_to_show(cdp: Here) -> None:
+    assert "no ranking is declared" in cdp.complaint("recommend", "email:ann@example.com")
+
+
 def test_an_unknown_person_is_answered_with_the_nearest(cdp: Here) -> None:
+    assert "did you mean email:ann@example.com?" in cdp.complaint("person", "Ann@example.com")
     assert "nearest: email:ann@example.com" in cdp.complaint("person", "email:an@example.com")
     assert "email, phone" in cdp.complaint("person", "nobody")
     assert "email" in cdp.complaint("timeline", "mail:ann@example.com")

@@ -143,6 +143,22 @@ def test_a_file_that_goes_away_once_loaded_takes_nothing_with_it(
     assert state(copy) == before
 
 
+def test_who_waits_for_an_answer_that_does_not_come_is_told_until_when_and_why(
+    copy: Cdp, cdp: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Receiver(lambda _: Answer(503, {"Retry-After": "600"}, applied=False)) as hook:
+        monkeypatch.setenv("CRM_URL", hook.url)
+        monkeypatch.setenv("CRM_DRY_RUN", "false")
+        cdp("sync", "apply")
+        [plan] = cdp.json("sync", "plan")
+        cdp("sync", "approve", plan["plan_id"])
+        first = cdp("sync", "deliver").err
+        assert "1 to be tried again" in first and "sync:good_customers_to_crm to crm: " in first and "HTTP 503" in first
+        again = cdp("sync", "deliver").err
+        assert "wait until" in again and "HTTP 503" in again, "and not only that nothing is due"
+        assert "UTC: HTTP 503" in cdp("status").out
+
+
 def test_the_first_sync_waits_until_somebody_has_looked(copy: Cdp, cdp: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     [shown] = cdp.json("sync", "plan")
     assert (shown["state"], shown["add"]) == ("shown", 5), "a dry run has nothing to wait for"
@@ -159,6 +175,7 @@ def test_the_first_sync_waits_until_somebody_has_looked(copy: Cdp, cdp: Here, mo
         assert cdp.json("sync", "apply")[0]["state"] == "held" and hook.requests == []
         released = cdp.json("sync", "approve", plan["plan_id"], "--by", "ann")
         assert released == [{"plan_id": plan["plan_id"], "released": 5}] and hook.requests == []
+        assert "no_plan_is_held" not in cdp("status").out, "what was released is no longer said to wait"
         assert "4 delivered" in cdp("sync", "deliver", "good_customers_to_crm").err
         cdp("run", "group:activation")
         [stands] = cdp.json("sync", "list")
@@ -168,6 +185,9 @@ def test_the_first_sync_waits_until_somebody_has_looked(copy: Cdp, cdp: Here, mo
         [status] = cdp.json("sync", "status")
         stands = {name: status[name] for name in ("audience", "delivered", "failed", "suppressed", "adds_up")}
         assert stands == {"audience": 6, "delivered": 4, "failed": 1, "suppressed": 1, "adds_up": True}
+        assert "did you mean 'crm'" in cdp.complaint("sync", "retry", "--destination", "cmr")
+        assert "nothing has failed" in cdp("sync", "retry", "--op", "another").out
+        assert "cdp sync failed, then cdp sync retry" in cdp("status").out
         assert cdp.json("sync", "retry", "--sync", "good_customers_to_crm") == [{"due_again": 1}]
         cdp("sync", "apply")
         assert sorted(effect["data"]["email"] for effect in hook.effects.values()) == [

@@ -333,7 +333,7 @@ def test_an_approval_holds_whatever_the_audience_becomes_and_gates_judge_at_the_
     assert [key for key, _, _ in sent] == [email(f"arrives-{n:03}") for n in range(40) if n != 3]
     [after] = scheme.cdp.json("sync", "plan", "arrives")
     assert (after["state"], after["add"], after["unchanged"]) == ("ready", 5, 39)
-    assert after["suppressed_because"].startswith("1: gate: suppressed")
+    assert after["suppressed_because"].startswith("1: on the list of people we do not contact")
 
 
 def test_a_destination_that_refuses_our_key_is_paused_and_a_sync_too_much_of_which_is_rejected_is_stopped(

@@ -139,7 +139,8 @@ def _purpose(purpose: str | None, declared: Declared) -> Findings:
     """Where purposes are declared, everything that uses people's data names one of them."""
     known = _purposes(declared)
     if known and purpose is None:
-        yield ("purpose",), f"is missing: what is it for? There are {', '.join(sorted(known))}"
+        names = ", ".join(sorted(known))
+        yield ("purpose",), f"is missing: what is it for? There {'is only' if len(known) == 1 else 'are'} {names}"
     elif known and purpose not in known:
         yield ("purpose",), unknown("purpose", purpose, known)
 
@@ -172,6 +173,7 @@ def consent_findings(consent: Consent, declared: Declared) -> Findings:
         for name, default in some.items():
             if default.where and consent.jurisdiction is None:
                 yield (field, name, "where"), "needs 'jurisdiction', the attribute that says where somebody lives"
+    yield from _never_granted(consent, declared)
     for channel, permission in consent.channels.items():
         yield from _named(("channels", channel, "purposes"), "purpose", permission.purposes, consent.purposes)
     for i, said in enumerate(consent.said):
@@ -184,6 +186,21 @@ def consent_findings(consent: Consent, declared: Declared) -> Findings:
         yield from _said_in(said.source, said.of, fragments, declared, path)
     for i, one in enumerate(consent.suppressed):
         yield from _said_in(one.source, one.of, ((one.when, "when", BOOLEAN),), declared, ("suppressed", i))
+
+
+def _never_granted(consent: Consent, declared: Declared) -> Findings:
+    """Purposes that something serves and to which nobody's yes would ever be heard, though sources are asked."""
+    if not consent.said or declared.broken.get("consent"):
+        return
+    heard = {said.purpose for said in consent.said}
+    served = {one.purpose for kind in ("trigger", "sync") for one in declared.of(kind).values()}
+    for name, purpose in consent.purposes.items():
+        if name in served - heard and "yes" not in (purpose.default, *purpose.where.values()):
+            yield (
+                ("purposes", name),
+                f"nobody could say yes to it: silence is no yes, and none of `said:` is about `purpose: {name}` "
+                "(leave to use a channel is another matter)",
+            )
 
 
 def _said_in(
