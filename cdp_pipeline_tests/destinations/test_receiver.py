@@ -100,7 +100,7 @@ def receiving(whole: Project, tmp_path: Path) -> Iterator[Running]:
 
         async def serve() -> web.AppRunner:
             app = application(whole, folder, lambda: NOW, lambda: found.arrived.append(found.kept()))
-            runner = web.AppRunner(app, access_log=None)
+            runner = web.AppRunner(app, access_log=None, lingering_time=1)
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             found.port = runner.addresses[0][1]
