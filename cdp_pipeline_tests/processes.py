@@ -22,7 +22,7 @@ IMPORTED = (
     "cdp_pipeline.cli", "cdp_pipeline.orchestration.worker", "cdp_pipeline.orchestration.run",
     "cdp_pipeline.orchestration.status", "dagster._core.storage.event_log.sqlite", "sqlalchemy.dialects.sqlite",
     "ibis.backends.duckdb", "pandas", "cdp_pipeline_tests.processes", "cdp_pipeline_tests.crash.worker",
-    "cdp_pipeline_tests.activation.crash",
+    "cdp_pipeline_tests.activation.crash", "cdp_pipeline_tests.activation.every_commit",
 )  # fmt: skip
 processes: ForkServerContext = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(list(IMPORTED))
