@@ -15,16 +15,17 @@ from typing import Any
 
 import pytest
 
+from cdp_pipeline.activation.ledger import operation_id
 from cdp_pipeline.activation.protocol import Delivery, DestinationError
 from cdp_pipeline.activation.receipts import Report
 from cdp_pipeline.consent.ledger import open_consents
 from cdp_pipeline.destinations.callbacks import Callback
 from cdp_pipeline.destinations.providers import mailgun, postmark, sendgrid, ses
-from cdp_pipeline.destinations.smtp import message
+from cdp_pipeline.destinations.smtp import SmtpConnection, message
 from cdp_pipeline.spec.destination import Smtp
 from cdp_pipeline_tests.activation.projects import mail, project, trigger
 from cdp_pipeline_tests.consent.people import EMAIL
-from cdp_pipeline_tests.destinations.servers import Receiver
+from cdp_pipeline_tests.destinations.servers import Mailbox, Receiver
 from cdp_pipeline_tests.destinations.test_receiver import LINKS, NOW, ONE_CLICK, in_the_link, receiving
 
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:letters"
@@ -285,6 +286,36 @@ def test_a_letter_carries_what_its_provider_sends_back(provider: str, header: st
     delivery = Delivery("0f3a", "act", {"to": TO, "subject": "Hello", "body": "Words"})
     assert message(letters(provider), delivery, NOW)[header] == value
     assert not [name for name in message(mail(25), delivery, NOW).keys() if name.startswith("X-")]  # noqa: SIM118
+
+
+def echoed(provider: str, letter: Any) -> Any:
+    """An opened letter as the provider tells of it, with what the letter carried where the provider puts it."""
+    if provider == "sendgrid":
+        unique = json.loads(letter["X-SMTPAPI"])["unique_args"]
+        return [{"email": TO, "event": "open", "timestamp": 1773129600, **unique}]
+    if provider == "mailgun":
+        variables = json.loads(letter["X-Mailgun-Variables"])
+        return {"event": "opened", "timestamp": 1773129600.5, "recipient": TO, "user-variables": variables}
+    if provider == "postmark":
+        prefix = "x-pm-metadata-"
+        carried = {name[len(prefix) :]: value for name, value in letter.items() if name.lower().startswith(prefix)}
+        return {"RecordType": "Open", "Recipient": TO, "ReceivedAt": AT, "Metadata": carried}
+    tags = dict(tag.strip().split("=") for tag in letter["X-SES-MESSAGE-TAGS"].split(","))
+    return {"eventType": "Open", "open": {"timestamp": AT}, "mail": {"tags": {name: [tags[name]] for name in tags}}}
+
+
+@pytest.mark.parametrize("provider", KEYS)
+def test_what_a_letter_carries_through_a_mail_server_comes_back_as_its_operation(provider: str) -> None:
+    op_id = operation_id("a letter")
+    with Mailbox() as mailbox:
+        spec = letters(provider).model_copy(update={"port": mailbox.port})
+        with SmtpConnection(spec) as connection:
+            letter = Delivery(op_id, "act", {"to": TO, "subject": "Hello", "body": "Words", "html": "<p>Words</p>"})
+            [outcome] = connection.deliver([letter], now=NOW, within=timedelta(minutes=1))
+    assert outcome.state == "delivered"
+    assert [(one.op_id, one.event) for one in heard(provider, echoed(provider, mailbox.messages[0]))] == [
+        (op_id, "message_opened")
+    ]
 
 
 def test_sendgrids_signature_is_that_of_its_published_example() -> None:
