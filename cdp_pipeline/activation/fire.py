@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -40,7 +41,7 @@ def fire(ledger: Ledger, lake: LakeView, project: Project, *, now: datetime) -> 
     asked = Questions().of(lake)
     counts = {}
     for trigger in not_waiting(lake, project):
-        found = _evaluated(ledger, lake, project, trigger, now)
+        found = _evaluated(ledger, lake, project, trigger, now, aliases)
         if found is not None:
             counts[trigger.name] = record(ledger, asked, project, trigger, found, now=now, aliases=aliases)
     return counts
@@ -149,7 +150,9 @@ def kept_back(
     return guarded(asked, project, trigger, about, newest or computed_day(asked, today) or today, today, told)
 
 
-def _evaluated(ledger: Ledger, lake: LakeView, project: Project, trigger: Trigger, now: datetime) -> Evaluated | None:
+def _evaluated(
+    ledger: Ledger, lake: LakeView, project: Project, trigger: Trigger, now: datetime, aliases: Mapping[str, str]
+) -> Evaluated | None:
     """What set the trigger off since it was last evaluated; nothing, where what it watches was never computed."""
     evaluated, today = ledger.evaluated_until(trigger.name), now.astimezone(project.zone).date()
     if trigger.on.event is not None:
@@ -172,8 +175,43 @@ def _evaluated(ledger: Ledger, lake: LakeView, project: Project, trigger: Trigge
     if day is None:
         return None
     not_before = horizon(day, evaluated)
-    changes, crossings = _moves(lake, trigger, not_before, day)
-    return Evaluated(occasions(trigger, changes, crossings, not_before=not_before, until=day), day)
+    first = not_before - CATCH_UP
+    changes, crossings = _moves(lake, trigger, first, day)
+    there = occasions(trigger, changes, crossings, not_before=first, until=day)
+    return Evaluated(_not_restated(ledger, trigger, there, not_before, aliases), day)
+
+
+def _not_restated(
+    ledger: Ledger, trigger: Trigger, there: list[Occasion], not_before: date, aliases: Mapping[str, str]
+) -> list[Occasion]:
+    """The occasions from `not_before` on, without those that were acted on already, of another day.
+
+    Rows that come late may show that somebody moved a day later, or earlier, than was found when it was acted on.
+    """
+    new = [occasion for occasion in there if occasion.day >= not_before]
+    if not new:
+        return []
+
+    def whose(person_id: str) -> str:
+        return aliases.get(person_id, person_id)
+
+    people = {whose(occasion.person_id) for occasion in new}
+    ids = people | {one for one, survivor in aliases.items() if survivor in people}
+    known = {(whose(person), text) for person, text in ledger.occasions_of(f"trigger:{trigger.name}", ids)}
+    found = {(whose(occasion.person_id), occasion.text) for occasion in there}
+    first, last = not_before - CATCH_UP, max(occasion.day for occasion in new)
+    void = Counter[tuple[str, str]]()
+    for person, text in known - found:
+        what, _, day = text.rpartition(":")
+        void[person, what] += first <= date.fromisoformat(day) <= last
+    kept = []
+    for occasion in new:
+        about = whose(occasion.person_id), occasion.text.rpartition(":")[0]
+        if (about[0], occasion.text) not in known and void[about]:
+            void[about] -= 1
+        else:
+            kept.append(occasion)
+    return kept
 
 
 def _events(ledger: Ledger, lake: LakeView, project: Project, trigger: Trigger, now: datetime) -> list[Occasion]:

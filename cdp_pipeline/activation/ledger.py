@@ -537,6 +537,14 @@ class Ledger(Closing):
         with self.reading() as connection:
             return set(connection.execute(query.distinct()).scalars())
 
+    def occasions_of(self, origin: str, person_ids: Collection[str]) -> set[tuple[str, str]]:
+        """(person, occasion) of all that this origin has acted on, or decided not to, for these people."""
+        query = sa.select(outbox.c.person_id, outbox.c.occasion).where(
+            outbox.c.origin == origin, self.among(outbox.c.person_id, person_ids)
+        )
+        with self.reading() as connection:
+            return {(row.person_id, row.occasion) for row in connection.execute(query.distinct())}
+
     def waiting_people(self, trigger: str, now: datetime) -> set[str]:
         """The people for whom acts of a trigger wait: until no guard holds any more, or for an hour to come."""
         waits = sa.or_(outbox.c.state == "held", _put_off(now))

