@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdp_pipeline.predictions.item_metrics import codes
 from cdp_pipeline.predictions.logistic import Logistic
-from cdp_pipeline.predictions.model import log_scaled, matrix, scaled_as
+from cdp_pipeline.predictions.model import known_somewhere, log_scaled, matrix, scaled_as
 from cdp_pipeline.predictions.qini import Qini
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ class TTrees:
     def fit(values: np.ndarray, label: np.ndarray, treated: np.ndarray, seed: int) -> TTrees:
         given = treated == 1
         return TTrees(
-            _trees(int(given.sum()), seed).fit(values[given], label[given]),
-            _trees(int((~given).sum()), seed).fit(values[~given], label[~given]),
+            _trees(int(given.sum()), seed).fit(known_somewhere(values[given]), label[given]),
+            _trees(int((~given).sum()), seed).fit(known_somewhere(values[~given]), label[~given]),
         )
 
     def change(self, values: np.ndarray) -> np.ndarray:
@@ -98,7 +98,9 @@ class Transformed:
 
         share = treated.mean()
         weight = np.where(treated == 1, 0.5 / share, 0.5 / (1 - share))
-        return Transformed(_trees(len(label), seed).fit(values, label == treated, sample_weight=weight))
+        return Transformed(
+            _trees(len(label), seed).fit(known_somewhere(values), label == treated, sample_weight=weight)
+        )
 
     def change(self, values: np.ndarray) -> np.ndarray:
         return 2 * self.trees.predict_proba(values)[:, 1] - 1

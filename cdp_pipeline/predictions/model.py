@@ -127,6 +127,13 @@ def _with_unknown(logs: np.ndarray, fill: np.ndarray) -> np.ndarray:
     return np.hstack([np.where(unknown, fill, logs), unknown.astype(float)])
 
 
+def known_somewhere(values: np.ndarray) -> np.ndarray:
+    """The same with 0 in columns of which nothing is known: a young company's last year, which trees cannot cut."""
+    import numpy as np
+
+    return np.where(np.isnan(values).all(axis=0), 0.0, values)
+
+
 @dataclass(frozen=True)
 class Model:
     """A trained pair of estimators and its calibration: log-odds × slope + shift."""
@@ -155,7 +162,7 @@ class Model:
         )  # fmt: skip
         values, label = inputs(past, features, rhythm, horizon_days), matrix(past, ("label",))[:, 0]
         linear = Linear.fit(values, label, (*features, "_rhythm"))
-        return Model(features, horizon_days, rhythm, linear, trees.fit(values, label))
+        return Model(features, horizon_days, rhythm, linear, trees.fit(known_somewhere(values), label))
 
     def inputs(self, rows: pa.Table) -> np.ndarray:
         return inputs(rows, self.features, self.rhythm, self.horizon_days)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from cdp_pipeline.predictions.model import Linear, log_scaled, matrix
+from cdp_pipeline.predictions.model import Linear, known_somewhere, log_scaled, matrix
 from cdp_pipeline.predictions.rhythm import Rhythm
 from cdp_pipeline.predictions.spend import Spend
 
@@ -198,7 +198,13 @@ class Worth:
             l2_regularization=10.0, max_features=0.5, early_stopping=False, random_state=seed,
         )  # fmt: skip
         model = Worth(
-            features, labelled_days, horizon_days, discount, Buying.fit(now), linear, trees.fit(values, label)
+            features,
+            labelled_days,
+            horizon_days,
+            discount,
+            Buying.fit(now),
+            linear,
+            trees.fit(known_somewhere(values), label),
         )
         return model._levelled(now)._bounded(now, seed)
 

@@ -11,7 +11,7 @@ from cdp_pipeline.predictions.gates import judge
 from cdp_pipeline.predictions.kind import Trained
 from cdp_pipeline.predictions.metrics import ranking
 from cdp_pipeline.predictions.model import Scorer, is_new, matrix, train
-from cdp_pipeline_tests.predictions.people import features, prediction, to_score, training, truth
+from cdp_pipeline_tests.predictions.people import TRAIN_DAYS, features, prediction, to_score, training, truth
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +110,13 @@ def test_a_target_that_does_not_happen_learns_the_complement() -> None:
     people = to_score(200)
     apart = scorer_of(absent).probability(people)[0] + scorer_of(present).probability(people)[0]
     assert apart == pytest.approx(np.ones(200), abs=0.15)
+
+
+def test_what_was_not_known_of_anybody_in_the_first_windows_does_not_keep_a_model_from_being_trained() -> None:
+    rows = training(400)
+    early = pc.less(rows["day"], TRAIN_DAYS[-1])
+    young = rows.set_column(
+        rows.column_names.index("signal"), "signal", pc.if_else(early, pa.scalar(None, pa.float64()), rows["signal"])
+    )
+    said, _ = scorer_of(train(young, prediction())).probability(to_score(100))
+    assert np.isfinite(said).all()
