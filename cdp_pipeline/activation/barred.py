@@ -141,8 +141,7 @@ def _reason(
     # The no is written over the yes: it outweighs it.
     decisions = {names[sort]: word for word in words for sort in names if said & ABOUT[sort, word]}
     heard = Heard(decisions, [(reason, None) for reason, bit in EXCLUDED.items() if said & bit])
-    voices = [(("", ""), heard)]
-    reason = refusal(project.consent, sync.purpose, destination.channel, voices, place, [])
+    reason = refusal(project.consent, sync.purpose, destination.channel, [(True, heard)], place)
     if reason is None and held != NO_GROUP:
         reason = f"control group: {groups[held].name}"
     return None if reason is None else REFUSED + reason

@@ -149,7 +149,7 @@ def claim(
             return Claim(wait=free_at - at)
         _expire(ledger, connection, destination, at, repeatable, max_attempts)
         due = _due(destination, at).limit(min(limit, max(1, int(rate))))
-        ops = _read(connection.execute(due), more=1)
+        ops = _read(connection.execute(due).all(), more=1)
         if not ops:
             return Claim()
         values = {"destination": destination, "worker": worker, "lease_until": at + lease}
@@ -252,7 +252,7 @@ def settle(
     at, heard = utc(now), {outcome.op_id: outcome for outcome in outcomes}
     held = sa.select(outbox.c.sequence).where(UNDER_WAY, outbox.c.claim == claim.number).with_for_update()
     with ledger.writing() as connection:
-        mine = set(connection.execute(held).scalars())
+        mine = set(connection.execute(held).scalars().all())
         sound = [each for each in claim.ops if each.sequence in mine and each.delivery.op_id in heard]
         counts = _settle(ledger, connection, sound, heard, at, max_attempts)
         _note_jobs(ledger, connection, sound, heard)

@@ -18,13 +18,12 @@ from cdp_pipeline.activation.barred import GONE, barred_people
 from cdp_pipeline.activation.claims import Claimed
 from cdp_pipeline.activation.controls import concerned, held_out
 from cdp_pipeline.activation.ledger import Ledger, outbox, utc
-from cdp_pipeline.activation.protocol import Outcome
+from cdp_pipeline.activation.protocol import Outcome, read_together
 from cdp_pipeline.activation.quiet import longest, zone_of
 from cdp_pipeline.activation.turns import REFUSED, Turn, Turns
-from cdp_pipeline.consent.ledger import ConsentLedger, Identifier
-from cdp_pipeline.consent.permissions import Voices, refusal
+from cdp_pipeline.consent.ledger import ConsentLedger, Identifier, understood
+from cdp_pipeline.consent.permissions import refusal
 from cdp_pipeline.consent.subjects import Subject, Subjects
-from cdp_pipeline.spec.contact_policy import Control
 from cdp_pipeline.spec.destination import Destination
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.reach import WAYS
@@ -47,12 +46,20 @@ class Gates(Protocol):
         """
 
 
+class _Met(NamedTuple):
+    """Somebody, the hashes their identifiers are kept under, in the same order, and where they live."""
+
+    subject: Subject
+    prints: tuple[str, ...]
+    place: str | None
+
+
 class _Asked(NamedTuple):
     """Somebody who may be sent something: what calls for it, and the addresses it goes to."""
 
+    op_id: str
     origin: str
-    purpose: str | None
-    subject: Subject
+    met: _Met
     addresses: Sequence[Identifier]
 
 
@@ -68,8 +75,7 @@ class ContactGates:
         self._consents = consents
         self._subjects = subjects
         self._turns = Turns(ledger, project)
-        self._known: dict[str, Subject | None] = {}
-        self._prints: dict[Identifier, str] = {}
+        self._known: dict[str, _Met | None] = {}
 
     def refusals(self, claimed: Sequence[Claimed], destination: Destination, now: datetime) -> dict[str, Outcome]:
         # What the other side has accepted already is only asked about: it has passed.
@@ -81,28 +87,28 @@ class ContactGates:
         if any(one.person_id not in self._known for one in sent):
             # Those whose turn it will be next with them: one or many cost the same.
             self._meet({one.person_id for one in sent} | self._due(destination, now))
-        refused: dict[str, Outcome] = {}
-        asked: dict[str, _Asked] = {}
-        origins = {one.origin for one in sent}
-        purposes = {origin: self._purpose(origin) for origin in origins}
-        written_to = {origin: self._written_to(origin, destination) for origin in origins}
+        refused, asked, acts = dict[str, Outcome](), list[_Asked](), set[str]()
+        written_to = {origin: self._written_to(origin, destination) for origin in {one.origin for one in sent}}
+        if any(written_to.values()):
+            read_together(one.delivery.payload for one in sent)
         for one in sent:
-            op_id, subject = one.delivery.op_id, self._known[one.person_id]
-            if subject is None:
+            (op_id, kind, payload, _), met, written = one.delivery, self._known[one.person_id], written_to[one.origin]
+            if met is None:
                 refused[op_id] = Outcome(op_id, "suppressed", GONE)
-            else:
-                addresses = written_to[one.origin](one.delivery.payload)
-                asked[op_id] = _Asked(one.origin, purposes[one.origin], subject, addresses)
-        reasons = self._reasons(asked, destination, now)
-        refused |= {op_id: Outcome(op_id, "suppressed", reason) for op_id, reason in reasons.items()}
+                continue
+            asked.append(_Asked(op_id, one.origin, met, NOBODYS if written is None else written(payload)))
+            if kind == "act":
+                acts.add(op_id)
+        for op_id, reason in self._reasons(asked, destination, now).items():
+            refused[op_id] = Outcome(op_id, "suppressed", reason)
         if destination.channel is None or self._project.contact_policy is None:
             return refused
-        asleep, passed = self._asleep(destination, now), []
-        for one in sent:
-            op_id = one.delivery.op_id
-            if one.delivery.kind == "act" and op_id not in refused:
-                case = asked[op_id]
-                passed.append(Turn(op_id, one.origin, case.purpose, case.subject, asleep(case)))
+        asleep = self._asleep(destination, now)
+        passed = [
+            Turn(case.op_id, case.origin, case.met.subject, asleep(case.origin, case.met.subject))
+            for case in asked
+            if case.op_id in acts and case.op_id not in refused
+        ]
         return refused | self._turns.refusals(passed, destination, now)
 
     def barred(self, sync: Sync, people: pa.Table, destination: Destination, now: datetime) -> dict[str, str]:
@@ -112,56 +118,75 @@ class ContactGates:
     def standing(self, trigger: Trigger, person_id: str, destination: Destination, now: datetime) -> str | None:
         """What would keep this from a person if it were sent now, by what they said, how often and when."""
         self._meet({person_id})
-        subject = self._known[person_id]
-        if subject is None:
+        met = self._known[person_id]
+        if met is None:
             return GONE
-        asked = _Asked(f"trigger:{trigger.name}", trigger.purpose, subject, NOBODYS)
-        reason = self._reasons({person_id: asked}, destination, now).get(person_id)
+        origin, person = f"trigger:{trigger.name}", met.subject
+        reason = self._reasons([_Asked("", origin, met, NOBODYS)], destination, now).get("")
         if reason is None and self._project.contact_policy is not None:
-            turn = Turn("", asked.origin, asked.purpose, subject, self._asleep(destination, now)(asked))
+            turn = Turn("", origin, person, self._asleep(destination, now)(origin, person))
             outcome = self._turns.against(turn, destination, now)
             reason = None if outcome is None else outcome.reason
         return reason
 
-    def _reasons(self, asked: Mapping[str, _Asked], destination: Destination, now: datetime) -> dict[str, str]:
-        """Why some must not be sent what is asked for, by what they and their addresses say at this instant."""
-        prints, fingerprint, speak = self._prints, self._consents.fingerprint, dict[str, Sequence[Identifier]]()
-        for key, one in asked.items():
-            names = one.subject.identifiers
-            others = [name for name in one.addresses if name not in names]
-            speak[key] = names = (*names, *others) if others else names
-            for name in names:
-                if name not in prints:
-                    prints[name] = fingerprint(name)
-        about = {f"purpose:{one.purpose}" for one in asked.values()} | {f"channel:{destination.channel}"}
-        heard = self._consents.heard_of({prints[name] for names in speak.values() for name in names}, about, now)
-        policy, found = self._project.contact_policy, dict[str, str]()
-        measured = {
-            one: [] if policy is None else concerned(policy.controls, *one)
-            for one in {(one.origin, one.purpose) for one in asked.values()}
+    def _reasons(self, asked: Sequence[_Asked], destination: Destination, now: datetime) -> dict[str, str]:
+        """By op_id why some must not be sent it, by what they and their addresses say at this instant."""
+        fingerprint, purposes = self._consents.fingerprint, {one.origin: self._purpose(one.origin) for one in asked}
+        prints = {each for one in asked for each in one.met.prints}
+        others = {
+            name: fingerprint(name)
+            for one in asked
+            for name in one.addresses
+            if name not in one.met.subject.identifiers
         }
-        for key, one in asked.items():
-            voices = [(name, said) for name in speak[key] if (said := heard.get(prints[name])) is not None]
-            reason = self._reason(one, voices, destination, measured[one.origin, one.purpose])
+        prints.update(others.values())
+        about = {f"purpose:{purpose}" for purpose in purposes.values()} | {f"channel:{destination.channel}"}
+        words = self._consents.words_of(prints, about, now)
+        consent, policy = self._project.consent, self._project.contact_policy
+        controls = [] if policy is None else policy.controls
+        measured = {origin: concerned(controls, origin, purpose) for origin, purpose in purposes.items()}
+
+        @cache
+        def follows(origin: str, place: str | None, said: Sequence[tuple[bool, str]]) -> str | None:
+            """What follows for everybody of whom this is said (of an address in use or not): most say the same."""
+            voices = [(in_use, understood(each)) for in_use, each in said]
+            return refusal(consent, purposes[origin], destination.channel, voices, place)
+
+        found = dict[str, str]()
+        for op_id, origin, (person, theirs, place), addresses in asked:
+            said = [
+                (not addresses or name in addresses, words[each])
+                for name, each in zip(person.identifiers, theirs, strict=True)
+                if each in words
+            ]
+            if others:
+                said += [(True, words[others[name]]) for name in addresses if others.get(name) in words]
+            reason = follows(origin, place, tuple(said))
+            if reason is None and (groups := measured[origin]):
+                group = held_out(groups, person.person_id)
+                reason = None if group is None else f"control group: {group}"
             if reason is not None:
-                found[key] = REFUSED + reason
+                found[op_id] = REFUSED + reason
         return found
 
     def _meet(self, person_ids: set[str]) -> None:
         """Find out who some people are."""
         if len(self._known) > KEPT:
             self._known.clear()
-            self._prints.clear()
-        strangers = person_ids - self._known.keys()
-        found = self._subjects.of(strangers)
-        self._known |= {person_id: found.get(person_id) for person_id in strangers}
+        strangers, fingerprint = person_ids - self._known.keys(), self._consents.fingerprint
+        law = "" if (consent := self._project.consent) is None else consent.jurisdiction or ""
+        self._known |= dict.fromkeys(strangers)
+        for person_id, subject in self._subjects.of(strangers).items():
+            place = subject.attributes.get(law)
+            prints = tuple(map(fingerprint, subject.identifiers))
+            self._known[person_id] = _Met(subject, prints, None if place is None else str(place))
 
     def _due(self, destination: Destination, now: datetime) -> set[str]:
         """Whose turn it will soon be: asked together, because a question to the lake costs the same for one or many."""
         row = outbox.c
         waits = (row.destination == destination.name, sa.text("state IN ('pending', 'retry')"), row.next_at <= utc(now))
         with self._ledger.reading() as connection:
-            return set(connection.execute(sa.select(row.person_id).where(*waits).limit(ASKED_AHEAD)).scalars())
+            return set(connection.execute(sa.select(row.person_id).where(*waits).limit(ASKED_AHEAD)).scalars().all())
 
     def _cause(self, origin: str) -> Trigger | Sync | None:
         sort, _, name = origin.partition(":")
@@ -175,7 +200,7 @@ class ContactGates:
 
     def _written_to(
         self, origin: str, destination: Destination
-    ) -> Callable[[Mapping[str, object]], Sequence[Identifier]]:
+    ) -> Callable[[Mapping[str, object]], Sequence[Identifier]] | None:
         """Finds the identifiers that a payload itself holds: who is written to, whoever that is by now."""
         way, known = WAYS.get(destination.channel or ""), self._project.identifiers
         types = [] if way is None else [type_ for type_ in way.identifiers if type_ in known]
@@ -191,28 +216,18 @@ class ContactGates:
                 pairs += [(name, data.get(sent)) for sent, name in named]
             return [(type_, value) for type_, value in pairs if isinstance(value, str) and value]
 
-        return found if types or named else lambda _payload: NOBODYS
+        return found if types or named else None
 
-    def _reason(self, asked: _Asked, voices: Voices, destination: Destination, groups: Sequence[Control]) -> str | None:
-        consent, person = self._project.consent, asked.subject
-        place = None if consent is None else person.attributes.get(consent.jurisdiction or "")
-        where = None if place is None else str(place)
-        reason = refusal(consent, asked.purpose, destination.channel, voices, where, asked.addresses)
-        if reason is None and groups:
-            group = held_out(groups, person.person_id)
-            reason = None if group is None else f"control group: {group}"
-        return reason
-
-    def _asleep(self, destination: Destination, now: datetime) -> Callable[[_Asked], datetime | None]:
+    def _asleep(self, destination: Destination, now: datetime) -> Callable[[str, Subject], datetime | None]:
         """Finds until when somebody is left in peace."""
         policy, zone = self._project.contact_policy, self._project.zone
         hours = [] if policy is None else policy.quiet_hours
         names = sorted({one.zone for one in hours if one.zone is not None})
 
         @cache
-        def until(purpose: str | None, *said: object) -> datetime | None:
-            known = dict(zip(names, said, strict=True))
+        def until(origin: str, *said: object) -> datetime | None:
+            known, purpose = dict(zip(names, said, strict=True)), self._purpose(origin)
             theirs = [(one, zone_of(one, known, zone)) for one in hours if one.concerns(destination.channel, purpose)]
             return longest(theirs, now)
 
-        return lambda asked: until(asked.purpose, *map(asked.subject.attributes.get, names))
+        return lambda origin, person: until(origin, *map(person.attributes.get, names))

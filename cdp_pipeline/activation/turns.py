@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql import Executable
 
-from cdp_pipeline.activation.ledger import Ledger, contact_turns, jobs, outbox, utc
+from cdp_pipeline.activation.ledger import UNDER_WAY, Ledger, contact_turns, jobs, outbox, utc
 from cdp_pipeline.activation.protocol import Outcome
 from cdp_pipeline.consent.ledger import LISTED, each_of, listed, one_of
 from cdp_pipeline.consent.subjects import Subject
@@ -35,6 +35,13 @@ FORGOTTEN = timedelta(days=2)
 REACHED = ("delivered", "unknown", "doubtful")
 SHOWN = "dry_run"
 WAITING = ("pending", "retry")
+# Written out, not bound: both databases use a partial index only for a condition they can read.
+_ACTS = "kind = 'act'"
+_ARRIVED = f"{_ACTS} AND state IN {(*REACHED, SHOWN)}"
+_INDEXES = (
+    ("outbox_acts", "person_id", _ACTS),
+    ("outbox_arrived", "updated_at, state, origin, destination", _ARRIVED),
+)
 
 
 class Turn(NamedTuple):
@@ -42,7 +49,6 @@ class Turn(NamedTuple):
 
     op_id: str
     origin: str
-    purpose: str | None
     person: Subject
     quiet: datetime | None
 
@@ -55,6 +61,14 @@ class _Contact(NamedTuple):
     state: str
     at: datetime
     priority: int
+
+
+class _Call(NamedTuple):
+    """What calls for messages at a destination: one more of them, the caps on it, and its price to each budget."""
+
+    contact: _Contact
+    caps: Sequence[Cap]
+    prices: Sequence[tuple[int, Decimal]]
 
 
 class Turns:
@@ -89,26 +103,25 @@ class Turns:
     def _refused(
         self, connection: Connection, turns: Sequence[Turn], destination: Destination, now: datetime
     ) -> dict[str, Outcome]:
-        caps, budgets = self._policy.caps, self._policy.budgets
-        refused: dict[str, Outcome] = {}
+        budgets, refused = self._policy.budgets, dict[str, Outcome]()
+        calls = {origin: self._call(origin, destination, now) for origin in {turn.origin for turn in turns}}
         # In a dry run what was shown before counts as if it had arrived; of what is sent it never takes a turn.
         reached = (*REACHED, SHOWN) if destination.dry_run else REACHED
-        contacts = self._contacts(connection, turns, reached, now) if caps else defaultdict(list)
-        spent = [self._spent(connection, budget, turns, reached, now) for budget in budgets]
-        priorities = {origin: self._priority(origin) for origin in {turn.origin for turn in turns}}
-        for turn in sorted(turns, key=lambda turn: -priorities[turn.origin]):
-            mine, priority = contacts[turn.person.person_id], priorities[turn.origin]
-            outcome = _capped(caps, turn, priority, destination.channel, mine, now)
+        contacts = self._contacts(connection, turns, reached, now) if self._policy.caps else defaultdict(list)
+        spent = self._spent(connection, turns, reached, now)
+        for turn in sorted(turns, key=lambda turn: -calls[turn.origin].contact.priority):
+            call, mine = calls[turn.origin], contacts[turn.person.person_id]
+            outcome = _capped(call, turn, mine, now) if mine else None  # A cap lets at least one through.
             if outcome is None and turn.quiet is not None:
                 outcome = _sleeps(turn.op_id, turn.quiet, now)
             if outcome is None:
-                outcome = _broke(budgets, spent, turn, destination.channel)
+                outcome = _broke(budgets, spent, call.prices, turn)
             if outcome is not None:
                 refused[turn.op_id] = outcome
                 continue
-            mine.append(_Contact(destination.channel, turn.purpose, "inflight", now, priority))
-            for i, budget in enumerate(budgets):
-                spent[i] += _pays(budget, turn.origin, destination.channel, turn.purpose)
+            mine.append(call.contact)
+            for i, price in call.prices:
+                spent[i] += price
         return refused
 
     def _prepare(self) -> None:
@@ -116,9 +129,17 @@ class Turns:
             return
         with self._ledger.writing("schema") as connection:
             # Only who has a policy pays for finding the past of a person, or of everybody.
-            for name, columns in (("outbox_person", "person_id, updated_at"), ("outbox_sent", "state, updated_at")):
-                connection.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON outbox ({columns})"))
+            for name, columns, some in _INDEXES:
+                connection.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON outbox ({columns}) WHERE {some}"))
+            for name in ("outbox_person", "outbox_sent"):  # of earlier versions
+                connection.execute(sa.text(f"DROP INDEX IF EXISTS {name}"))
         self._ready = True
+
+    def _call(self, origin: str, destination: Destination, now: datetime) -> _Call:
+        purpose, channel, budgets = self._purpose(origin), destination.channel, self._policy.budgets
+        caps = [cap for cap in self._policy.caps if cap.concerns(channel, purpose)]
+        prices = [(i, price) for i, each in enumerate(budgets) if (price := _pays(each, origin, channel, purpose))]
+        return _Call(_Contact(channel, purpose, "inflight", now, self._priority(origin)), caps, prices)
 
     def _take(self, connection: Connection, op_ids: Sequence[str], now: datetime) -> None:
         connection.execute(contact_turns.delete().where(contact_turns.c.at < utc(now) - FORGOTTEN))
@@ -142,7 +163,7 @@ class Turns:
             "ids": listed(dialect, [*whose]),
         }
         found: defaultdict[str, list[_Contact]] = defaultdict(list)
-        for one in connection.execute(_COUNTS[dialect], given):
+        for one in connection.execute(_COUNTS[dialect], given).all():
             spec = self._project.destinations.get(one.destination)
             going = one.state not in WAITING or (spec is not None and not spec.dry_run)
             if one.op_id not in judged and going:
@@ -153,26 +174,30 @@ class Turns:
         return found
 
     def _spent(
-        self, connection: Connection, budget: Budget, turns: Sequence[Turn], reached: Sequence[str], now: datetime
-    ) -> Decimal:
-        """What was spent within the budget's time, and what is being spent."""
-        row, judged = outbox.c, {turn.op_id for turn in turns}
-        columns = (row.origin, row.destination)
-        counted = sa.and_(row.kind == "act", row.state.in_(reached), row.updated_at > utc(now) - budget.within)
-        told = connection.execute(sa.select(*columns, sa.func.count()).where(counted).group_by(*columns)).all()
-        under_way = connection.execute(
-            sa.select(row.op_id, *columns)
-            .join_from(outbox, contact_turns, contact_turns.c.op_id == row.op_id)
-            .where(row.state == "inflight")
-        ).all()
-        counts = Counter({(one[0], one[1]): one[2] for one in told})
-        counts.update((one.origin, one.destination) for one in under_way if one.op_id not in judged)
-        total = Decimal(0)
-        for (origin, name), count in counts.items():
-            spec = self._project.destinations.get(name)
-            channel = None if spec is None else spec.channel
-            total += _pays(budget, origin, channel, self._purpose(origin)) * count
-        return total
+        self, connection: Connection, turns: Sequence[Turn], reached: Sequence[str], now: datetime
+    ) -> list[Decimal]:
+        """What was spent of each budget within its time, and what is being spent."""
+        row, budgets = outbox.c, self._policy.budgets
+        if not budgets:
+            return []
+        judged, columns = {turn.op_id for turn in turns}, (row.origin, row.destination)
+        taken = sa.select(row.op_id, *columns).join_from(outbox, contact_turns, contact_turns.c.op_id == row.op_id)
+        under_way = Counter(
+            (one.origin, one.destination)
+            for one in connection.execute(taken.where(UNDER_WAY)).all()
+            if one.op_id not in judged
+        )
+        spent = []
+        for budget in budgets:
+            within = (sa.text(_ARRIVED), row.state.in_(reached), row.updated_at > utc(now) - budget.within)
+            told = connection.execute(sa.select(*columns, sa.func.count()).where(*within).group_by(*columns))
+            counts = under_way + Counter({(origin, name): count for origin, name, count in told})
+            spent.append(sum((self._paid(budget, *one) * count for one, count in counts.items()), Decimal(0)))
+        return spent
+
+    def _paid(self, budget: Budget, origin: str, destination: str) -> Decimal:
+        spec = self._project.destinations.get(destination)
+        return _pays(budget, origin, None if spec is None else spec.channel, self._purpose(origin))
 
     def _purpose(self, origin: str) -> str | None:
         trigger = self._project.triggers.get(origin.removeprefix("trigger:"))
@@ -199,7 +224,7 @@ def _counting(dialect: str) -> sa.Select[Any]:
         sa.select(*columns, state.label("state"))
         .outerjoin_from(outbox, contact_turns, contact_turns.c.op_id == row.op_id)
         .outerjoin(jobs, jobs.c.op_id == row.op_id)
-        .where(row.kind == "act", counts)
+        .where(sa.text(_ACTS), counts)
         .where(one_of(dialect, row.person_id, sa.bindparam("ids", type_=LISTED[dialect])))
     )
 
@@ -209,7 +234,7 @@ def _taking(dialect: str) -> Executable:
     op_ids, at = sa.bindparam("op_ids", type_=LISTED[dialect]), sa.bindparam("at", type_=sa.DateTime)
     insert = postgresql.insert(contact_turns) if dialect == "postgresql" else sqlite.insert(contact_turns)
     # The condition tells SQLite where the rows end and what to do with those that are there begins.
-    taken = insert.from_select(["op_id", "at"], sa.select(each_of(dialect, op_ids), at).where(sa.true()))
+    taken = insert.from_select(["op_id", "at"], sa.select(each_of(dialect, op_ids).c.value, at).where(sa.true()))
     return taken.on_conflict_do_update(index_elements=["op_id"], set_={"at": insert.excluded.at})
 
 
@@ -217,13 +242,10 @@ _COUNTS = {dialect: _counting(dialect) for dialect in LISTED}
 _TAKE = {dialect: _taking(dialect) for dialect in LISTED}
 
 
-def _capped(
-    caps: Iterable[Cap], turn: Turn, priority: int, channel: str | None, mine: Sequence[_Contact], now: datetime
-) -> Outcome | None:
+def _capped(call: _Call, turn: Turn, mine: Sequence[_Contact], now: datetime) -> Outcome | None:
     """Refused for good where so much has arrived already; asked again where it depends on what is on its way."""
-    for cap in caps if mine else ():  # A cap lets at least one through.
-        if not cap.concerns(channel, turn.purpose):
-            continue
+    priority = call.contact.priority
+    for cap in call.caps:
         theirs = [one for one in mine if one.channel is not None and cap.concerns(one.channel, one.purpose)]
         arrived = sum(one.state in (*REACHED, SHOWN) and one.at > now - cap.within for one in theirs)
         way = sum(one.state == "inflight" or (one.state in WAITING and one.priority > priority) for one in theirs)
@@ -240,10 +262,11 @@ def _sleeps(op_id: str, until: datetime | None, now: datetime) -> Outcome:
     return Outcome(op_id, "waits", f"{REFUSED}quiet hours", ASK_AGAIN if until is None else until - now)
 
 
-def _broke(budgets: Sequence[Budget], spent: Sequence[Decimal], turn: Turn, channel: str | None) -> Outcome | None:
-    for budget, so_far in zip(budgets, spent, strict=True):
-        price = _pays(budget, turn.origin, channel, turn.purpose)
-        if price and so_far + price > budget.most:
+def _broke(
+    budgets: Sequence[Budget], spent: Sequence[Decimal], prices: Iterable[tuple[int, Decimal]], turn: Turn
+) -> Outcome | None:
+    for i, price in prices:
+        if spent[i] + price > (budget := budgets[i]).most:
             unit = f" {budget.currency}" if budget.currency else ""
             words = f"{REFUSED}budget: {budget.most}{unit} in {duration_text(budget.within)}"
             return Outcome(turn.op_id, "suppressed", words)

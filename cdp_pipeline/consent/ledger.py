@@ -127,16 +127,17 @@ class Heard(NamedTuple):
     suppressed: Sequence[tuple[Reason, str | None]]
 
 
-NOTHING = Heard({}, ())
-
-
 @lru_cache(maxsize=10_000)
-def _heard(said: str) -> Heard:
-    """What words amount to: most people say the same."""
-    decisions: dict[str, Decision] = {}
-    for word in said.split(" "):
-        decisions[word[1:]] = "denied" if word[0] == "-" else "granted"
-    return Heard(decisions, ())
+def understood(words: str) -> Heard:
+    """What words (`ConsentLedger.words_of`) amount to: most people say the same."""
+    decisions, suppressed = dict[str, Decision](), list[tuple[Reason, str | None]]()
+    for word in words.split(" "):
+        if word[0] == "!":
+            reason, _, channel = word[1:].partition(":")
+            suppressed.append((reason, channel or None))  # type: ignore[arg-type]
+        else:
+            decisions[word[1:]] = "denied" if word[0] == "-" else "granted"
+    return Heard(decisions, suppressed)
 
 
 def open_consents(database: Database, salt: str | None = None) -> ConsentLedger:
@@ -266,25 +267,27 @@ class ConsentLedger:
     ) -> dict[Identifier, Heard]:
         """What each identifier says at this instant; those of which nothing is known are left out."""
         subjects = {self.fingerprint(identifier): identifier for identifier in identifiers}
-        return {subjects[subject]: heard for subject, heard in self.heard_of(subjects, about, now).items()}
+        found = self.words_of(subjects, about, now)
+        return {subjects[subject]: understood(words) for subject, words in found.items()}
 
-    def heard_of(self, subjects: Collection[str], about: Collection[str], now: datetime) -> dict[str, Heard]:
+    def words_of(self, subjects: Collection[str], about: Collection[str], now: datetime) -> dict[str, str]:
         """What is said at this instant under some hashes; those of which nothing is known are left out.
 
-        The latest word counts; of two of the same moment the no. Two queries for every 5,000 hashes.
+        Words apart by a space: +<about> is a yes, -<about> a no, !<reason> or !<reason>:<channel> a suppression. The
+        latest word counts; of two of the same moment the no. Two queries for every 5,000 hashes.
         """
-        known: dict[str, Heard] = {}
+        known: dict[str, str] = {}
         at = _utc(now)
         with self.database.reading() as connection:
             words, suppressed = _ASKED[dialect := connection.dialect.name]
-            for some in _portions(subjects):
+            # In the order of the index: what lies together is read together.
+            for some in _portions(sorted(subjects)):
                 given = {"at": at, "subjects": listed(dialect, some)}
                 if about:
-                    for subject, said in connection.execute(words, {**given, "about": sorted(about)}):
-                        known[subject] = _heard(said)
-                for subject, reason, channel in connection.execute(suppressed, given):
-                    before = known.get(subject, NOTHING)
-                    known[subject] = Heard(before.decisions, [*before.suppressed, (reason, channel)])
+                    said = connection.execute(words, {**given, "about": sorted(about)}).all()
+                    known.update(map(tuple, said))
+                for subject, word in connection.execute(suppressed, given).all():
+                    known[subject] = f"{known[subject]} {word}" if subject in known else word
         return known
 
     def all_words(self, about: Collection[str], now: datetime) -> Iterator[tuple[str, Decision, pa.StringArray]]:
@@ -360,16 +363,20 @@ def listed(dialect: str, texts: Collection[str]) -> list[str] | str:
     return list(texts) if dialect == "postgresql" else json.dumps(list(texts))
 
 
-def each_of(dialect: str, values: sa.BindParameter[Any]) -> sa.ColumnElement[str]:
-    """The texts of such a parameter, a row each."""
+def each_of(dialect: str, values: sa.BindParameter[Any]) -> sa.TableValuedAlias:
+    """The texts of such a parameter, a row each: `value`."""
     if dialect == "postgresql":
-        return sa.func.unnest(values)
-    return sa.func.json_each(values).table_valued("value").c.value
+        return sa.func.unnest(values).table_valued("value").render_derived()
+    return sa.func.json_each(values).table_valued("value")
 
 
 def one_of(dialect: str, column: sa.Column[str], values: sa.BindParameter[Any]) -> sa.ColumnElement[bool]:
     """Whether a column is one of the texts of such a parameter."""
-    return column == sa.any_(values) if dialect == "postgresql" else column.in_(sa.select(each_of(dialect, values)))
+    return (
+        column == sa.any_(values)
+        if dialect == "postgresql"
+        else column.in_(sa.select(each_of(dialect, values).c.value))
+    )
 
 
 LISTED: dict[str, sa.types.TypeEngine[Any]] = {"postgresql": sa.ARRAY(sa.Text), "sqlite": sa.Text()}
@@ -379,7 +386,11 @@ LISTED: dict[str, sa.types.TypeEngine[Any]] = {"postgresql": sa.ARRAY(sa.Text), 
 def decided(at: datetime | sa.BindParameter[datetime], about: Collection[str] | sa.BindParameter[Any]) -> sa.Select:
     """By subject and what it is about, whether the latest word at a moment is a no: of two of the same moment it is."""
     said = consent_events.c
-    yes, no = (sa.func.max(sa.case((said.decision == word, said.at))) for word in ("granted", "denied"))
+    # Written out, not bound: SQLite works out once only what it can read is the same.
+    yes, no = (
+        sa.func.max(sa.case((said.decision == sa.literal_column(f"'{word}'"), said.at)))
+        for word in ("granted", "denied")
+    )
     denied = sa.and_(no.is_not(None), sa.or_(yes.is_(None), no >= yes)).label("denied")
     counts = sa.and_(said.at <= at, said.about.in_(about))
     return sa.select(said.subject, said.about, denied).where(counts).group_by(said.subject, said.about)
@@ -395,12 +406,21 @@ def in_force(at: datetime | sa.BindParameter[datetime]) -> sa.Select:
 def _asked(dialect: str) -> tuple[sa.Select, sa.Select]:
     """What is asked before everything that is sent, put together once: that takes longer than to answer it."""
     at = sa.bindparam("at", type_=sa.DateTime)
-    some = sa.bindparam("subjects", type_=LISTED[dialect])
-    theirs = one_of(dialect, consent_events.c.subject, some)
-    each = decided(at, sa.bindparam("about", expanding=True)).where(theirs).subquery()
+    some = each_of(dialect, sa.bindparam("subjects", type_=LISTED[dialect]))
+    each = (
+        decided(at, sa.bindparam("about", expanding=True))
+        .join_from(some, consent_events, some.c.value == consent_events.c.subject)
+        .subquery()
+    )
     word = sa.case((each.c.denied, "-"), else_="+") + each.c.about
     words = sa.select(each.c.subject, sa.func.aggregate_strings(word, " ")).group_by(each.c.subject)
-    held = in_force(at).where(one_of(dialect, suppressions.c.subject, some)).order_by(suppressions.c.sequence)
+    one = suppressions.c
+    held = (
+        in_force(at)
+        .with_only_columns(one.subject, "!" + one.reason + sa.func.coalesce(":" + one.channel, ""))
+        .join_from(some, suppressions, some.c.value == one.subject)
+        .order_by(one.sequence)
+    )
     return words, held
 
 

@@ -6,15 +6,16 @@ restrictive as the most restrictive of their identifiers; who said nothing is ta
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
-from cdp_pipeline.consent.ledger import Decision, Heard, Identifier
+from cdp_pipeline.consent.ledger import Decision, Heard
 from cdp_pipeline.spec.consent import Consent, Default
 
-Voices = Collection[tuple[Identifier, Heard]]
+Voices = Collection[tuple[bool, Heard]]
+"""What each of a person's identifiers says, and whether it is an address in use: none known, every one may be."""
 
 
-def agreed(voices: Iterable[tuple[Identifier, Heard]], about: str) -> Decision | None:
+def agreed(voices: Voices, about: str) -> Decision | None:
     """One no outweighs every yes; None where nobody said anything."""
     said = {heard.decisions.get(about) for _, heard in voices}
     return "denied" if "denied" in said else "granted" if "granted" in said else None
@@ -43,29 +44,28 @@ def channel_refused(
     return _refused(f"channel:{channel}", f"permission: {channel}", permission, voices, place)
 
 
-def undeliverable(voices: Voices, channel: str | None, addresses: Collection[Identifier]) -> str | None:
+def undeliverable(voices: Voices, channel: str | None) -> str | None:
     """The person complained about this channel (at whatever address), or the address in use does not exist."""
     if channel is None:
         return None
     found = {
         why
-        for identifier, heard in voices
+        for in_use, heard in voices
         for why, by in heard.suppressed
-        if by in (None, channel) and (why != "bounce" or not addresses or identifier in addresses)
+        if by in (None, channel) and (why != "bounce" or in_use)
     }
     return next((f"suppressed: {why}" for why in ("complaint", "bounce") if why in found), None) if found else None
 
 
 def refusal(
-    consent: Consent | None, purpose: str | None, channel: str | None, voices: Voices, place: str | None,
-    addresses: Collection[Identifier],
+    consent: Consent | None, purpose: str | None, channel: str | None, voices: Voices, place: str | None
 ) -> str | None:  # fmt: skip
     """The first of all these that speaks against it; without a consent document silence is no obstacle."""
     return (
         suppressed(voices, channel)
         or (consent and purpose_refused(consent, purpose, voices, place))
         or (consent and channel_refused(consent, channel, purpose, voices, place))
-        or undeliverable(voices, channel, addresses)
+        or undeliverable(voices, channel)
     )
 
 

@@ -50,7 +50,7 @@ def permitted(consents: ConsentLedger, project: Project, who: Whom, now: datetim
         return rows
     about = [*(f"purpose:{name}" for name in consent.purposes), *(f"channel:{name}" for name in consent.channels)]
     heard = consents.heard(who.identifiers, about, now)
-    voices = list(heard.items())
+    voices = [(True, each) for each in heard.values()]
     said = None if who.subject is None else who.subject.attributes.get(consent.jurisdiction or "")
     place = None if said is None else str(said)
     for each in about:
@@ -60,7 +60,7 @@ def permitted(consents: ConsentLedger, project: Project, who: Whom, now: datetim
         else:
             needed = next(iter(consent.channels[name].purposes), None)  # type: ignore[index]
             why = suppressed(voices, name) or channel_refused(consent, name, needed, voices, place)
-            why = why or undeliverable(voices, name, [])
+            why = why or undeliverable(voices, name)
         rows.append({"about": each, "said": agreed(voices, each) or "nothing", "may": why is None, "why": why})
     return rows
 

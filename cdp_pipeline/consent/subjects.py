@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import repeat
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import pyarrow as pa
 
 from cdp_pipeline.consent.ledger import Identifier
 from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE
@@ -91,10 +94,9 @@ def subjects(known: Everybody | None, person_ids: Collection[str]) -> dict[str, 
     columns = "".join(f', "{name}"' for name in known.names)
     lives = f"LEFT JOIN (SELECT person_id{columns} FROM {known.attributes} WHERE person_id {theirs}) USING (person_id)"
     query = f"""
-        WITH asked AS (SELECT unnest($1::VARCHAR[])),
-        living AS MATERIALIZED (
+        WITH living AS MATERIALIZED (
             SELECT person_id AS id, coalesce(merged_into, person_id) AS person_id
-            FROM {known.people} WHERE person_id IN (FROM asked)),
+            FROM {known.people} WHERE person_id IN (FROM _asked)),
         named AS (
             SELECT person_id, list(type) AS types, list(value) AS spelled
             FROM {known.identifiers} WHERE person_id {theirs} GROUP BY ALL),
@@ -103,18 +105,17 @@ def subjects(known: Everybody | None, person_ids: Collection[str]) -> dict[str, 
             FROM {known.people} WHERE merged_into {theirs} GROUP BY ALL)
         SELECT id, person_id, ids, types, spelled{columns}
         FROM living JOIN named USING (person_id) LEFT JOIN younger USING (person_id) {lives if columns else ""}"""
-    made: dict[str, Subject] = {}
-    found: dict[str, Subject] = {}
-    rows = known.connection.execute(query, [[*person_ids]])
-    while some := rows.fetchmany(1_000):
-        for asked, person_id, ids, types, spelled, *values in some:
-            if person_id not in made:
-                made[person_id] = Subject(
-                    person_id, (person_id, *(ids or ())), tuple(zip(types, spelled, strict=True)),
-                    {name: value for name, value in zip(known.names, values, strict=True) if value is not None},
-                )  # fmt: skip
-            found[asked] = made[person_id]
-    return found
+    known.connection.register("_asked", pa.table({"person_id": pa.array(person_ids, pa.string())}))
+    found = known.connection.execute(query).to_arrow_table()
+    known.connection.unregister("_asked")
+    asked, living, younger, types, spelled, *said = (column.to_pylist() for column in found.columns)
+    attributes = [
+        {name: value for name, value in zip(known.names, values, strict=True) if value is not None}
+        for values in (zip(*said, strict=True) if said else repeat((), len(asked)))
+    ]
+    owned = (tuple(zip(*named, strict=True)) for named in zip(types, spelled, strict=True))
+    each = ((one,) if ids is None else (one, *ids) for one, ids in zip(living, younger, strict=True))
+    return dict(zip(asked, map(Subject, living, each, owned, attributes), strict=True))
 
 
 class LakeSubjects:

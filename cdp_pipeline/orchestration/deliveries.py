@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Collection
 from datetime import timedelta
 from functools import partial
@@ -12,6 +13,8 @@ from cdp_pipeline.destinations import destination_for
 from cdp_pipeline.lake import Lake
 from cdp_pipeline.orchestration.installation import Clock, consents_of, gates_of
 from cdp_pipeline.spec.project import Project
+
+COLLECTED_AFTER = (50_000, 20, 100)
 
 
 def deliver_due(
@@ -25,6 +28,8 @@ def deliver_due(
     lake: Callable[[], Lake] | None = None,
 ) -> DeliverySummary:
     """One round of deliveries, to the destinations in `only` or to all; `lake` gives one that is open already."""
+    # Thousands of rows in hand are no garbage: looked through at every 700 new ones, they took a quarter of the time.
+    gc.set_threshold(*COLLECTED_AFTER)
     with gates_of(project, ledger, clock, lake) as gates:
         return deliver(
             ledger, project, now=clock(), connect=destination_for, worker=worker, budget=budget, only=only, gates=gates,
