@@ -120,12 +120,15 @@ UNDISTURBED = {
 }
 
 
-def every_commit(address: str, folder: Path, line_is: str) -> int:
-    """Die at each commit in turn, before it and after it, and go on; at how many. `line_is`: 'hook' or 'once'."""
+def every_commit(address: str, folder: Path, line_is: str, first: int = 1, step: int = 1) -> int:
+    """Die at each commit in turn, before it and after it, and go on; at how many. `line_is`: 'hook' or 'once'.
+
+    `first` and `step`: not at each, but at some.
+    """
     diary, points = folder / "diary", 0
     with Receiver() as receiver, open_ledger(address) as ledger:
         for after in (False, True):
-            for die_at in count(1):
+            for die_at in count(first, step):
                 name = f"{line_is}_{'after' if after else 'before'}_{die_at}"
                 diary.write_text("0")
                 life = processes.Process(
