@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import importlib
+import pkgutil
 import shutil
 import subprocess
 import tempfile
@@ -16,12 +18,17 @@ import hypothesis
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
+import cdp_pipeline
 from cdp_pipeline.lake import Lake, open_lake
 from cdp_pipeline.spec.project import LakeLocation
 from cdp_pipeline_tests.waiting import free_port
 
-hypothesis.settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
-hypothesis.settings.load_profile("unhurried")
+# A busy machine is no failure, and neither is chance: every run tries the same examples, so that a change is judged by
+# what it changes. To look for others: pytest --hypothesis-profile searching, with --hypothesis-seed if need be.
+UNHURRIED: dict[str, Any] = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("searching", **UNHURRIED, derandomize=False)
+hypothesis.settings.register_profile("repeatable", **UNHURRIED, derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 OF_ONE_WORKER = ("cdp_pipeline_tests/cli/", "cdp_pipeline_tests/parity/")
 """Folders whose tests share what takes long to start, so that one worker starts it and not each."""
@@ -46,7 +53,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is imported stays: looking through it for garbage again and again is a tenth of what the tests cost."""
+    """What is imported stays: looking through it for garbage again and again is a tenth of what the tests cost.
+
+    Hypothesis tries the numbers and words it finds in our modules, too: so all are there before the first test, and
+    which tests came before makes no difference.
+    """
+    for module in pkgutil.walk_packages(cdp_pipeline.__path__, "cdp_pipeline."):
+        if not module.name.endswith((".definitions", ".__main__")):  # Those do something at once.
+            importlib.import_module(module.name)
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)

@@ -7,7 +7,7 @@ from typing import Any
 
 import ibis
 import pyarrow as pa
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdp_pipeline.audiences.members import CHANGES, HELD, MEMBERS, SIZES, changes, held_now, members, sizes
@@ -88,7 +88,7 @@ HISTORIES = st.lists(
 )
 
 
-@settings(max_examples=5, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5)
 @given(HISTORIES, st.integers(1, 4))
 def test_moves_are_the_differences_of_days_whether_days_run_together_or_apart(rows: list[Row], cut: int) -> None:
     days = DAYS[:4]

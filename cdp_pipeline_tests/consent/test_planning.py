@@ -126,7 +126,7 @@ BOUNCED: dict[str, Any] = {
 }  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     owners=st.lists(st.sampled_from([*KNOWN, "nobody"]), min_size=len(ADDRESSES), max_size=len(ADDRESSES)),
     merged=st.booleans(), said=st.lists(words, max_size=8), out=st.lists(exclusions, max_size=3),

@@ -70,7 +70,7 @@ def test_a_catalog_that_cannot_grow_changes_nothing_and_goes_on_once_there_is_ro
 
 def test_what_does_not_fit_in_memory_spills_into_the_lake_and_a_spill_too_big_is_a_full_disk(tmp_path: Path) -> None:
     with open_lake(LakeLocation(path=str(tmp_path / "lake"))) as lake:
-        lake.connection.execute("SET memory_limit = '100MB'; SET max_temp_directory_size = '1MB'")
+        lake.connection.execute("SET threads = 2; SET memory_limit = '100MB'; SET max_temp_directory_size = '1MB'")
         rows = lake.ibis.sql(
             "SELECT range AS item, md5(range::VARCHAR) || md5((range + 1)::VARCHAR) AS bulk FROM range(800000)"
         )

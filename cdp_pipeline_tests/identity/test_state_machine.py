@@ -11,7 +11,7 @@ from collections import Counter
 from itertools import combinations
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -248,7 +248,5 @@ def equal(one: Resolved, other: Resolved) -> bool:
     return all(getattr(one, name).equals(getattr(other, name)) for name in tables)
 
 
-Identity.TestCase.settings = settings(
-    max_examples=20, stateful_step_count=12, suppress_health_check=[HealthCheck.too_slow]
-)
+Identity.TestCase.settings = settings(max_examples=20, stateful_step_count=12)
 test_identity_keeps_its_promises_whatever_happens = Identity.TestCase

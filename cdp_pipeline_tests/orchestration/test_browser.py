@@ -10,14 +10,13 @@ import pytest
 from cdp_pipeline.spec.load import load_project, project_folder
 from cdp_pipeline_tests.orchestration.commands import Cdp
 from cdp_pipeline_tests.orchestration.dagster_dev import dev
+from cdp_pipeline_tests.waiting import PATIENCE
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no browser driver: pip install playwright")
 
 pytestmark = pytest.mark.slow
 DOCS = Path(__file__).parents[2] / "docs"
 GROUPS = ("sources", "identity", "profile", "traits", "predictions", "audiences", "activation", "measurement")
-# The UI's first answers take their time on a busy machine.
-PATIENCE = 120_000
 # No GPU and no sandbox in a container; nothing fetched in the background.
 CHROMIUM = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -49,8 +48,8 @@ def page(demo: Cdp, tmp_path_factory: pytest.TempPathFactory) -> Iterator["sync_
     with dev(demo.environment, tmp_path_factory.mktemp("dev")) as running, sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM))
         window = browser.new_page(base_url=running.url, viewport={"width": 1600, "height": 1000})
-        window.set_default_timeout(PATIENCE)
-        sync_api.expect.set_options(timeout=PATIENCE)
+        window.set_default_timeout(PATIENCE * 1000)
+        sync_api.expect.set_options(timeout=PATIENCE * 1000)
         yield window
         browser.close()
 

@@ -28,7 +28,7 @@ from cdp_pipeline_tests.sources.projects import loaded, quarantine, rows, source
 numbers = itertools.count()
 # Not shrunk: an example is one load, and small to begin with.
 REAL_FILES: dict[str, Any] = {
-    "suppress_health_check": [HealthCheck.function_scoped_fixture],
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     "phases": [Phase.explicit, Phase.reuse, Phase.generate],
 }
 

@@ -84,7 +84,7 @@ def written(kind: str, drawn: list[tuple[str, str, str]]) -> bytes:
     return out.getvalue().encode()
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.sampled_from(["csv", "jsonl"]), orders, st.lists(st.integers(0, 400), max_size=3), st.booleans())
 def test_a_file_that_grows_by_pieces_tells_the_rows_that_a_load_keeps_of_it(
     lake: Lake,

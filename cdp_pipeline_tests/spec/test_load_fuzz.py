@@ -22,7 +22,7 @@ DOCUMENTS = [
     for document in read_documents(path.read_text(), {"HOOK_SECRET": "x"})
 ]
 LINE = re.compile(r"\S.*:\d+: .+")
-fuzzing = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzzing = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def expect_nothing_but_problems(folder: Path) -> None:

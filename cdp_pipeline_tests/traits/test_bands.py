@@ -7,7 +7,7 @@ from typing import Any
 
 import ibis
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdp_pipeline.spec.project import Project
@@ -127,7 +127,7 @@ def histories(draw: st.DrawFn) -> list[Row]:
 WAITS = st.sampled_from([None, timedelta(days=2), timedelta(days=3)])
 
 
-@settings(max_examples=5, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5)
 @given(histories(), st.integers(1, 7), WAITS, WAITS)
 def test_people_move_as_the_state_machine_does_whether_days_run_together_or_apart(
     rows: list[Row], cut: int, dwell: timedelta | None, cool_down: timedelta | None

@@ -77,7 +77,7 @@ def test_a_definition_that_changes_restates_days_and_the_old_values_stay(chain: 
 STEPS = st.lists(st.tuples(st.integers(0, 2), st.sets(st.sampled_from(DAYS[4:7]), min_size=1)), min_size=2, max_size=4)
 
 
-@settings(max_examples=3, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, suppress_health_check=list(HealthCheck))
 @given(STEPS)
 def test_whatever_is_restated_in_whatever_order_every_version_says_what_it_said(chain: Chain, runs: Any) -> None:
     for table in (daily_table(chain.project), RUNS, DEFINITIONS, RESTATED, FORMER):

@@ -105,7 +105,7 @@ def disturbed(before: list[Row], after: list[Row], day: date) -> list[str]:
     return sorted({dict(row)["person_id"] for row in old ^ new} - {None})
 
 
-@settings(max_examples=6, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_one_more_day_is_the_day_computed_from_everything(engine: Any, data: st.DataObject) -> None:
     before = data.draw(events(least=20, most=60))
