@@ -305,6 +305,11 @@ class Op:
         return hashlib.sha256(self.payload_text.encode()).hexdigest()
 
 
+def insert_into(dialect: str, table: sa.Table) -> Any:
+    """An insertion in a database's own words, which has a way to deal with conflicts."""
+    return (postgres_insert if dialect == "postgresql" else sqlite_insert)(table)
+
+
 def utc(now: datetime) -> datetime:
     """Aware to naive UTC, as the ledger keeps it."""
     if now.tzinfo is None:
@@ -432,7 +437,7 @@ class Ledger(Closing):
 
     def insert(self, table: sa.Table) -> Any:
         """An insertion in the database's own words, which has a way to deal with conflicts."""
-        return (postgres_insert if self._postgres else sqlite_insert)(table)
+        return insert_into(self._engine.dialect.name, table)
 
     def among(self, column: sa.ColumnElement[Any], values: Iterable[str | int]) -> sa.ColumnElement[bool]:
         """Whether a column is one of these, however many, as one parameter."""

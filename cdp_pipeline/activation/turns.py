@@ -13,11 +13,10 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql import Executable
 
-from cdp_pipeline.activation.ledger import UNDER_WAY, Ledger, contact_turns, jobs, outbox, utc
+from cdp_pipeline.activation.ledger import UNDER_WAY, Ledger, contact_turns, insert_into, jobs, outbox, utc
 from cdp_pipeline.activation.protocol import Outcome
 from cdp_pipeline.consent.ledger import LISTED, each_of, listed, one_of
 from cdp_pipeline.consent.subjects import Subject
@@ -232,7 +231,7 @@ def _counting(dialect: str) -> sa.Select[Any]:
 def _taking(dialect: str) -> Executable:
     """Notes that some operations have had their turn, in one statement."""
     op_ids, at = sa.bindparam("op_ids", type_=LISTED[dialect]), sa.bindparam("at", type_=sa.DateTime)
-    insert = postgresql.insert(contact_turns) if dialect == "postgresql" else sqlite.insert(contact_turns)
+    insert = insert_into(dialect, contact_turns)
     # The condition tells SQLite where the rows end and what to do with those that are there begins.
     taken = insert.from_select(["op_id", "at"], sa.select(each_of(dialect, op_ids).c.value, at).where(sa.true()))
     return taken.on_conflict_do_update(index_elements=["op_id"], set_={"at": insert.excluded.at})

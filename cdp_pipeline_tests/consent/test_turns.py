@@ -77,16 +77,23 @@ def test_what_was_sent_under_the_other_id_counts_after_a_merge(ledger: Ledger) -
 @pytest.mark.parametrize(
     "declared", [{"caps": [TWO_A_WEEK]}, {"budgets": [{"channel": "email", "most": 2, "within": "7 days"}]}]
 )
+@pytest.mark.parametrize("dismissed", [None, "asked nobody", "not arrived"])
 def test_a_letter_of_which_nobody_knows_whether_it_arrived_counts_as_one_that_did(
-    ledger: Ledger, declared: dict[str, Any]
+    ledger: Ledger, declared: dict[str, Any], dismissed: str | None
 ) -> None:
+    """Also when nobody wants to be asked about it any more, unless somebody found out that it did not."""
     here = world(ledger, policy(**declared))
     fates = []
     for number, becomes in enumerate(["unknown", "delivered", "delivered"]):
         here.before_sending = lambda _delivery, _now, becomes=becomes: becomes
         op_id = here.decide("trigger:offer", "ann", NOW + number * DAY)
         fates.append(here.post(NOW + number * DAY)[op_id])
+        if dismissed:
+            ledger.dismiss(NOW, "so be it", not_arrived=dismissed == "not arrived")
     assert fates[:2] == ["unknown", "delivered"]
+    if dismissed == "not arrived":
+        assert fates[2] == "delivered"
+        return
     assert fates[2].startswith(("gate: frequency cap", "gate: budget"))
     late = here.decide("trigger:offer", "ann", NOW + 8 * DAY)
     assert here.post(NOW + 8 * DAY)[late] == "delivered"
