@@ -35,9 +35,8 @@ def catch_up(ledger: ConsentLedger, lake: Lake, project: Project, now: datetime)
     version = f"{lake.catalog}:{lake.snapshot}"
     parts: list[Statement | Exclusion] = [*consent.said, *consent.suppressed]
     for part in parts:
-        key = ledger.fingerprint(("statement", f"{type(part).__name__}:{part.model_dump_json()}"))
-        until, seen = listened.get(key, (None, ""))
         source = project.sources[part.source]
+        until, seen = listened.get(key := _key(ledger, part, consent, source), (None, ""))
         if seen == version or not lake.exists(source_table(source).name):
             continue
         rows = lake.local.read(source_table(source))
@@ -51,6 +50,13 @@ def catch_up(ledger: ConsentLedger, lake: Lake, project: Project, now: datetime)
             new[source.name] = new.get(source.name, 0) + count
         _note(ledger, key, newest, version)
     return new
+
+
+def _key(ledger: ConsentLedger, part: Statement | Exclusion, consent: Consent, source: Source) -> str:
+    """What is listened to: where that changes, all that was ever said is heard anew, and written down once."""
+    of = [(name, source.identifier_columns[name]) for name in _columns(part, source)]
+    about = _about(part, consent) if isinstance(part, Statement) else []
+    return ledger.fingerprint(("statement", json.dumps([type(part).__name__, part.model_dump_json(), of, about])))
 
 
 def _listened(ledger: ConsentLedger) -> dict[str, tuple[datetime | None, str]]:
@@ -116,9 +122,7 @@ def _each(part: Statement | Exclusion, source: Source, found: ibis.Table) -> Ite
 def _said(
     ledger: ConsentLedger, part: Statement, consent: Consent, source: Source, found: ibis.Table, project: Project
 ) -> Iterator[Said]:
-    about = [f"purpose:{part.purpose}"] if part.purpose is not None else [f"channel:{part.channel}"]
-    if part.signal == "gpc":
-        about = [f"purpose:{name}" for name, purpose in consent.purposes.items() if purpose.shares]
+    about = _about(part, consent)
     # A yes that was there when we first saw the row may be of any age: it outweighs nothing that was said elsewhere.
     beginning = datetime.combine(project.settings.first_day, time(), UTC)
     for type_, value, row in _each(part, source, found):
@@ -134,6 +138,12 @@ def _said(
                 _event(ledger, row, type_, value, each, decision), (type_, value), each, decision, at, source.name,
                 row["proof"] if part.signal is None else "Sec-GPC",
             )  # fmt: skip
+
+
+def _about(part: Statement, consent: Consent) -> list[str]:
+    if part.signal == "gpc":
+        return [f"purpose:{name}" for name, purpose in consent.purposes.items() if purpose.shares]
+    return [f"purpose:{part.purpose}"] if part.purpose is not None else [f"channel:{part.channel}"]
 
 
 def _excluded(ledger: ConsentLedger, part: Exclusion, source: Source, found: ibis.Table) -> Iterator[Suppression]:

@@ -190,3 +190,24 @@ def test_a_declaration_that_changes_is_read_again_from_the_start(house: House, c
     changed = load_project(house.folder, {})
     assert catch_up(consents, house.lake, changed, at(3, 1)) == {"permits": 1}
     assert decision(consents, "ann", at(3, 1), "channel:email") == "granted"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "who"),
+    [
+        ("marketing: {description: Offers.}", "marketing: {description: Offers., shares: true}", "ann"),
+        ("wording: {type: string}", "wording: {type: string, identifier: phone}", "+441"),
+    ],
+    ids=["a purpose shares data from now on", "a column is an identifier from now on"],
+)
+def test_what_was_said_long_ago_is_heard_by_what_is_declared_later(
+    house: House, consents: ConsentLedger, before: str, after: str, who: str
+) -> None:
+    house.file("visits.csv", "id,at,email,phone,gpc,event\n1,2026-02-01T08:00:00,ann,,true,seen", at(3, 1))
+    house.file("permits_1.csv", "id,at,email,granted,wording\n1,2026-02-01T08:00:00,bob,false,+441", at(3, 1))
+    catch_up(consents, house.lake, house.project, at(3, 1))
+    assert decision(consents, who, at(3, 1)) is None
+    text = (house.folder / "project.yaml").read_text()
+    (house.folder / "project.yaml").write_text(text.replace(before, after))
+    catch_up(consents, house.lake, load_project(house.folder, {}), at(3, 1))
+    assert decision(consents, who, at(3, 1)) == "denied"
