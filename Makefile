@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 CUSTOMERS ?= 2000
 DAYS ?= 365
 SEED ?= 7
+# Yesterday, so that triggers have something to act on; UNTIL=2026-10-31 makes the same company every time.
+UNTIL ?= $(shell $(PYTHON) -c "import datetime as d; print(d.date.today() - d.timedelta(days=1))")
 UI ?= 1
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
@@ -23,7 +25,7 @@ $(VENV)/.test-installed: $(VENV)/.installed
 	touch $@
 
 demo: $(VENV)/.installed  ## Generate the demo company, materialize everything, start the UI (UI=0: without it).
-	$(BIN)/cdp demo-data $(CDP_DATA) --customers $(CUSTOMERS) --days $(DAYS) --seed $(SEED)
+	$(BIN)/cdp demo-data $(CDP_DATA) --customers $(CUSTOMERS) --days $(DAYS) --seed $(SEED) --until $(UNTIL)
 	$(BIN)/cdp run
 	@if [ "$(UI)" != "0" ]; then $(BIN)/cdp dev; fi
 

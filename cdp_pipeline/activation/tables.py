@@ -14,7 +14,7 @@ OUTBOX = Table(
     "Every message or update that was decided, and what became of it.",
     {
         "op_id": Column("string", "The operation: the same decision always has the same id."),
-        "origin": Column("string", "What called for it: trigger:<name>, sync:<name> or alert:<key>."),
+        "origin": Column("string", "What called for it: `trigger:`, `sync:` or `alert:` and its name."),
         "destination": Column("string", "Where it goes."),
         "person_id": Column("string", "Whom it concerns."),
         "kind": Column("string", "act, add, update, remove, entered, left or alert."),

@@ -26,6 +26,7 @@ _WORDS = (
     (r"quiet hours", "quiet hours where they are"),
     (r"budget: (.+)", "the budget is spent: {0}"),
     (r"guard: unless", "the trigger's own `unless:` holds for them"),
+    (r"guard: unless, (.+)", "kept by guard {0}, and the trigger's own `unless:` holds for them"),
     (r"guard: (.+)", "kept by guard {0}"),
     (r"cool-down", "it acted for them not long ago, and its cool_down is not over"),
 )  # fmt: skip

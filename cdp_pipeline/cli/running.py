@@ -64,23 +64,30 @@ def demo_data(
     customers: Annotated[int, typer.Option(min=1)] = 2_000,
     days: Annotated[int, typer.Option(min=1)] = 365,
     seed: int = 7,
+    until: Annotated[
+        datetime | None, typer.Option("--until", help="The last day; default: always the same.", **DAY)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Generate the demo company with its ground truth (truth/)."""
     from rich.progress import Progress
 
     from cdp_pipeline.sources.demo import generate
+    from cdp_pipeline.sources.demo.generate import LAST_DAY
 
     with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("Generating", total=days)
         summary = generate(
-            folder, customers, days, seed, progress=lambda done, _days, _rows: bar.update(task, completed=done)
-        )
+            folder, customers, days, seed, until.date() if until is not None else LAST_DAY,
+            progress=lambda done, _days, _rows: bar.update(task, completed=done),
+        )  # fmt: skip
     if as_json:
         print_json(vars(summary))
     else:
         out.print(
-            f"{folder}: {summary.people:,} people, {sum(summary.rows.values()):,} rows, {days} days", highlight=False
+            f"{folder}: {summary.people:,} people, {sum(summary.rows.values()):,} rows, "
+            f"{days} days until {summary.last_day}",
+            highlight=False,
         )
 
 

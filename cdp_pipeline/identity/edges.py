@@ -29,7 +29,7 @@ EDGES = Table(
         "record_id": Column("string", "The earliest row of that source that did."),
         "first_seen": Column("timestamp(6)", "When they were first seen together (UTC)."),
         "last_seen": Column("timestamp(6)", "When they were last seen together (UTC)."),
-        "rule": Column("string", "What makes the link: same_row, verdict, or match:<name>."),
+        "rule": Column("string", "What makes the link: same_row, verdict, or `match:` and its name."),
         "score": Column("float64", "How sure the rule is, 1 being certain."),
         "status": Column(
             "string", "accepted (both are one person), refused_limit, refused_unique, refused_verdict or inactive."

@@ -8,6 +8,12 @@ from typing import Any
 
 import dagster as dg
 
+from cdp_pipeline.activation.declared import (
+    guards_in_words,
+    policy_in_words,
+    syncs_in_words,
+    triggers_in_words,
+)
 from cdp_pipeline.activation.fire import fire, merged_people
 from cdp_pipeline.activation.guards import guards_of
 from cdp_pipeline.activation.plan import PLAN
@@ -63,7 +69,7 @@ def activation_assets(project: Project, upstream: Sequence[dg.AssetCheckKey]) ->
     told_by = [key_of(table) for table in watched]
 
     @dg.asset(
-        **asset_arguments(PLAN, owner, {"sqlalchemy"}),
+        **asset_arguments(PLAN, owner, {"sqlalchemy"}, syncs_in_words(project)),
         deps=[
             *(["audiences", name] for name in synced),
             key_of(customers_table(project)),
@@ -99,8 +105,8 @@ def activation_assets(project: Project, upstream: Sequence[dg.AssetCheckKey]) ->
     @dg.multi_asset(
         name="triggers",
         specs=[
-            asset_spec(OUTBOX, [key_of(PLAN), *told_by], owner, {"sqlalchemy"}),
-            asset_spec(PREVENTED, told_by, owner, {"sqlalchemy"}),
+            asset_spec(OUTBOX, [key_of(PLAN), *told_by], owner, {"sqlalchemy"}, triggers_in_words(project)),
+            asset_spec(PREVENTED, told_by, owner, {"sqlalchemy"}, guards_in_words(project)),
         ],
         required_resource_keys=RESOURCES,
     )
@@ -119,7 +125,10 @@ def activation_assets(project: Project, upstream: Sequence[dg.AssetCheckKey]) ->
 
     @dg.multi_asset(
         name="deliveries",
-        specs=[asset_spec(table, [key_of(OUTBOX)], owner, {"sqlalchemy"}) for table in (DELIVERIES, CONTACTS)],
+        specs=[
+            asset_spec(DELIVERIES, [key_of(OUTBOX)], owner, {"sqlalchemy"}),
+            asset_spec(CONTACTS, [key_of(OUTBOX)], owner, {"sqlalchemy"}, policy_in_words(project)),
+        ],
         check_specs=[checks.accounts_spec(key_of(DELIVERIES))],
         required_resource_keys=RESOURCES,
     )

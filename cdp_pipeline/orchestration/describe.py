@@ -20,13 +20,16 @@ def column_schema(table: Table) -> dg.TableSchema:
     )
 
 
-def asset_arguments(table: Table, owner: str | None, kinds: set[str]) -> dict[str, Any]:
-    """The arguments every asset of a table shares: key, group, words, owners, kinds, columns."""
+def asset_arguments(table: Table, owner: str | None, kinds: set[str], declared: str = "") -> dict[str, Any]:
+    """The arguments every asset of a table shares: key, group, words, owners, kinds, columns.
+
+    `declared`: what the project says of it, in Markdown.
+    """
     schema, name = table.name.split(".")
     return {
         "key": [schema, name],
         "group_name": schema,
-        "description": table.description,
+        "description": f"{table.description}\n\n{declared}".strip(),
         "owners": [owner] if owner else [],
         "kinds": kinds,
         "metadata": {"dagster/column_schema": column_schema(table), "dagster/table_name": table.name},
@@ -37,9 +40,11 @@ def key_of(table: Table | str) -> list[str]:
     return (table if isinstance(table, str) else table.name).split(".")
 
 
-def asset_spec(table: Table, deps: Sequence[Any], owner: str | None, kinds: set[str]) -> dg.AssetSpec:
+def asset_spec(
+    table: Table, deps: Sequence[Any], owner: str | None, kinds: set[str], declared: str = ""
+) -> dg.AssetSpec:
     """One table of a step that makes several."""
-    return dg.AssetSpec(**asset_arguments(table, owner, kinds), deps=list(deps))
+    return dg.AssetSpec(**asset_arguments(table, owner, kinds, declared), deps=list(deps))
 
 
 def published(counts: Counts, more: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -29,12 +29,14 @@ def headline(project: Project) -> Iterator[str]:
         yield line
     computed = [f"{row['audience']} {row['people']:,}" for row in audiences if row["people"] is not None]
     if computed:
-        yield "Audiences: " + ", ".join(computed)
+        days = sorted({str(row["day"]) for row in audiences if row["people"] is not None})
+        yield f"Audiences at the end of {' to '.join(days[:: len(days) - 1 or 1])}: " + ", ".join(computed)
     with ledger_of(project) as ledger:
         states: Counter[str] = Counter()
         for (_, _, state), count in ledger.counts().items():
             states[state] += count
     if states:
         yield "Deliveries: " + ", ".join(
-            f"{count:,} {state.replace('_', ' ')}" for state, count in sorted(states.items())
+            f"{count:,} {'shown in dry run' if state == 'dry_run' else state}"
+            for state, count in sorted(states.items())
         )

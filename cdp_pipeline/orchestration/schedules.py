@@ -80,4 +80,5 @@ def housekeeping_schedule(project: Project) -> dg.ScheduleDefinition:
         cron_schedule="0 3 * * 0",
         execution_timezone=project.settings.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Every Sunday night: makes the lake compact, and forgets what is older than `retention:` says.",
     )

@@ -29,6 +29,7 @@ from cdp_pipeline.activation.words import in_words
         ("gate: quiet hours", "quiet hours where they are"),
         ("gate: budget: 250 GBP in 1 days", "the budget is spent: 250 GBP in 1 days"),
         ("guard: unless", "the trigger's own `unless:` holds for them"),
+        ("guard: unless, unhappy", "kept by guard unhappy, and the trigger's own `unless:` holds for them"),
         ("guard: open_ticket, unhappy", "kept by guard open_ticket, unhappy"),
         ("cool-down", "it acted for them not long ago, and its cool_down is not over"),
         ("gate: nobody has this id any more", "nobody has this id any more"),

@@ -81,11 +81,17 @@ def test_the_demo_is_the_same_bytes_for_the_same_seed(cdp: Here, tmp_path: Path)
     assert made("one", "1") == made("again", "1") != made("other", "2")
 
 
+def test_the_demo_may_end_yesterday_so_that_there_is_something_to_act_on(cdp: Here, tmp_path: Path) -> None:
+    cdp("demo-data", str(tmp_path / "new"), "--customers", "30", "--days", "3", "--until", "2026-11-21")
+    assert sorted(file.name[:10] for file in (tmp_path / "new").glob("shop_orders/*.*"))[-1] == "2026-11-21"
+
+
 def test_a_run_ends_with_what_was_made_and_every_check(shop: Cdp) -> None:
     said = (shop.lake.parent / "first_run.txt").read_text()
     assert any(line.split() == ["traits/daily", "7"] for line in said.splitlines())
     assert re.search(r"(\d+) of \1 checks passed", said)
-    assert "People: 7, of whom 7 known" in said and "good_customers 6" in said and "5 dry run" in said
+    assert "People: 7, of whom 7 known" in said and "good_customers 6" in said and "5 shown in dry run" in said
+    assert f"Audiences at the end of {NEWEST}: " in said
 
 
 def test_a_second_run_changes_nothing(copy: Cdp, cdp: Here) -> None:

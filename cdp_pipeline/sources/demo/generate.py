@@ -21,6 +21,7 @@ from cdp_pipeline.sources.demo.text import hexadecimal, scramble
 from cdp_pipeline.sources.demo.today import Agenda, Counters, Today
 
 SUMMARY = "truth/summary.json"
+LAST_DAY = date(2026, 10, 31)
 Progress = Callable[[int, int, int], None]
 
 
@@ -56,7 +57,7 @@ def generate(
     customers: int,
     days: int,
     seed: int,
-    last_day: date = date(2026, 10, 31),
+    last_day: date = LAST_DAY,
     progress: Progress | None = None,
 ) -> DemoSummary:
     """Write the demo company's exports of `days` days up to `last_day`, and the truth about them, into a folder.
