@@ -30,10 +30,11 @@ import pyarrow as pa
 from cdp_pipeline.activation import claims
 from cdp_pipeline.activation.deliver import deliver
 from cdp_pipeline.activation.gates import ContactGates
-from cdp_pipeline.activation.ledger import Ledger, Op, acknowledged, open_ledger, operation_id
+from cdp_pipeline.activation.ledger import Ledger, Op, open_ledger, operation_id
 from cdp_pipeline.activation.plan import SyncPlan
 from cdp_pipeline.activation.protocol import Outcome, canonical_json
 from cdp_pipeline.activation.refresh import plan_sync
+from cdp_pipeline.activation.schema import acknowledged
 from cdp_pipeline.activation.sync import approve, submit
 from cdp_pipeline.activation.unchanged import compare
 from cdp_pipeline.consent.ledger import Said, open_consents

@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from cdp_pipeline.activation.ledger import (
+from cdp_pipeline.activation.ledger import Ledger, utc
+from cdp_pipeline.activation.protocol import Delivery, Outcome, Payload, may_repeat
+from cdp_pipeline.activation.schema import (
     LEAVES,
     LIVE,
     LOST,
     UNDER_WAY,
     WAITS,
-    Ledger,
     acknowledged,
     attempts,
     claims,
@@ -31,9 +32,7 @@ from cdp_pipeline.activation.ledger import (
     outbox,
     pace,
     pauses,
-    utc,
 )
-from cdp_pipeline.activation.protocol import Delivery, Outcome, Payload, may_repeat
 
 FIRST_WAIT = timedelta(seconds=30)
 LONGEST_WAIT = timedelta(hours=6)

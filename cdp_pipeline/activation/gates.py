@@ -17,9 +17,10 @@ import sqlalchemy as sa
 from cdp_pipeline.activation.barred import GONE, barred_people
 from cdp_pipeline.activation.claims import Claimed
 from cdp_pipeline.activation.controls import concerned, held_out
-from cdp_pipeline.activation.ledger import Ledger, outbox, utc
+from cdp_pipeline.activation.ledger import Ledger, utc
 from cdp_pipeline.activation.protocol import Outcome, read_together
 from cdp_pipeline.activation.quiet import longest, zone_of
+from cdp_pipeline.activation.schema import outbox
 from cdp_pipeline.activation.turns import REFUSED, Turn, Turns
 from cdp_pipeline.consent.ledger import ConsentLedger, Identifier, understood
 from cdp_pipeline.consent.permissions import refusal

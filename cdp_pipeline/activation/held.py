@@ -13,9 +13,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from cdp_pipeline.activation.ledger import LedgerError, Op, held_ops, plans, utc
+from cdp_pipeline.activation.ledger import LedgerError, Op, utc
 from cdp_pipeline.activation.plan import SyncPlan
 from cdp_pipeline.activation.protocol import Payload
+from cdp_pipeline.activation.schema import held_ops, plans
 from cdp_pipeline.spec.base import duration_text
 from cdp_pipeline.spec.sync import Sync
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from cdp_pipeline.activation.ledger import Ledger, health, operation_id, outbox, pace, pauses, utc
+from cdp_pipeline.activation.ledger import Ledger, operation_id, utc
+from cdp_pipeline.activation.schema import health, outbox, pace, pauses
 
 if TYPE_CHECKING:
     from cdp_pipeline.spec.destination import Destination

@@ -15,7 +15,8 @@ from types import MappingProxyType
 
 import pyarrow as pa
 
-from cdp_pipeline.activation.ledger import LEAVES, Op, operation_id
+from cdp_pipeline.activation.ledger import Op, operation_id
+from cdp_pipeline.activation.schema import LEAVES
 from cdp_pipeline.activation.words import in_words
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.spec.sync import Sync

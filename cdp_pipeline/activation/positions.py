@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from cdp_pipeline.activation.ledger import Ledger, read_places, readers, utc
+from cdp_pipeline.activation.ledger import Ledger, utc
+from cdp_pipeline.activation.schema import read_places, readers
 
 _READING = "events"
 LEASE = timedelta(seconds=15)

@@ -16,8 +16,9 @@ from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 
-from cdp_pipeline.activation.ledger import Ledger, LedgerError, ledger_url, operation_id, outbox, receipts, utc
+from cdp_pipeline.activation.ledger import Ledger, LedgerError, ledger_url, operation_id, utc
 from cdp_pipeline.activation.protocol import AddressIs, Outcome
+from cdp_pipeline.activation.schema import outbox, receipts
 from cdp_pipeline.consent.ledger import ConsentLedger, Reason, Said, Suppression
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.reach import WAYS

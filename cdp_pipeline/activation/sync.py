@@ -17,20 +17,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from cdp_pipeline.activation import held as held_plans
-from cdp_pipeline.activation.ledger import (
-    LEAVES,
-    Ledger,
-    acknowledged,
-    epochs,
-    health,
-    held_ops,
-    new_row,
-    outbox,
-    plans,
-    utc,
-)
+from cdp_pipeline.activation.ledger import Ledger, new_row, utc
 from cdp_pipeline.activation.pauses import paused
 from cdp_pipeline.activation.plan import Held, SyncPlan, guards
+from cdp_pipeline.activation.schema import LEAVES, acknowledged, epochs, health, held_ops, outbox, plans
 from cdp_pipeline.activation.turns import REFUSED
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.sync import Sync

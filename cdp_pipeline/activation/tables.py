@@ -5,7 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import sqlalchemy as sa
 
-from cdp_pipeline.activation.ledger import Ledger, attempts, outbox, prevented
+from cdp_pipeline.activation.ledger import Ledger
+from cdp_pipeline.activation.schema import attempts, outbox, prevented
 from cdp_pipeline.lake.table import Column, Table
 from cdp_pipeline.spec.project import Project
 

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 import sqlalchemy as sa
 
-from cdp_pipeline.activation.ledger import Ledger, told_events, utc
+from cdp_pipeline.activation.ledger import Ledger, utc
+from cdp_pipeline.activation.schema import told_events
 
 KEPT = timedelta(days=3)
 """Longer than anything that can be read before it is loaded may wait for its load (sources.tail)."""

@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql import Executable
 
-from cdp_pipeline.activation.ledger import UNDER_WAY, Ledger, contact_turns, insert_into, jobs, outbox, utc
+from cdp_pipeline.activation.ledger import Ledger, insert_into, utc
 from cdp_pipeline.activation.protocol import Outcome
+from cdp_pipeline.activation.schema import UNDER_WAY, contact_turns, jobs, outbox
 from cdp_pipeline.consent.ledger import LISTED, each_of, listed, one_of
 from cdp_pipeline.consent.subjects import Subject
 from cdp_pipeline.spec.base import duration_text

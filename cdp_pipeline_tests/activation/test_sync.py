@@ -411,3 +411,14 @@ def test_what_was_there_by_a_ledger_that_did_not_say_where_is_there_still(ledger
     with open_ledger(ledger_address) as ledger:
         more = plan(vips, ["p1", "p2", "p3"], {}, holds(ledger, vips))
         assert submit(ledger, more, dry_run=False, now=NOW).state == "applied"
+
+
+@pytest.mark.parametrize("fate", ["nobody knows", "rejected"])
+def test_a_removal_that_was_refused_or_may_have_been_made_waits_for_somebody(ledger: Ledger, fate: str) -> None:
+    world = World(ledger, sync(mapping={"id": "person_id"}, key="id"))
+    world.plan({"p1": {}})
+    world.work([])
+    for faults in ([fate], [], []):
+        world.plan({})
+        world.work(faults, repeatable=False)
+    assert world.states == {"delivered": 1, "unknown" if fate == "nobody knows" else "failed": 1}

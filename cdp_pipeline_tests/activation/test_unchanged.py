@@ -12,10 +12,11 @@ import pytest
 import sqlalchemy as sa
 
 from cdp_pipeline.activation import claims
-from cdp_pipeline.activation.ledger import Ledger, acknowledged, open_ledger
+from cdp_pipeline.activation.ledger import Ledger, open_ledger
 from cdp_pipeline.activation.plan import SyncPlan, plan
 from cdp_pipeline.activation.protocol import Outcome
 from cdp_pipeline.activation.refresh import plan_sync
+from cdp_pipeline.activation.schema import acknowledged
 from cdp_pipeline.activation.sync import approve, epoch, held_fingerprints, holds, submit
 from cdp_pipeline.activation.unchanged import WIDTH, compare
 from cdp_pipeline.spec.sync import Sync

@@ -19,7 +19,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from cdp_pipeline.activation.ledger import acknowledged, outbox
+from cdp_pipeline.activation.schema import acknowledged, outbox
 from cdp_pipeline.audiences.members import HELD, MEMBERS, SIZES
 from cdp_pipeline.cli import main
 from cdp_pipeline.identity.people import IDENTIFIERS, PEOPLE
