@@ -217,7 +217,8 @@ class Ledger(Closing):
                     continue
                 last = past.last_other(op)
                 state, reason = op.state, op.reason
-                if state != "suppressed" and last is not None:
+                # A guard has only prevented what would have been sent without it.
+                if last is not None and (state != "suppressed" or op.guards):
                     if once:
                         state, reason = "suppressed", "once: it has acted for this person before"
                     elif at - last < cool_down:

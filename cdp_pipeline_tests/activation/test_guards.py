@@ -144,6 +144,16 @@ def test_a_guard_before_somebody_who_could_not_be_written_to_anyway_is_not_said_
     assert told(ledger) == []
 
 
+def test_what_a_cool_down_keeps_back_anyway_no_guard_is_said_to_have_prevented(lake: Lake, ledger: Ledger) -> None:
+    offer = trigger(name="offer", purpose="marketing", cool_down="9 days")
+    whole = guarded(offer, guards=(guard("cross", 300, "marketing"),))
+    publish(lake, DAY, {"p1": 130})
+    fire(ledger, lake, whole, now=NOW)
+    publish(lake, DAY + ONE, {"p1": 310})
+    assert fire(ledger, lake, whole, now=NOW + ONE) == {"offer": {"known": 1, "suppressed": 1}}
+    assert told(ledger) == []
+
+
 def test_a_guard_is_asked_of_those_too_of_whom_nothing_was_computed_yet(lake: Lake, ledger: Ledger) -> None:
     calm = [{"none": [{"trait": "recency", "op": "<", "value": 100}]}]
     whole = guarded(trigger(name="welcome", on={"entered": "vip"}, unless=calm), guards=())

@@ -57,6 +57,16 @@ def test_an_event_is_an_occasion_once_for_its_person_with_what_it_says() -> None
     assert happened[1].day == AT.date()
 
 
+def test_of_two_windows_that_meet_an_event_is_in_one() -> None:
+    rows = [event(f"e{hours}", "review", AT + hours * HOUR, stars=1) for hours in (0, 1, 2)]
+    windows = [(AT, AT + HOUR), (AT + HOUR, AT + 2 * HOUR)]
+    assert [
+        [one.text for one in found({"seen": {"event": "review"}}, rows, after, until)] for after, until in windows
+    ] == [["seen:e1"], ["seen:e2"]]
+    carts = [event("c", "cart", AT)]
+    assert [len(found(CART, carts, AT + hours * HOUR, AT + (hours + 1) * HOUR)) for hours in (0, 1, 2)] == [0, 1, 0]
+
+
 def test_a_trigger_looks_back_two_days_but_never_further_than_a_day_before_it_began() -> None:
     one = timedelta(days=1)
     assert since(AT, None) == since(AT, AT) == AT - one
@@ -72,7 +82,9 @@ def test_an_order_is_missed_two_hours_after_the_last_cart_and_not_before() -> No
     assert found(CART, rows, AT - 48 * HOUR, AT + 2.9 * HOUR) == []
     [missed] = found(CART, rows, AT - 48 * HOUR, AT + 3 * HOUR)
     assert (missed.person_id, missed.text) == ("p1", "missing:c2")
-    assert found(CART, [*rows, event("o", "order", AT + 2.5 * HOUR)], AT - 48 * HOUR, AT + 9 * HOUR) == []
+    for hours, missing in ((2.5, 0), (3, 0), (3.001, 1)):
+        ordered = [*rows, event("o", "order", AT + hours * HOUR)]
+        assert len(found(CART, ordered, AT - 48 * HOUR, AT + 9 * HOUR)) == missing
 
 
 steps = st.lists(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -80,6 +81,9 @@ def test_within_the_cool_down_a_second_occasion_is_suppressed_for_good(ledger: L
         "suppressed": 1, "pending": 1,
     }  # fmt: skip
     assert fire(ledger, [later], NOW + 30 * DAYS, cool_down=7 * DAYS) == {"known": 1}
+    [just, over] = (replace(act("p1"), op_id=name, occasion=name) for name in ("just", "over"))
+    assert fire(ledger, [just], NOW + 7 * DAYS - timedelta(microseconds=1), cool_down=7 * DAYS) == {"suppressed": 1}
+    assert fire(ledger, [over], NOW + 7 * DAYS, cool_down=7 * DAYS) == {"pending": 1}
     assert fire(ledger, [act("p1", "crossed:recency:alarm:2026-04-12")], NOW + 30 * DAYS, cool_down=7 * DAYS) == {
         "pending": 1
     }

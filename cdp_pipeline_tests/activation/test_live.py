@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from cdp_pipeline.activation.fire import fire
-from cdp_pipeline.activation.ledger import Ledger, open_ledger
+from cdp_pipeline.activation.ledger import Ledger, open_ledger, outbox
 from cdp_pipeline.activation.live import Follower, followed, telling
 from cdp_pipeline.activation.positions import may_read, stop_reading
 from cdp_pipeline.activation.tables import outbox_rows
-from cdp_pipeline.lake import open_lake
+from cdp_pipeline.lake import Mirror, open_lake
+from cdp_pipeline.traits.bands import BANDS
+from cdp_pipeline_tests.activation.projects import crossing, trigger
+from cdp_pipeline_tests.activation.test_fire import DAILY, NOTE, rows
+from cdp_pipeline_tests.activation.test_guards import RECENCY
 from cdp_pipeline_tests.activation.wired import LOBBY, OFFICE, PEOPLE, TABLET, Wired, environment, opened, wired
 
 
@@ -135,6 +140,32 @@ def test_an_event_is_acted_on_although_the_clock_of_its_device_is_ahead(tmp_path
         wire.click("far", "alarm_raised", -1, account="B2")
         assert look(wire, Follower(ledger, wire.project)) == {"alarm pending": 1}
         assert {person for _, person, *_ in decided(ledger).values()} == {"A1"}
+
+
+def test_an_event_that_a_guard_asks_about_keeps_at_once_what_waits_for_an_hour_and_leaves_moves_to_their_run(
+    tmp_path: Path,
+) -> None:
+    wire = wired(tmp_path)
+    wire.compute()
+    day = wire.now.astimezone(wire.project.zone).date() - timedelta(days=1)
+    calm = trigger(name="calm", unless=[{"event": "alarm_raised", "window": "last 2 days"}])
+    wire = replace(wire, project=replace(wire.project, triggers={"calm": calm}, traits={"recency": RECENCY}))
+    with open_lake(wire.project.settings.lake) as lake:
+        daily = [{"person_id": person, "day": day, "recency": 130} for person in ("A1", "B2")]
+        moves = [crossing(person, day) for person in ("A1", "B2")]
+        lake.publish(Mirror(DAILY, rows(DAILY, *daily)), Mirror(BANDS, rows(BANDS, *moves)), note=NOTE)
+    with wire.ledger() as ledger:
+        look(wire, Follower(ledger, wire.project))
+        assert batch(wire, ledger) == {"calm": {"pending": 2}}
+        with ledger.writing() as connection:
+            later = (wire.now + timedelta(hours=5)).replace(tzinfo=None)
+            connection.execute(outbox.update().values(next_at=later))
+        wire.click("e1", "alarm_raised", account="A1")
+        assert look(wire, Follower(ledger, wire.project)) == {"calm kept by a guard": 1}
+        assert {person: state for _, person, _, _, state in decided(ledger).values()} == {
+            "A1": "suppressed", "B2": "pending"
+        }  # fmt: skip
+        assert ledger.evaluated_until("calm") == day, "what crossed today is for the next run to say"
 
 
 def test_reading_is_one_s_at_a_time_and_whoever_has_begun_last_may_take_it(
