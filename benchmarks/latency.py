@@ -1,7 +1,7 @@
 # ruff: noqa: T201
 """From an event written to its webhook received, on a running system: `cdp dev`, first alone, then with `cdp worker`.
 
-    python benchmarks/latency.py [--people 20000] [--events 40] [--burst 500] [--only database]
+    python benchmarks/latency.py [--people 20000] [--events 40] [--burst 500] [--only file|database]
 
 A device appends a line to the day's file; the receiver, in this process, notes when the signed request for that person
 comes in. One event every 0.3 to 2 seconds, so that they fall anywhere between two ticks; then a burst at once. Then the
