@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from cdp_pipeline.consent.ledger import metadata
+
 LIVE = ("pending", "retry", "inflight")
 LOST = "its worker was lost"
 LEAVES = ("remove", "left")
@@ -15,11 +17,10 @@ WAITS = sa.text("state IN ('pending', 'retry')")
 UNDER_WAY = sa.text("state = 'inflight'")
 HAS_OCCASION = sa.text("occasion <> ''")
 _OPEN_CASE = sa.text("state IN ('failed', 'unknown')")
-_metadata = sa.MetaData()
 _whole = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 outbox = sa.Table(
     "outbox",
-    _metadata,
+    metadata,
     sa.Column("sequence", _whole, primary_key=True, autoincrement=True),
     sa.Column("op_id", sa.String(64), nullable=False, unique=True),
     sa.Column("origin", sa.Text, nullable=False),
@@ -51,7 +52,7 @@ outbox = sa.Table(
 # What a worker has taken, and until when it is its alone. A number is never given twice.
 claims = sa.Table(
     "claims",
-    _metadata,
+    metadata,
     sa.Column("claim", _whole, primary_key=True, autoincrement=True),
     sa.Column("destination", sa.Text, nullable=False),
     sa.Column("worker", sa.Text, nullable=False),
@@ -61,7 +62,7 @@ claims = sa.Table(
 # A log: nobody looks one up, and whoever may settle an operation does so once.
 attempts = sa.Table(
     "attempts",
-    _metadata,
+    metadata,
     sa.Column("op_id", sa.String(64), nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("at", sa.DateTime, nullable=False),
@@ -73,13 +74,13 @@ attempts = sa.Table(
 # What the other side called an operation that it accepted and has not yet carried out.
 jobs = sa.Table(
     "jobs",
-    _metadata,
+    metadata,
     sa.Column("op_id", sa.String(64), primary_key=True),
     sa.Column("reference", sa.Text, nullable=False),
 )
 acknowledged = sa.Table(
     "acknowledged",
-    _metadata,
+    metadata,
     sa.Column("sync", sa.Text, primary_key=True),
     sa.Column("destination", sa.Text, primary_key=True),
     sa.Column("key", sa.Text, primary_key=True),
@@ -94,7 +95,7 @@ acknowledged = sa.Table(
 )
 plans = sa.Table(
     "plans",
-    _metadata,
+    metadata,
     sa.Column("plan_id", sa.String(64), primary_key=True),
     sa.Column("sync", sa.Text, nullable=False),
     # None: made before a sync was known to move from one destination to another.
@@ -115,7 +116,7 @@ plans = sa.Table(
 # What a held plan would do (held.py), for as long as it waits.
 held_ops = sa.Table(
     "held_ops",
-    _metadata,
+    metadata,
     sa.Column("plan_id", sa.String(64), primary_key=True),
     sa.Column("place", sa.Integer, primary_key=True),
     sa.Column("op_id", sa.String(64), nullable=False),
@@ -131,7 +132,7 @@ held_ops = sa.Table(
 )
 epochs = sa.Table(
     "epochs",
-    _metadata,
+    metadata,
     sa.Column("sync", sa.Text, primary_key=True),
     sa.Column("epoch", sa.String(32), nullable=False),
     # Up to where the outbox was of an earlier epoch.
@@ -139,13 +140,13 @@ epochs = sa.Table(
 )
 evaluations = sa.Table(
     "evaluations",
-    _metadata,
+    metadata,
     sa.Column("trigger", sa.Text, primary_key=True),
     sa.Column("day", sa.Date, nullable=False),
 )
 marks = sa.Table(
     "marks",
-    _metadata,
+    metadata,
     sa.Column("trigger", sa.Text, primary_key=True),
     # The snapshot of the lake up to which was looked at what the trigger watches: the timeline, or dates.
     sa.Column("mark", sa.BigInteger, nullable=False),
@@ -153,14 +154,14 @@ marks = sa.Table(
 )
 prevented = sa.Table(
     "prevented",
-    _metadata,
+    metadata,
     sa.Column("op_id", sa.String(64), primary_key=True),
     sa.Column("guard", sa.Text, primary_key=True),
     sa.Column("day", sa.Date, nullable=False),
 )
 pace = sa.Table(
     "pace",
-    _metadata,
+    metadata,
     sa.Column("destination", sa.Text, primary_key=True),
     sa.Column("free_at", sa.DateTime, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
@@ -170,7 +171,7 @@ pace = sa.Table(
 # What must not go on by itself (pauses.py): a destination by its name, or an origin.
 pauses = sa.Table(
     "pauses",
-    _metadata,
+    metadata,
     sa.Column("subject", sa.Text, primary_key=True),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("since", sa.DateTime, nullable=False),
@@ -179,7 +180,7 @@ pauses = sa.Table(
 # How an origin has fared at a destination since its plan was applied or, for what never ends, lately.
 health = sa.Table(
     "health",
-    _metadata,
+    metadata,
     sa.Column("origin", sa.Text, primary_key=True),
     sa.Column("destination", sa.Text, primary_key=True),
     sa.Column("delivered", sa.Integer, nullable=False),
@@ -190,7 +191,7 @@ health = sa.Table(
 # What became of messages after they left (receipts.py).
 receipts = sa.Table(
     "receipts",
-    _metadata,
+    metadata,
     sa.Column("receipt_id", sa.String(64), primary_key=True),
     sa.Column("op_id", sa.String(64), nullable=False, index=True),
     sa.Column("event", sa.String(32), nullable=False),
@@ -207,14 +208,14 @@ receipts = sa.Table(
 # Who was let through, and has not arrived yet (turns.py).
 contact_turns = sa.Table(
     "contact_turns",
-    _metadata,
+    metadata,
     sa.Column("op_id", sa.String(64), primary_key=True),
     sa.Column("at", sa.DateTime, nullable=False, index=True),
 )
 # How far sources were read as they come, and who reads them (positions.py).
 read_places = sa.Table(
     "positions",
-    _metadata,
+    metadata,
     sa.Column("source", sa.Text, primary_key=True),
     sa.Column("place", sa.Text, primary_key=True),
     sa.Column("mark", sa.Text, nullable=False),
@@ -223,7 +224,7 @@ read_places = sa.Table(
 # What was read of people before it was loaded (told.py).
 told_events = sa.Table(
     "told_events",
-    _metadata,
+    metadata,
     sa.Column("event_id", sa.Text, primary_key=True),
     sa.Column("person_id", sa.Text, nullable=False, index=True),
     sa.Column("row", sa.LargeBinary, nullable=False),
@@ -231,7 +232,7 @@ told_events = sa.Table(
 )
 readers = sa.Table(
     "readers",
-    _metadata,
+    metadata,
     sa.Column("what", sa.Text, primary_key=True),
     sa.Column("reader", sa.Text, nullable=False),
     sa.Column("until", sa.DateTime, nullable=False),
@@ -241,7 +242,7 @@ readers = sa.Table(
 def prepare(connection: Connection) -> None:
     """Create what is missing, and take over what a ledger of an earlier version knows."""
     _set_aside(connection)
-    _metadata.create_all(connection)
+    metadata.create_all(connection)
     _take_over(connection)
     _add_what_is_new(connection)
 
@@ -273,7 +274,7 @@ def _add_what_is_new(connection: Connection) -> None:
     """Columns and indexes that a ledger of an earlier version lacks."""
     inspector = sa.inspect(connection)
     columns, indexes = inspector.get_multi_columns(), inspector.get_multi_indexes()
-    for table in _metadata.sorted_tables:
+    for table in metadata.sorted_tables:
         there = {column["name"] for column in columns[None, table.name]}
         for column in table.columns:
             if column.name not in there:

@@ -31,11 +31,12 @@ PORTION = 5_000
 HASH = 64
 Item = TypeVar("Item")
 
-_metadata = sa.MetaData()
+metadata = sa.MetaData()
+"""All tables of the database: activation/schema.py declares its own here too, and makes and migrates them all."""
 _sequence = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 consent_events = sa.Table(
     "consent_events",
-    _metadata,
+    metadata,
     sa.Column("sequence", _sequence, primary_key=True, autoincrement=True),
     sa.Column("event_id", sa.String(64), nullable=False, unique=True),
     sa.Column("type", sa.Text, nullable=False),
@@ -52,7 +53,7 @@ consent_events = sa.Table(
 )
 suppressions = sa.Table(
     "suppressions",
-    _metadata,
+    metadata,
     sa.Column("sequence", _sequence, primary_key=True, autoincrement=True),
     sa.Column("event_id", sa.String(64), nullable=False, unique=True),
     sa.Column("type", sa.Text, nullable=False),
@@ -66,7 +67,7 @@ suppressions = sa.Table(
 )
 consent_salt = sa.Table(
     "consent_salt",
-    _metadata,
+    metadata,
     sa.Column("name", sa.String(16), primary_key=True),
     # Empty where the salt is held elsewhere; the fingerprint then tells whether it is still the same.
     sa.Column("salt", sa.Text),
@@ -74,7 +75,7 @@ consent_salt = sa.Table(
 )
 consent_loads = sa.Table(
     "consent_loads",
-    _metadata,
+    metadata,
     sa.Column("statement", sa.String(64), primary_key=True),
     sa.Column("loaded_until", sa.DateTime),
     sa.Column("lake", sa.Text, nullable=False),
@@ -141,14 +142,13 @@ def understood(words: str) -> Heard:
 
 
 def open_consents(database: Database, salt: str | None = None) -> ConsentLedger:
-    """The consent ledger in this database, made if it is not there; several processes may do so at once.
+    """The consent ledger in this database; several processes may open it at once.
 
     With `salt` (of the environment) hashes are made with it, and it is not kept; without, one is made up and kept.
     """
     row = _salted(database)
     if row is None:
         with database.writing("schema") as connection:
-            _metadata.create_all(connection)
             if connection.execute(sa.select(consent_salt)).first() is None:
                 kept = None if salt else secrets.token_hex(32)
                 values = {"name": "salt", "salt": kept, "fingerprint": _digest(salt or kept or "", "fingerprint", "")}
@@ -163,18 +163,14 @@ def open_consents(database: Database, salt: str | None = None) -> ConsentLedger:
 
 
 def _salted(database: Database) -> sa.Row[Any] | None:
-    """The salt of a ledger that is there already; looking takes no lock."""
+    """The salt that is in use, if any is yet; looking takes no lock."""
     with database.reading() as connection:
-        if not sa.inspect(connection).has_table(consent_salt.name):
-            return None
         return connection.execute(sa.select(consent_salt)).one_or_none()
 
 
 def anything_suppressed(database: Database) -> bool:
-    """Whether anybody must not be contacted, in a database that may not have a consent ledger yet."""
+    """Whether anybody must not be contacted."""
     with database.reading() as connection:
-        if not sa.inspect(connection).has_table(suppressions.name):
-            return False
         return connection.execute(sa.select(suppressions.c.sequence).limit(1)).first() is not None
 
 
