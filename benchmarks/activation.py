@@ -47,6 +47,7 @@ from cdp_pipeline.orchestration.deliveries import COLLECTED_AFTER
 from cdp_pipeline.spec.project import LakeLocation, Project
 from cdp_pipeline.spec.sync import Sync
 from cdp_pipeline_tests.activation.projects import NOW, project, sync, trigger, webhook
+from cdp_pipeline_tests.activation.taking import take
 from cdp_pipeline_tests.conftest import running_postgres
 from cdp_pipeline_tests.consent.people import EMAIL, PHONE, consent, policy
 
@@ -170,17 +171,7 @@ def carry_out(ledger: Ledger, found: SyncPlan) -> None:
         approve(ledger, found.plan_id, by="benchmark", now=NOW)
     now = NOW
     while True:
-        claim = claims.claim(
-            ledger,
-            "hook",
-            limit=5000,
-            now=now,
-            lease=timedelta(hours=1),
-            worker="w",
-            repeatable=True,
-            max_attempts=5,
-            rate=1e9,
-        )
+        claim = take(ledger, now, limit=5000, max_attempts=5, rate=1e9)
         if not claim.ops:
             return
         now += timedelta(seconds=1)

@@ -112,6 +112,8 @@ def submit(
         state = connection.execute(sa.select(plans.c.state).where(plans.c.plan_id == plan.plan_id)).scalar()
         _note_proven(connection, plan)
         held_plans.supersede(connection, name, by=plan.plan_id)
+        if not only_hold:
+            _leave(connection, ledger, plan.sync, at)
         if not plan.ops and not plan.forgotten:
             if not only_hold:
                 _supersede(connection, ledger, plan, at)
@@ -368,17 +370,22 @@ def _open(connection: Connection, sync: Sync, destination: str) -> list[Any]:
 
 
 def _supersede(connection: Connection, ledger: Ledger, plan: SyncPlan, at: datetime) -> None:
-    """Close what was decided before, has not arrived and is no longer wanted.
+    """Close what was decided before, has not arrived and is no longer wanted."""
+    wanted = {op.op_id for op in plan.ops}
+    rows = _open(connection, plan.sync, plan.sync.destination)
+    _close(connection, ledger, [row for row in rows if row.op_id not in wanted], at)
 
-    Of what was decided while the sync had another destination, all but to take somebody out there.
-    """
-    sync, wanted = plan.sync, {op.op_id for op in plan.ops}
+
+def _leave(connection: Connection, ledger: Ledger, sync: Sync, at: datetime) -> None:
+    """Close what was decided while the sync had another destination, except to take somebody out there."""
     before = sa.select(plans.c.destination).where(plans.c.sync == sync.name, plans.c.destination != sync.destination)
-    rows = _open(connection, sync, sync.destination)
     for destination in connection.execute(before.distinct()).scalars().all():
-        rows += [row for row in _open(connection, sync, destination) if row.kind not in LEAVES]
-    gone = [row.op_id for row in rows if row.state != "inflight" and row.op_id not in wanted]
-    if gone:
+        rows = _open(connection, sync, destination)
+        _close(connection, ledger, [row for row in rows if row.kind not in LEAVES], at)
+
+
+def _close(connection: Connection, ledger: Ledger, rows: Sequence[Any], at: datetime) -> None:
+    if gone := [row.op_id for row in rows if row.state != "inflight"]:
         perhaps = sa.case((outbox.c.state == "unknown", "doubtful"), else_="suppressed")
         connection.execute(
             outbox.update()

@@ -333,14 +333,14 @@ def test_a_sync_that_is_sent_elsewhere_starts_anew_and_finds_what_it_left_when_i
     first = plan(elsewhere, ["p1"], {"p1": person(1)}, holds(ledger, elsewhere))
     submitted = submit(ledger, first, dry_run=False, now=world.now)
     assert submitted.reasons == ["it is the first synchronisation to 'other'"]
+    # Nobody is added any more where it was sent before, but whoever was to be taken out is.
+    world.work([])
+    assert world.there.rows == {"p1": {"id": "p1", "tier": 0}}
     approve(ledger, first.plan_id, by="ann", now=world.now)
     sent = take(ledger, world.now + 12 * HOUR, destination="other")
     assert [one.delivery.payload["key"] for one in sent.ops] == ["p1"]
     claims.settle(ledger, sent, [Outcome(first.ops[0].op_id, "delivered")], now=world.now, max_attempts=3)
     assert conservation(ledger, elsewhere, ["p1"]).states == {"delivered": 1}
-    # Nobody is added any more where it was sent before, but whoever was to be taken out is.
-    world.work([])
-    assert world.there.rows == {"p1": {"id": "p1", "tier": 0}}
     assert [op.kind for op in world.plan({"p1": person(1)}).ops] == ["update"]
 
 
