@@ -48,7 +48,7 @@ class Explained:
         for one in self.contacts:
             when = one["at"].isoformat(" ", "seconds")
             tries = f", {one['tries']} tries" if one["tries"] > 1 else ""
-            why = f": {in_words(one['reason'])}" if one["reason"] and one["state"] != "dry_run" else ""
+            why = f": {in_words(one['reason'])}" if one["reason"] not in ("", "dry run") else ""
             lines.append(f"  {when}  {one['origin']} -> {one['destination']}: {one['became']}{why}{tries}")
             lines += [f"    {at.isoformat(' ', 'seconds')}  {event}" for event, at in one["receipts"]]
         lines.append("Now:" if self.standing else "Nothing that is declared would write to anybody.")

@@ -37,8 +37,8 @@ class PlannedSync:
 
     @property
     def because(self) -> str:
-        """Why it is held; in a dry run, why it would be; nothing where nothing is to be sent."""
-        said = "; ".join(self.reasons) if self.state != "unchanged" else ""
+        """Why it is held; in a dry run, why it would be; nothing where it goes, or there is nothing to send."""
+        said = "; ".join(self.reasons) if self.state not in ("unchanged", "ready", "applied") else ""
         return f"would be held: {said}" if said and self.state == "shown" else said
 
 

@@ -34,6 +34,9 @@ _WORDS = (
 
 def in_words(reason: str) -> str:
     """What a reason means, for whoever asks about one person; those that are plain already stay as they are."""
+    shown, comma, waits = reason.partition("dry run; it would wait: ")
+    if comma and not shown:
+        return f"it would wait: {in_words(waits)}"
     plain = reason.removeprefix(REFUSED)
     for pattern, words in _WORDS:
         found = re.fullmatch(pattern, plain)

@@ -124,7 +124,10 @@ def _checks(project: Project, instance: dg.DagsterInstance) -> Iterator[Finding]
         if not evaluation.passed and key.name not in TOLD_AS_IT_IS:
             asset = key.asset_key.to_user_string()
             state = "fail" if evaluation.severity == dg.AssetCheckSeverity.ERROR else "warn"
-            found = [f"{name}: {one.value}" for name, one in evaluation.metadata.items() if is_plain(one.value)]
+            plain = {name: one.value for name, one in evaluation.metadata.items() if is_plain(one.value)}
+            found = [
+                f"{name}: {one:.4g}" if isinstance(one, float) else f"{name}: {one}" for name, one in plain.items()
+            ]
             said = evaluation.description or "; ".join(found) or "failed"
             yield Finding("check", f"{asset}: {key.name}", state, said, f"cdp run {asset}")
     yield Finding("check", "all others", "ok", f"{passed} passed, {len(keys)} declared")

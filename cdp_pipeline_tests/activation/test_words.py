@@ -33,6 +33,7 @@ from cdp_pipeline.activation.words import in_words
         ("guard: open_ticket, unhappy", "kept by guard open_ticket, unhappy"),
         ("cool-down", "it acted for them not long ago, and its cool_down is not over"),
         ("gate: nobody has this id any more", "nobody has this id any more"),
+        ("dry run; it would wait: gate: quiet hours", "it would wait: quiet hours where they are"),
         ("HTTP 503", "HTTP 503"),
         ("no 'email'", "no 'email'"),
     ],

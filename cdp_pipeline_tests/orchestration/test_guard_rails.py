@@ -354,7 +354,7 @@ def test_a_dry_run_shows_what_would_be_sent_and_whom_the_gates_would_refuse_and_
     plan = scheme.plan("tried")
     assert plan["because"] == "would be held: it is the first synchronisation to 'trial'" and plan["add"] == 10
     scheme.cdp("suppress", f"email:{email('tried-004')}")
-    assert scheme.cdp("sync", "deliver", "tried").err == "trial: 9 dry run, 1 suppressed\n"
+    assert scheme.cdp("sync", "deliver", "tried").err == "trial: 9 shown (dry run), 1 suppressed\n"
     shown, refused = scheme.cdp.json("sync", "show", "tried")
     assert (refused["state"], refused["reason"]) == ("suppressed", "gate: suppressed: manual")
     assert (shown["state"], shown["reason"], shown["payload"]["data"]["city"]) == ("dry_run", "dry run", "Leeds")
