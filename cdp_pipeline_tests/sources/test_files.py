@@ -156,11 +156,10 @@ def test_a_gzip_cut_short_loads_nothing_of_it_and_all_of_the_others(lake: Lake, 
     (tmp_path / "2024-05-01.csv.gz").write_bytes(packed[: int(len(packed) * kept)])
     write(tmp_path / "2024-05-02.csv.gz", SOUND)
     one = source(files=str(tmp_path / "{day}.csv.gz"))
-    with pytest.raises(FileUnreadableError, match=r"2024-05-01.csv.gz: the gzip is damaged or cut short") as raised:
+    with pytest.raises(FileUnreadableError, match=r"2024-05-01.csv.gz: the gzip is damaged or cut short"):
         loaded(lake, one)
     assert rows(lake, one, "order_id", "email", "amount") == EXPECTED
     assert [(row["status"], row["read"]) for row in ledger(lake)] == [("failed", 0), ("loaded", 2)]
-    assert raised.value.report is not None and raised.value.report.inserted == 2
     (tmp_path / "2024-05-01.csv.gz").write_bytes(packed)
     assert loaded(lake, one).inserted == 20_000
 
