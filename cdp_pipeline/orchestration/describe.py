@@ -71,7 +71,7 @@ def disagreeing(counts: ibis.Table) -> dict[str, Any]:
 def note(context: dg.AssetExecutionContext) -> Note:
     """What the lake remembers of who published."""
     partition = str(context.partition_key_range) if context.has_partition_key_range else ""
-    return Note(run_id=context.run_id, asset=context.op_handle.name, partition=partition)
+    return Note(run_id=context.run_id, asset=context.op_execution_context.op_handle.name, partition=partition)
 
 
 def shown(table: Table, deps: Sequence[Any], owner: str | None, by: str) -> dg.AssetsDefinition:
