@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import random
 import re
 import sqlite3
@@ -31,6 +32,8 @@ _OPTIONS = "DATA_INLINING_ROW_LIMIT 0, OVERRIDE_DATA_PATH true"
 _SETTINGS = {"ducklake_max_retry_count": 100, "ducklake_retry_wait_ms": 20}
 PATIENCE = 600.0
 ELSEWHERE = Path(tempfile.gettempdir()) / "cdp_lake"
+_DOES = {"write.lock": "writing", "read.lock": "reading", "turn.lock": "tidying up"}
+_CREATED = os.O_RDONLY | os.O_CREAT
 # Where DuckDB shows the catalog's own tables.
 META = "__ducklake_metadata_lake"
 
@@ -62,6 +65,14 @@ class Catalog(Protocol):
         """Held while nobody else may write anything."""
         ...
 
+    def reading(self) -> ExitStack:
+        """Held while the lake is open."""
+        ...
+
+    def unread(self, patience: float) -> ExitStack:
+        """Held while nobody has the lake open; LakeBusyError where that does not come about within `patience`."""
+        ...
+
     def vacuum(self) -> None:
         """Leave no bytes of deleted catalog rows behind. Nobody may be in a transaction."""
         ...
@@ -73,7 +84,11 @@ class Catalog(Protocol):
 
 @dataclass(frozen=True)
 class FolderCatalog:
-    """A folder with `catalog.sqlite` in WAL mode, `data/`, `tmp/` and `write.lock`."""
+    """A folder with `catalog.sqlite` in WAL mode, `data/`, `tmp/` and three locks.
+
+    `write.lock` is the writer's, `read.lock` is shared by all who have the lake open, and `turn.lock` is taken to get
+    at `read.lock`, so that nobody begins to read while somebody waits for all others to end.
+    """
 
     folder: Path
     patience: float = PATIENCE
@@ -130,6 +145,22 @@ class FolderCatalog:
 
     def alone(self) -> ExitStack:
         return self.writing(())
+
+    def reading(self) -> ExitStack:
+        with ExitStack() as turn, ExitStack() as stack:
+            # Who may not write here has to do without a lock that is not there: then nobody has ever waited for it.
+            if not os.access(self.folder, os.W_OK) and not (self.folder / "turn.lock").exists():
+                return ExitStack()
+            turn.enter_context(locked(self.folder / "turn.lock", self.patience, shared=True))
+            stack.enter_context(locked(self.folder / "read.lock", self.patience, shared=True))
+            return stack.pop_all()
+
+    def unread(self, patience: float) -> ExitStack:
+        with ExitStack() as stack:
+            stack.enter_context(locked(self.folder / "turn.lock", self.patience))
+            stack.enter_context(locked(self.folder / "read.lock", patience))
+            stack.enter_context(self.writing(()))
+            return stack.pop_all()
 
     def vacuum(self) -> None:
         # In a process of its own: closing this process's second handle on the file would drop DuckDB's locks on it.
@@ -188,6 +219,13 @@ class PostgresCatalog:
 
     def alone(self) -> ExitStack:
         return self._locks([("exclusive", "")])
+
+    def reading(self) -> ExitStack:
+        # Postgres shows all of a query the catalog as it was when it began.
+        return ExitStack()
+
+    def unread(self, patience: float) -> ExitStack:
+        return self.alone()
 
     def vacuum(self) -> None:
         import psycopg
@@ -256,22 +294,28 @@ def locate(location: LakeLocation, base: Path) -> FolderCatalog | PostgresCatalo
 
 
 @contextmanager
-def locked(file: Path, patience: float) -> Iterator[None]:
+def locked(file: Path, patience: float, shared: bool = False) -> Iterator[None]:
     """An advisory lock that the operating system drops when its holder dies, however it dies."""
     file.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + patience
-    with file.open("a") as handle:
+    # Created by whoever may, and read by whoever may not: a lock needs no more.
+    with os.fdopen(os.open(file, _CREATED if os.access(file.parent, os.W_OK) else os.O_RDONLY, 0o666)) as handle:
         while True:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 break
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
                     raise LakeBusyError(
-                        f"{file.parent}: another process kept writing for {patience:.0f} s; nothing was written."
+                        f"{file.parent}: another process kept {_DOES[file.name]} for {patience:.0f} s; nothing was "
+                        "written."
                     ) from error
                 time.sleep(random.uniform(0.002, 0.02))
-        yield
+        try:
+            yield
+        finally:
+            # Not only by closing: a child forked meanwhile has the file open too.
+            fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def literal(value: str) -> str:

@@ -14,13 +14,16 @@ from cdp_pipeline.lake.catalog import Catalog, identifier, literal
 from cdp_pipeline.lake.maintenance import call, forget, remove_orphans
 from cdp_pipeline.lake.view import LakeView
 
+# For how many seconds nobody else may open the lake while it is waited for all to leave it.
+PATIENCE = 60.0
 # A condition on the table (`ibis._.email == …` or a function of it), or a column and the values to erase.
 Predicate: TypeAlias = ibis.Deferred | Callable[[ibis.Table], ibis.Value] | tuple[str, Sequence[Any]]
 
 
 def erase(lake: LakeView, catalog: Catalog, what: Mapping[str, Predicate]) -> dict[str, int]:
     """Delete, then rewrite every file and forget every snapshot that held the rows; run it again if it is killed."""
-    with catalog.alone():
+    # Whoever reads an older snapshot would find it empty, not gone (maintenance.py says why).
+    with catalog.unread(PATIENCE):
         erased = _delete(lake, what)
         call(lake, "ducklake_rewrite_data_files('lake', delete_threshold => 0)")
         [[latest]] = lake.connection.execute("SELECT max(snapshot_id) FROM lake.snapshots()").fetchall()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -30,15 +30,26 @@ class Lake(LakeView):
     ) -> None:
         super().__init__(connection, engine, -1)
         self.catalog = catalog
+        self._here = ExitStack()
         self.ibis = engine.local
         self.read_only = read_only
         self.refresh()
 
     def refresh(self) -> int:
-        """Pin the latest snapshot."""
+        """Pin the latest snapshot, once whoever waits for the lake to be left has had it."""
+        self.give_way()
         self._snapshot = self.latest()
         self._own.clear()
         return self._snapshot
+
+    def give_way(self) -> None:
+        """Let pass who waits for everybody to leave the lake: for those who stay long, now and then."""
+        self._here.close()
+        self._here = self.catalog.reading()
+
+    def close(self) -> None:
+        """Leave the lake; its connection is closed by whoever opened it."""
+        self._here.close()
 
     @property
     def local(self) -> LakeView:
@@ -75,6 +86,7 @@ class Lake(LakeView):
     def maintain(self, now: datetime, keep: timedelta) -> Maintained:
         """Tidy the files, forget snapshots older than `keep`, remove what nothing refers to."""
         self._writable()
+        self._here.close()
         try:
             return maintain(self, self.catalog, now, keep)
         finally:
@@ -83,6 +95,7 @@ class Lake(LakeView):
     def erase(self, what: Mapping[str, Predicate]) -> dict[str, int]:
         """Delete these rows physically and forget every snapshot before; returns the rows deleted per table."""
         self._writable()
+        self._here.close()
         try:
             return erase(self, self.catalog, what)
         finally:
@@ -117,4 +130,4 @@ def open_lake(
         catalog.attach(connection, read_only)
         local = DuckDBEngine(connection)
         computing = local if engine == "duckdb" else stack.enter_context(SparkEngine(engine, local, catalog.shared))
-        yield Lake(connection, catalog, computing, read_only)
+        yield stack.enter_context(closing(Lake(connection, catalog, computing, read_only)))

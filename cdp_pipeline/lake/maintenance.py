@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,12 +20,17 @@ GRACE = timedelta(days=2)
 DELETED = 0.2
 
 
+# How often and for how long, in seconds, others are kept from opening the lake until all who have it open have left it.
+TURNS, TURN, BETWEEN = 5, 2.0, 3.0
+
+
 @dataclass(frozen=True)
 class Maintained:
-    """What a maintenance run did."""
+    """What a maintenance run did; `files_merged` is None where somebody had the lake open all the time."""
 
     snapshots_forgotten: int
     files_rewritten: int
+    files_merged: int | None
     files_removed: int
     orphans_removed: int
 
@@ -33,14 +39,30 @@ def maintain(lake: LakeView, catalog: Catalog, now: datetime, keep: timedelta) -
     """Every step leaves a sound lake, so that being killed half way costs only the rest."""
     with catalog.alone():
         rewritten = call(lake, f"ducklake_rewrite_data_files('lake', delete_threshold => {DELETED})")
-        merged = call(lake, "ducklake_merge_adjacent_files('lake')")
+    merged = _merge(lake, catalog)
+    with catalog.alone():
         forgotten = _forget(lake, now - keep)
         removed = call(lake, f"ducklake_cleanup_old_files('lake', older_than => {_moment(now - GRACE)})")
         orphans = remove_orphans(lake)
-        with suppress(LakeBusyError):  # somebody was reading all the time: then the next maintenance does it
-            catalog.vacuum()
     _remove_spill_of_the_dead(catalog)
-    return Maintained(forgotten, rewritten + merged, removed, orphans)
+    return Maintained(forgotten, rewritten, merged, removed, orphans)
+
+
+def _merge(lake: LakeView, catalog: Catalog) -> int | None:
+    """Make few files of many small ones, while nobody reads; what is never left is merged by a later maintenance.
+
+    On a SQLite catalog DuckDB lists a table's files in two steps that do not see the same state of it: first how many
+    entries there are, then, on another connection, those. Merged in between, the table is read as empty.
+    """
+    merged = None
+    for turn in range(TURNS):
+        if turn:
+            time.sleep(BETWEEN)
+        with suppress(LakeBusyError), catalog.unread(TURN):
+            merged = (merged or 0) + call(lake, "ducklake_merge_adjacent_files('lake')")
+            catalog.vacuum()
+            break
+    return merged
 
 
 def remove_orphans(lake: LakeView) -> int:

@@ -1,5 +1,6 @@
 """The job that keeps the installation small: the lake compacted, old snapshots and Dagster runs forgotten."""
 
+from dataclasses import asdict
 from datetime import datetime
 
 import dagster as dg
@@ -30,8 +31,13 @@ def housekeeping_job(project: Project) -> dg.JobDefinition:
     """Compact the lake, then prune finished Dagster runs older than the project's retention."""
 
     @dg.op(description="Merges small files, expires old snapshots and removes files nothing refers to.")
-    def compact_lake(lake: dg.ResourceParam[Lake], clock: dg.ResourceParam[Clock]) -> None:
-        lake.maintain(clock(), keep=project.settings.retention.snapshots)
+    def compact_lake(
+        context: dg.OpExecutionContext, lake: dg.ResourceParam[Lake], clock: dg.ResourceParam[Clock]
+    ) -> None:
+        done = lake.maintain(clock(), keep=project.settings.retention.snapshots)
+        context.add_output_metadata(asdict(done))
+        if done.files_merged is None:
+            context.log.warning("Small files were not merged: somebody had the lake open all the time. The next time.")
 
     @dg.op(description="Deletes finished runs older than the project's retention.", ins={"after": dg.In(dg.Nothing)})
     def prune_runs(context: dg.OpExecutionContext, clock: dg.ResourceParam[Clock]) -> None:

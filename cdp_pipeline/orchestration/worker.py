@@ -104,6 +104,7 @@ class Worker:
                     while not self.stop.wait(LOOK_EVERY):
                         if time.monotonic() > checked + MOVE_ON_EVERY:
                             checked = time.monotonic()
+                            lake.give_way()
                             # What comes to the sources is read as it comes.
                             if lake.touched_outside("sources", lake.snapshot):
                                 lake.refresh()
@@ -141,6 +142,7 @@ class Worker:
                 lake.close()
                 self.stop.wait(AFTER_TROUBLE)
             wake.wait(DELIVER_EVERY)
+            lake.give_way()
         lake.close()
 
     def _report(self) -> None:
@@ -169,6 +171,10 @@ class _KeptLake:
         else:
             self._lake.refresh()
         return self._lake
+
+    def give_way(self) -> None:
+        if self._lake is not None:
+            self._lake.give_way()
 
     def close(self) -> None:
         self._lake = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cdp_pipeline.lake import open_lake
+from cdp_pipeline.lake.catalog import META
 from cdp_pipeline.spec.project import LakeLocation
 from cdp_pipeline_tests.crash.worker import BATCH, BATCHES, EVENTS, append, look
 from cdp_pipeline_tests.processes import processes
@@ -43,6 +44,8 @@ def test_four_writers_and_two_readers_disturb_nobody(location: LakeLocation, tmp
         )
         assert events.distinct().count().to_pyarrow().as_py() == BATCH * batches * WRITERS
         assert lake.read(BATCHES).count().to_pyarrow().as_py() == batches * WRITERS
+        changes = lake.connection.execute(f"SELECT changes_made FROM {META}.ducklake_snapshot_changes").fetchall()
+        assert any("merge_adjacent" in change for [change] in changes), "files were merged meanwhile"
 
 
 def test_a_first_open_by_many_makes_one_lake(location: LakeLocation) -> None:

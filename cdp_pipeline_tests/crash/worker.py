@@ -88,6 +88,7 @@ def append(location: LakeLocation, writer: int, batches: int) -> None:
     """Append batches, now and then rewrite the shared state, and (the first writer) tidy up."""
     with open_lake(location) as lake:
         for batch in range(1, batches + 1):
+            lake.give_way()
             events = pa.table({"writer": [writer] * BATCH, "batch": [batch] * BATCH, "item": range(BATCH)})
             noted = pa.table({"writer": [writer], "batch": [batch], "events": [BATCH]})
             writes = [Upsert(EVENTS, events), Upsert(BATCHES, noted)]
