@@ -81,10 +81,22 @@ CONTACTS = Table(
 )
 
 
+AT_ONCE = 50_000
+
+
 def _rows(ledger: Ledger, query: sa.Select, table: Table) -> pa.Table:
+    """What is asked of the ledger in the order of the table's columns, never more than a part of it as Python rows."""
+    schema = table.schema.to_pyarrow()
     with ledger.reading() as connection:
-        rows = [dict(row) for row in connection.execute(query).mappings()]
-    return pa.Table.from_pylist(rows, schema=table.schema.to_pyarrow())
+        found = connection.execution_options(stream_results=True).execute(query)
+        parts = [
+            pa.record_batch(
+                [pa.array(values, each.type) for values, each in zip(zip(*part, strict=True), schema, strict=True)],
+                schema=schema,
+            )
+            for part in found.partitions(AT_ONCE)
+        ]
+    return pa.Table.from_batches(parts, schema)
 
 
 def outbox_rows(ledger: Ledger) -> pa.Table:
@@ -120,14 +132,11 @@ def prevented_rows(ledger: Ledger) -> pa.Table:
 
 
 def contact_rows(ledger: Ledger, project: Project) -> pa.Table:
-    """CONTACTS so far: acts and additions that were delivered to somebody."""
-    names = ("op_id", "person_id", "destination", "origin")
-    query = sa.select(*(outbox.c[name] for name in names), outbox.c.updated_at.label("at")).where(
+    """CONTACTS so far: acts that were delivered to somebody."""
+    channels = {spec.name: spec.channel or spec.type for spec in project.destinations.values()}
+    channel = sa.case(channels, value=outbox.c.destination) if channels else sa.null()
+    told = {"channel": channel, "at": outbox.c.updated_at}
+    query = sa.select(*(told[name] if name in told else outbox.c[name] for name in CONTACTS.columns)).where(
         outbox.c.state == "delivered", outbox.c.person_id != "", outbox.c.kind == "act"
     )
-    with ledger.reading() as connection:
-        rows = [dict(row) for row in connection.execute(query).mappings()]
-    for row in rows:
-        spec = project.destinations.get(row["destination"])
-        row["channel"] = (spec.channel or spec.type) if spec is not None else None
-    return pa.Table.from_pylist(rows, schema=CONTACTS.schema.to_pyarrow())
+    return _rows(ledger, query, CONTACTS)
