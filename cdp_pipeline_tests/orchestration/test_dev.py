@@ -59,7 +59,7 @@ class Life:
 @pytest.fixture(scope="module")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     folder = tmp_path_factory.mktemp("life")
-    long_before_midnight(20)
+    long_before_midnight(10)
     today = datetime.now(UTC).date()
     with Receiver() as hook, Mailbox() as mailbox:
         environment = {
