@@ -33,7 +33,6 @@ _SETTINGS = {"ducklake_max_retry_count": 100, "ducklake_retry_wait_ms": 20}
 PATIENCE = 600.0
 ELSEWHERE = Path(tempfile.gettempdir()) / "cdp_lake"
 _DOES = {"write.lock": "writing", "read.lock": "reading", "turn.lock": "tidying up"}
-_CREATED = os.O_RDONLY | os.O_CREAT
 # Where DuckDB shows the catalog's own tables.
 META = "__ducklake_metadata_lake"
 
@@ -147,12 +146,12 @@ class FolderCatalog:
         return self.writing(())
 
     def reading(self) -> ExitStack:
-        with ExitStack() as turn, ExitStack() as stack:
-            # Who may not write here has to do without a lock that is not there: then nobody has ever waited for it.
-            if not os.access(self.folder, os.W_OK) and not (self.folder / "turn.lock").exists():
-                return ExitStack()
-            turn.enter_context(locked(self.folder / "turn.lock", self.patience, shared=True))
-            stack.enter_context(locked(self.folder / "read.lock", self.patience, shared=True))
+        turn, read = self.folder / "turn.lock", self.folder / "read.lock"
+        # Who may not write here has to do without a lock that is not there: then nobody has ever waited for it.
+        if not turn.exists() and not os.access(self.folder, os.W_OK):
+            return ExitStack()
+        with locked(turn, self.patience, shared=True), ExitStack() as stack:
+            stack.enter_context(locked(read, self.patience, shared=True))
             return stack.pop_all()
 
     def unread(self, patience: float) -> ExitStack:
@@ -299,7 +298,8 @@ def locked(file: Path, patience: float, shared: bool = False) -> Iterator[None]:
     file.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + patience
     # Created by whoever may, and read by whoever may not: a lock needs no more.
-    with os.fdopen(os.open(file, _CREATED if os.access(file.parent, os.W_OK) else os.O_RDONLY, 0o666)) as handle:
+    created = os.O_CREAT if os.access(file.parent, os.W_OK) else 0
+    with os.fdopen(os.open(file, os.O_RDONLY | created, 0o666)) as handle:
         while True:
             try:
                 fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

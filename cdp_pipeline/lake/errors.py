@@ -8,7 +8,7 @@ class LakeError(Exception):
 
 
 class LakeBusyError(LakeError):
-    """Another process held the write lock for longer than a writer waits."""
+    """Other processes wrote, or had the lake open, for longer than was to be waited."""
 
 
 class LakeFullError(LakeError):
