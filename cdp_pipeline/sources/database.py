@@ -132,8 +132,11 @@ def _stage(
         for chunk in chunks():
             by_column = list(zip(*chunk, strict=True))
             if place is not None:
-                values = [value for value in by_column[place] if value is not None and _may_be(value, now) == value]
-                highest = max([*([highest] if highest is not None else []), *values], default=None)
+                known = [value for value in (highest, *by_column[place]) if value is not None]
+                top = max(known, default=None)
+                if top is not None and _may_be(top, now) != top:
+                    top = max((value for value in known if _may_be(value, now) == value), default=None)
+                highest = top
             yield pa.record_batch([_texts(values) for values in by_column], schema=schema)
 
     schema = pa.schema([(column, pa.string()) for column in columns.values()])
