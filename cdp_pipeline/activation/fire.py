@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cdp_pipeline.activation.guards import guarded, guards_of
 from cdp_pipeline.activation.happenings import low_watermark, occasions_of_events, since
-from cdp_pipeline.activation.ledger import Ledger, utc
+from cdp_pipeline.activation.ledger import Ledger, all_ids, utc
 from cdp_pipeline.activation.told import told_of
 from cdp_pipeline.activation.triggers import CATCH_UP, Occasion, fired, guarded_state, horizon, occasions
 from cdp_pipeline.audiences.members import HELD, SIZES, held_now
@@ -195,8 +195,7 @@ def _not_restated(
     def whose(person_id: str) -> str:
         return aliases.get(person_id, person_id)
 
-    people = {whose(occasion.person_id) for occasion in new}
-    ids = people | {one for one, survivor in aliases.items() if survivor in people}
+    ids = all_ids({whose(occasion.person_id) for occasion in new}, aliases)
     known = {(whose(person), text) for person, text in ledger.occasions_of(f"trigger:{trigger.name}", ids)}
     found = {(whose(occasion.person_id), occasion.text) for occasion in there}
     first, last = not_before - CATCH_UP, max(occasion.day for occasion in new)

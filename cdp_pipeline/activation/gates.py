@@ -20,7 +20,7 @@ from cdp_pipeline.activation.controls import concerned, held_out
 from cdp_pipeline.activation.ledger import Ledger, utc
 from cdp_pipeline.activation.protocol import Outcome, read_together
 from cdp_pipeline.activation.quiet import longest, zone_of
-from cdp_pipeline.activation.schema import outbox
+from cdp_pipeline.activation.schema import WAITS, outbox
 from cdp_pipeline.activation.turns import REFUSED, Turn, Turns
 from cdp_pipeline.consent.ledger import ConsentLedger, Identifier, understood
 from cdp_pipeline.consent.permissions import refusal
@@ -185,7 +185,7 @@ class ContactGates:
     def _due(self, destination: Destination, now: datetime) -> set[str]:
         """Whose turn it will soon be: asked together, because a question to the lake costs the same for one or many."""
         row = outbox.c
-        waits = (row.destination == destination.name, sa.text("state IN ('pending', 'retry')"), row.next_at <= utc(now))
+        waits = (row.destination == destination.name, WAITS, row.next_at <= utc(now))
         with self._ledger.reading() as connection:
             return set(connection.execute(sa.select(row.person_id).where(*waits).limit(ASKED_AHEAD)).scalars().all())
 

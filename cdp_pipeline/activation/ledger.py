@@ -22,7 +22,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Connection, Engine
 
 from cdp_pipeline.activation.protocol import Closing, canonical_json
-from cdp_pipeline.activation.schema import HAS_OCCASION, evaluations, marks, outbox, prepare, prevented
+from cdp_pipeline.activation.schema import HAS_OCCASION, OPEN_CASE, evaluations, marks, outbox, prepare, prevented
 from cdp_pipeline.spec.project import Project
 
 DecidedState = Literal["pending", "suppressed", "failed", "held"]
@@ -73,6 +73,12 @@ class Op:
     @cached_property
     def payload_hash(self) -> str:
         return hashlib.sha256(self.payload_text.encode()).hexdigest()
+
+
+def all_ids(person_ids: Collection[str], aliases: Mapping[str, str]) -> set[str]:
+    """These people's ids, and those of everybody who was merged into one of them."""
+    wanted = set(person_ids)
+    return wanted | {one for one, survivor in aliases.items() if survivor in wanted}
 
 
 def insert_into(dialect: str, table: sa.Table) -> Any:
@@ -361,7 +367,7 @@ class Ledger(Closing):
         origin: str | None,
         **values: object,
     ) -> int:
-        open_case: list[sa.ColumnElement[bool]] = [outbox.c.state.in_(("failed", "unknown"))]
+        open_case: list[Any] = [OPEN_CASE]
         if op_ids is not None:
             open_case.append(self._among(list(op_ids)))
         if origin is not None:
@@ -410,7 +416,7 @@ class _Past:
         self._ops: set[tuple[str, str, str]] = set()
         self._acted: dict[str, dict[str, datetime]] = {}  # By person the two last occasions, and when.
         self._not_acts = {"suppressed"} if counts_dry_run else {"suppressed", "dry_run"}
-        ids = people | {alias for alias, survivor in elder.items() if survivor in people}
+        ids = all_ids(people, elder)
         columns = (outbox.c[name] for name in ("person_id", "occasion", "key", "state", "created_at"))
         query = sa.select(*columns).where(outbox.c.origin == origin, ledger.among(outbox.c.person_id, ids))
         for row in connection.execute(query):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from cdp_pipeline.consent.ledger import metadata
+from cdp_pipeline.consent.ledger import WHOLE, metadata
 
 LIVE = ("pending", "retry", "inflight")
 LOST = "its worker was lost"
@@ -16,12 +16,11 @@ LEAVES = ("remove", "left")
 WAITS = sa.text("state IN ('pending', 'retry')")
 UNDER_WAY = sa.text("state = 'inflight'")
 HAS_OCCASION = sa.text("occasion <> ''")
-_OPEN_CASE = sa.text("state IN ('failed', 'unknown')")
-_whole = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+OPEN_CASE = sa.text("state IN ('failed', 'unknown')")
 outbox = sa.Table(
     "outbox",
     metadata,
-    sa.Column("sequence", _whole, primary_key=True, autoincrement=True),
+    sa.Column("sequence", WHOLE, primary_key=True, autoincrement=True),
     sa.Column("op_id", sa.String(64), nullable=False, unique=True),
     sa.Column("origin", sa.Text, nullable=False),
     sa.Column("destination", sa.Text, nullable=False),
@@ -40,12 +39,12 @@ outbox = sa.Table(
     sa.Column("forgiven", sa.Integer, nullable=False),
     sa.Column("next_at", sa.DateTime, nullable=False),
     # The claim it is under way by, or was last.
-    sa.Column("claim", _whole),
+    sa.Column("claim", WHOLE),
     sa.Column("created_at", sa.DateTime, nullable=False),
     sa.Column("updated_at", sa.DateTime, nullable=False),
     sa.Index("outbox_waits", "destination", "next_at", "sequence", sqlite_where=WAITS, postgresql_where=WAITS),
     sa.Index("outbox_claimed", "claim", sqlite_where=UNDER_WAY, postgresql_where=UNDER_WAY),
-    sa.Index("outbox_open_case", "destination", sqlite_where=_OPEN_CASE, postgresql_where=_OPEN_CASE),
+    sa.Index("outbox_open_case", "destination", sqlite_where=OPEN_CASE, postgresql_where=OPEN_CASE),
     sa.Index("outbox_order", "origin", "person_id", "sequence"),
     sa.Index("outbox_occasion", "origin", "occasion", sqlite_where=HAS_OCCASION, postgresql_where=HAS_OCCASION),
 )
@@ -53,7 +52,7 @@ outbox = sa.Table(
 claims = sa.Table(
     "claims",
     metadata,
-    sa.Column("claim", _whole, primary_key=True, autoincrement=True),
+    sa.Column("claim", WHOLE, primary_key=True, autoincrement=True),
     sa.Column("destination", sa.Text, nullable=False),
     sa.Column("worker", sa.Text, nullable=False),
     sa.Column("lease_until", sa.DateTime, nullable=False),

@@ -20,7 +20,18 @@ from cdp_pipeline.activation import held as held_plans
 from cdp_pipeline.activation.ledger import Ledger, new_row, utc
 from cdp_pipeline.activation.pauses import paused
 from cdp_pipeline.activation.plan import Held, SyncPlan, guards
-from cdp_pipeline.activation.schema import LEAVES, acknowledged, epochs, health, held_ops, outbox, plans
+from cdp_pipeline.activation.schema import (
+    LEAVES,
+    OPEN_CASE,
+    UNDER_WAY,
+    WAITS,
+    acknowledged,
+    epochs,
+    health,
+    held_ops,
+    outbox,
+    plans,
+)
 from cdp_pipeline.activation.turns import REFUSED
 from cdp_pipeline.spec.project import Project
 from cdp_pipeline.spec.sync import Sync
@@ -208,7 +219,7 @@ def examples(ledger: Ledger, sync: str, each: int = 1) -> list[dict[str, Any]]:
 def open_cases(ledger: Ledger, sync: str | None = None) -> list[dict[str, Any]]:
     """What failed or may have arrived, by origin, destination and reason: it waits for `retry` or `dismiss`."""
     columns = [outbox.c[name] for name in ("origin", "destination", "state", "reason")]
-    query = sa.select(*columns, sa.func.count().label("operations")).where(outbox.c.state.in_(("failed", "unknown")))
+    query = sa.select(*columns, sa.func.count().label("operations")).where(OPEN_CASE)
     if sync is not None:
         query = query.where(outbox.c.origin == f"sync:{sync}")
     with ledger.reading() as connection:
@@ -218,10 +229,9 @@ def open_cases(ledger: Ledger, sync: str | None = None) -> list[dict[str, Any]]:
 def put_off(ledger: Ledger, now: datetime) -> list[dict[str, Any]]:
     """What waits for a later time, by origin, destination and reason, and when the first of it is due: 'next_at'."""
     columns = [outbox.c[name] for name in ("origin", "destination", "state", "reason")]
-    waits = sa.text("outbox.state IN ('pending', 'retry')")
     query = (
         sa.select(*columns, sa.func.count().label("operations"), sa.func.min(outbox.c.next_at).label("next_at"))
-        .where(waits, outbox.c.next_at > utc(now), outbox.c.reason != "")
+        .where(WAITS, outbox.c.next_at > utc(now), outbox.c.reason != "")
         .group_by(*columns)
         .order_by(*columns)
     )
@@ -362,9 +372,7 @@ def _open(connection: Connection, sync: Sync, destination: str) -> list[Any]:
     of_sync = sa.and_(outbox.c.destination == destination, outbox.c.origin == f"sync:{sync.name}")
     columns = [outbox.c[name] for name in ("op_id", "key", "state", "kind")]
     found: list[Any] = []
-    for states in ("'pending', 'retry'", "'inflight'", "'failed', 'unknown'"):
-        # One query for each of the partial indexes.
-        some = sa.text(f"outbox.state IN ({states})" if "," in states else f"outbox.state = {states}")
+    for some in (WAITS, UNDER_WAY, OPEN_CASE):  # One query for each of the partial indexes.
         found += connection.execute(sa.select(*columns).where(of_sync, some).with_for_update()).all()
     return found
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 import sqlalchemy as sa
 
-from cdp_pipeline.activation.ledger import Ledger, utc
+from cdp_pipeline.activation.ledger import Ledger, all_ids, utc
 from cdp_pipeline.activation.schema import told_events
 
 KEPT = timedelta(days=3)
@@ -40,8 +40,7 @@ def told_of(
     ledger: Ledger, person_ids: Collection[str], aliases: Mapping[str, str], schema: pa.Schema
 ) -> pa.Table | None:
     """What was told of these people, and of those who were merged into them: rows of the timeline; None for nothing."""
-    wanted = set(person_ids)
-    ids = wanted | {one for one, survivor in aliases.items() if survivor in wanted}
+    ids = all_ids(person_ids, aliases)
     query = sa.select(told_events.c.person_id, told_events.c.row).where(ledger.among(told_events.c.person_id, ids))
     with ledger.reading() as connection:
         found = connection.execute(query.order_by(told_events.c.event_id)).all()

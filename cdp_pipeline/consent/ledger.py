@@ -33,11 +33,12 @@ Item = TypeVar("Item")
 
 metadata = sa.MetaData()
 """All tables of the database: activation/schema.py declares its own here too, and makes and migrates them all."""
-_sequence = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+WHOLE = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+"""Numbers rows: SQLite does so by itself for its own kind of whole number only."""
 consent_events = sa.Table(
     "consent_events",
     metadata,
-    sa.Column("sequence", _sequence, primary_key=True, autoincrement=True),
+    sa.Column("sequence", WHOLE, primary_key=True, autoincrement=True),
     sa.Column("event_id", sa.String(64), nullable=False, unique=True),
     sa.Column("type", sa.Text, nullable=False),
     sa.Column("subject", sa.String(64), nullable=False),
@@ -54,7 +55,7 @@ consent_events = sa.Table(
 suppressions = sa.Table(
     "suppressions",
     metadata,
-    sa.Column("sequence", _sequence, primary_key=True, autoincrement=True),
+    sa.Column("sequence", WHOLE, primary_key=True, autoincrement=True),
     sa.Column("event_id", sa.String(64), nullable=False, unique=True),
     sa.Column("type", sa.Text, nullable=False),
     sa.Column("subject", sa.String(64), nullable=False, index=True),
